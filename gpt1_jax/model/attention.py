@@ -1,0 +1,66 @@
+"""Causal attention: one function, several implementations.
+
+Shapes: N sequences, L queries, M keys, H heads, K size of one head.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.dropout import dropout
+
+IMPLEMENTATIONS = ("plain", "cudnn")
+# The released code replaces forbidden scores by this value rather than by minus infinity.
+FORBIDDEN = -1e9
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """`plain` runs everywhere; `cudnn` is flash attention on NVIDIA GPUs (bfloat16, no dropout)."""
+
+    implementation: str = "plain"
+
+    def __post_init__(self):
+        if self.implementation not in IMPLEMENTATIONS:
+            raise UserError(
+                f"attention.implementation is {self.implementation!r}; "
+                f"expected one of {', '.join(IMPLEMENTATIONS)}"
+            )
+
+
+def attention(
+    query_NLHK: jax.Array,
+    key_NMHK: jax.Array,
+    value_NMHK: jax.Array,
+    *,
+    implementation: str = "plain",
+    offset: jax.Array | int = 0,
+    keys_N: jax.Array | None = None,
+    rate: float = 0.0,
+    layer: jax.Array | int = 0,
+    n_ctx: int | None = None,
+) -> jax.Array:
+    """Softmax of the causally masked scores, dropout, weighted sum of the values: [N, L, H, K].
+
+    Query l stands at position offset + l and sees keys 0 .. offset + l. `keys_N`, `rate` and `layer`
+    choose the dropout mask; `n_ctx` is the extent in which its positions are counted.
+    """
+    if implementation == "cudnn":
+        # Dropout belongs between softmax and values, where this kernel cannot be reached.
+        assert keys_N is None or rate == 0.0, "cudnn attention has no dropout"
+        return jax.nn.dot_product_attention(
+            query_NLHK, key_NMHK, value_NMHK, is_causal=True, implementation="cudnn"
+        )
+    length, length_of_keys, heads = query_NLHK.shape[1], key_NMHK.shape[1], query_NLHK.shape[2]
+    scores_NHLM = jnp.einsum("nlhk,nmhk->nhlm", query_NLHK, key_NMHK)
+    scores_NHLM = scores_NHLM * jnp.asarray(query_NLHK.shape[-1] ** -0.5, scores_NHLM.dtype)
+    query_position = offset + jnp.arange(length)
+    allowed_LM = jnp.arange(length_of_keys)[None, :] <= query_position[:, None]
+    # Softmax statistics in float32; the compiler keeps the wide values inside one fusion.
+    scores_NHLM = jnp.where(allowed_LM[None, None], scores_NHLM.astype(jnp.float32), FORBIDDEN)
+    weights_NHLM = jax.nn.softmax(scores_NHLM, axis=-1).astype(value_NMHK.dtype)
+    extent = (heads, n_ctx or length, n_ctx or length_of_keys)
+    weights_NHLM = dropout(weights_NHLM, keys_N, rate, layer, "attention", extent)
+    return jnp.einsum("nhlm,nmhk->nlhk", weights_NHLM, value_NMHK)

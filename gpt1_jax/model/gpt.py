@@ -1,0 +1,238 @@
+"""GPT-1, the decoder-only transformer of Radford et al. 2018, section 4.1.
+
+What differs from today's habit is said where it happens: the norm comes after each residual sum, there
+is none at the end, GELU is the tanh form, positions are learned, and the output is tied to the input.
+
+Shapes: N sequences, L tokens, D width, H heads, K size of one head, V rows of the token table.
+"""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.attention import attention
+from gpt1_jax.model.dropout import dropout
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and numerics of the model. The defaults are the paper's; rates left at None follow
+    `dropout`. `n_special` counts the rows start, delimiter, classify that fine-tuning adds to the
+    token table. Raises UserError for sizes that do not fit together."""
+
+    vocab_size: int = 40478
+    n_special: int = 0
+    n_ctx: int = 512
+    n_embd: int = 768
+    n_head: int = 12
+    n_layer: int = 12
+    dropout: float = 0.1
+    embd_dropout: float | None = None
+    attn_dropout: float | None = None
+    resid_dropout: float | None = None
+    clf_dropout: float | None = None
+    init_std: float = 0.02
+    layer_norm_epsilon: float = 1e-5
+    dtype: str = "float32"
+    scan_layers: bool = False
+    remat: bool = False
+
+    def __post_init__(self):
+        if self.n_head < 1 or self.n_embd % self.n_head:
+            raise UserError(
+                f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}"
+            )
+        for name in ("vocab_size", "n_ctx", "n_embd", "n_layer"):
+            if getattr(self, name) < 1:
+                raise UserError(f"model.{name} is {getattr(self, name)}; expected at least 1")
+        if self.dtype not in DTYPES:
+            raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
+        for place in ("embd", "attn", "resid", "clf"):
+            if not 0.0 <= self.rate(place) < 1.0:
+                raise UserError(f"a dropout rate is {self.rate(place)}; expected 0 <= rate < 1")
+
+    def rate(self, place: str) -> float:
+        """The dropout rate at `embd`, `attn`, `resid` or `clf`."""
+        own = getattr(self, f"{place}_dropout")
+        return self.dropout if own is None else own
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the token table."""
+        return self.vocab_size + self.n_special
+
+    @property
+    def compute_dtype(self) -> jnp.dtype:
+        return DTYPES[self.dtype]
+
+    def flops_per_token(self, length: int) -> int:
+        """Matrix-product FLOPs of forward and backward per token, counting full L x L attention."""
+        weights = 12 * self.n_layer * self.n_embd**2 + self.n_rows * self.n_embd
+        return 6 * weights + 12 * self.n_layer * self.n_embd * length
+
+
+@flax.struct.dataclass
+class Cache:
+    """Keys and values of the tokens so far, one [N, n_ctx, H, K] array per layer."""
+
+    key: tuple[jax.Array, ...]
+    value: tuple[jax.Array, ...]
+    length: jax.Array
+
+
+def empty_cache(config: ModelConfig, n_sequences: int) -> Cache:
+    """A cache for `n_sequences` of up to n_ctx tokens each."""
+    head_size = config.n_embd // config.n_head
+    shape = (n_sequences, config.n_ctx, config.n_head, head_size)
+    zeros = tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.n_layer))
+    return Cache(key=zeros, value=zeros, length=jnp.int32(0))
+
+
+def _dense(config: ModelConfig, features: int) -> nn.Dense:
+    init = nn.initializers.normal(config.init_std)
+    return nn.Dense(features, dtype=config.compute_dtype, kernel_init=init)
+
+
+def _layer_norm(config: ModelConfig) -> nn.LayerNorm:
+    # The fast variance, mean of squares less square of mean, loses digits that the oracle keeps.
+    return nn.LayerNorm(
+        epsilon=config.layer_norm_epsilon, dtype=config.compute_dtype, use_fast_variance=False
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head causal self-attention with one fused projection to q, k, v."""
+
+    config: ModelConfig
+    implementation: str
+
+    def setup(self):
+        self.c_attn = _dense(self.config, 3 * self.config.n_embd)
+        self.c_proj = _dense(self.config, self.config.n_embd)
+
+    def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
+        """Returns [N, L, D] and the keys and values, those of the cache included."""
+        config = self.config
+        heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
+        query, key, value = (part.reshape(heads) for part in jnp.split(self.c_attn(x_NLD), 3, -1))
+        if cache is not None:
+            start = (0, offset, 0, 0)
+            key = jax.lax.dynamic_update_slice(cache[0], key, start)
+            value = jax.lax.dynamic_update_slice(cache[1], value, start)
+        merged_NLHK = attention(
+            query,
+            key,
+            value,
+            implementation="plain" if cache is not None else self.implementation,
+            offset=offset,
+            keys_N=keys_N,
+            rate=config.rate("attn"),
+            layer=layer,
+            n_ctx=config.n_ctx,
+        )
+        out_NLD = self.c_proj(merged_NLHK.reshape(x_NLD.shape))
+        out_NLD = dropout(out_NLD, keys_N, config.rate("resid"), layer, "attention_output")
+        return out_NLD, (key, value)
+
+
+class MLP(nn.Module):
+    """Four times wider inside; dropout only at the output, as in the released code."""
+
+    config: ModelConfig
+
+    def setup(self):
+        self.c_fc = _dense(self.config, 4 * self.config.n_embd)
+        self.c_proj = _dense(self.config, self.config.n_embd)
+
+    def __call__(self, x_NLD, keys_N, layer):
+        out_NLD = self.c_proj(nn.gelu(self.c_fc(x_NLD), approximate=True))
+        return dropout(out_NLD, keys_N, self.config.rate("resid"), layer, "mlp_output")
+
+
+class Block(nn.Module):
+    """Attention and MLP. LayerNorm follows each sum, and the second residual is the normed value."""
+
+    config: ModelConfig
+    implementation: str
+
+    def setup(self):
+        self.attn = Attention(self.config, self.implementation)
+        self.ln_1 = _layer_norm(self.config)
+        self.mlp = MLP(self.config)
+        self.ln_2 = _layer_norm(self.config)
+
+    def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
+        attended_NLD, cache = self.attn(x_NLD, keys_N, layer, cache, offset)
+        normed_NLD = self.ln_1(x_NLD + attended_NLD)
+        return self.ln_2(normed_NLD + self.mlp(normed_NLD, keys_N, layer)), cache
+
+
+class GPT(nn.Module):
+    """The body and the tied output. Parameters are wte, wpe, h_0 ... in float32, whatever the dtype
+    of the computation, and have these names whether layers are unrolled or scanned."""
+
+    config: ModelConfig
+    implementation: str = "plain"
+
+    def setup(self):
+        config = self.config
+        init = nn.initializers.normal(config.init_std)
+        self.wte = nn.Embed(
+            config.n_rows, config.n_embd, embedding_init=init, dtype=config.compute_dtype
+        )
+        self.wpe = nn.Embed(
+            config.n_ctx, config.n_embd, embedding_init=init, dtype=config.compute_dtype
+        )
+        block = nn.remat(Block) if config.remat else Block
+        for layer in range(config.n_layer):
+            setattr(self, f"h_{layer}", block(config, self.implementation))
+
+    def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
+        """Hidden states [N, L, D] after the last block. `keys_N` turn dropout on (dropout.row_keys)."""
+        x_NLD = self._embed(tokens_NL, keys_N, offset=0)
+        if self.config.scan_layers and not self.is_initializing():
+            return self._scanned(x_NLD, keys_N)
+        for layer in range(self.config.n_layer):
+            x_NLD, _ = getattr(self, f"h_{layer}")(x_NLD, keys_N, layer)
+        return x_NLD
+
+    def logits(self, hidden_NLD: jax.Array) -> jax.Array:
+        """Scores [N, L, V] of the next token, over tokens and special rows; no bias."""
+        return self.wte.attend(hidden_NLD)
+
+    def decode(self, tokens_NL: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Hidden states [N, L, D] of tokens that follow those in the cache, and the longer cache."""
+        x_NLD = self._embed(tokens_NL, None, offset=cache.length)
+        keys, values = [], []
+        for layer in range(self.config.n_layer):
+            block = getattr(self, f"h_{layer}")
+            past = (cache.key[layer], cache.value[layer])
+            x_NLD, (key, value) = block(x_NLD, None, layer, past, cache.length)
+            keys.append(key)
+            values.append(value)
+        length = cache.length + tokens_NL.shape[1]
+        return x_NLD, Cache(key=tuple(keys), value=tuple(values), length=length)
+
+    def _embed(self, tokens_NL, keys_N, offset):
+        positions_L = offset + jnp.arange(tokens_NL.shape[1])
+        x_NLD = self.wte(tokens_NL) + self.wpe(positions_L)[None]
+        return dropout(x_NLD, keys_N, self.config.rate("embd"), 0, "embedding")
+
+    def _scanned(self, x_NLD, keys_N):
+        """The blocks as one compiled body; parameters are stacked here, so trees never change."""
+        layers = [self.variables["params"][f"h_{i}"] for i in range(self.config.n_layer)]
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+        block = Block(self.config, self.implementation, parent=None)
+
+        def body(x_NLD, scanned):
+            params, layer = scanned
+            return block.apply({"params": params}, x_NLD, keys_N, layer)[0], None
+
+        body = jax.checkpoint(body, prevent_cse=False) if self.config.remat else body
+        return jax.lax.scan(body, x_NLD, (stacked, jnp.arange(self.config.n_layer)))[0]

@@ -1,0 +1,154 @@
+"""Heads and losses: task + lm_coef * language model (Radford et al. 2018, section 3.2 and 3.3).
+
+Shapes: B examples, C candidates of each, L tokens, D width, V rows of the token table, k outputs.
+A batch is a dict: tokens and weights [B, C, L], rows [B]; with a task also extract [B, C], the place
+of the classify token, and label, int [B] or a distribution [B, k].
+"""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.model.dropout import dropout, row_keys, step_key
+from gpt1_jax.model.gpt import ModelConfig
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """`lm_coef` weighs the language-model loss: lambda of the paper, 0.5 in fine-tuning; 1 where it
+    is the only term."""
+
+    lm_coef: float = 0.5
+
+
+class Head(nn.Module):
+    """Reads a task's answer off the hidden states at the classify tokens.
+
+    With `each` candidate is read out on its own and the candidates compete (multiple choice);
+    otherwise the candidates' states are added first, so their order does not matter (similarity).
+    """
+
+    config: ModelConfig
+    n_outputs: int
+    each: bool
+
+    @nn.compact
+    def __call__(self, states_BCD: jax.Array, keys_B: jax.Array | None = None) -> jax.Array:
+        """Logits [B, C] with `each`, else [B, k]."""
+        # The candidate axis is moved in front so that all candidates of an example share one mask.
+        states_CBD = jnp.moveaxis(states_BCD, 1, 0)
+        rate = self.config.rate("clf")
+        states_CBD = jax.vmap(lambda x_BD: dropout(x_BD, keys_B, rate, 0, "classifier"))(states_CBD)
+        readout = nn.Dense(
+            1 if self.each else self.n_outputs,
+            kernel_init=nn.initializers.normal(self.config.init_std),
+            name="clf",
+        )
+        if self.each:
+            return readout(states_CBD.astype(jnp.float32))[..., 0].T
+        return readout(states_CBD.astype(jnp.float32).sum(axis=0))
+
+
+@dataclass(frozen=True)
+class Network:
+    """A body (the transformer) and, for a task, a head. The parameters form one tree:
+    those of the body at the top, the head's as `clf`."""
+
+    body: nn.Module
+    head: Head | None = None
+
+    def init(self, key: jax.Array) -> dict:
+        """Fresh parameters, float32."""
+        body_key, head_key = jax.random.split(key)
+        tokens_NL = jnp.zeros((1, 1), jnp.int32)
+        params = dict(self.body.init(body_key, tokens_NL)["params"])
+        if self.head is not None:
+            states_BCD = jnp.zeros((1, 1, self.body.config.n_embd))
+            params.update(self.head.init(head_key, states_BCD)["params"])
+        return params
+
+    def hidden(self, params: dict, tokens_NL: jax.Array, keys_N=None) -> jax.Array:
+        """Hidden states [N, L, D]."""
+        return self.body.apply({"params": _without_head(params)}, tokens_NL, keys_N)
+
+    def logits(self, params: dict, hidden_NLD: jax.Array) -> jax.Array:
+        """Next-token scores [N, L, V]."""
+        variables = {"params": _without_head(params)}
+        return self.body.apply(variables, hidden_NLD, method="logits")
+
+    def decode(self, params: dict, tokens_NL: jax.Array, cache):
+        """Hidden states of the tokens that follow the cache, and the cache with them."""
+        variables = {"params": _without_head(params)}
+        return self.body.apply(variables, tokens_NL, cache, method="decode")
+
+    def answer(self, params: dict, hidden_NLD, extract_BC, keys_B=None) -> jax.Array:
+        """The task's logits, [B, k] or [B, C], from hidden states of N = B * C sequences."""
+        n_examples, n_candidates = extract_BC.shape
+        hidden_BCLD = hidden_NLD.reshape(n_examples, n_candidates, *hidden_NLD.shape[1:])
+        states_BC1D = jnp.take_along_axis(hidden_BCLD, extract_BC[:, :, None, None], axis=2)
+        return self.head.apply({"params": {"clf": params["clf"]}}, states_BC1D[:, :, 0], keys_B)
+
+
+def _without_head(params: dict) -> dict:
+    return {name: leaf for name, leaf in params.items() if name != "clf"}
+
+
+def next_token_losses(logits_NLV: jax.Array, tokens_NL: jax.Array) -> jax.Array:
+    """Cross-entropy [N, L-1], in nats and float32, of tokens 1 .. L-1 given those before.
+
+    `logits_NLV` may also be [N, L-1, V], without the last position, which predicts nothing.
+    """
+    targets_NL = tokens_NL[:, 1:]
+    logits_NLV = logits_NLV[:, : targets_NL.shape[1]].astype(jnp.float32)
+    target_NL = jnp.take_along_axis(logits_NLV, targets_NL[..., None], axis=-1)[..., 0]
+    return jax.nn.logsumexp(logits_NLV, axis=-1) - target_NL
+
+
+def per_sequence_mean(losses_NL: jax.Array, weights_NL: jax.Array) -> jax.Array:
+    """The mean over sequences of each sequence's own mean loss, as the released code has it.
+
+    It is not the mean over tokens: a short sequence counts as much as a long one.
+    """
+    weight_N = weights_NL.sum(axis=1)
+    # A sequence without a target (all padding) counts nothing rather than dividing by zero.
+    return jnp.mean((losses_NL * weights_NL).sum(axis=1) / jnp.maximum(weight_N, 1.0))
+
+
+def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Cross-entropy [B] against a class index [B] or a distribution [B, k]."""
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
+    if label.ndim == 1:
+        return -jnp.take_along_axis(log_probabilities, label[:, None], axis=1)[:, 0]
+    return -(label * log_probabilities).sum(axis=1)
+
+
+def loss(
+    network: Network, lm_coef: float, params: dict, batch: dict, seed: int, step: jax.Array | None
+) -> tuple[jax.Array, dict]:
+    """The training loss of a batch, and its terms by name.
+
+    `step` chooses the dropout masks together with `seed`; None turns dropout off.
+    """
+    n_examples, n_candidates, length = batch["tokens"].shape
+    tokens_NL = batch["tokens"].reshape(-1, length)
+    keys_N = keys_B = None
+    if step is not None:
+        key = step_key(seed, step)
+        candidates_BC = batch["rows"][:, None] * n_candidates + jnp.arange(
+            n_candidates, dtype=jnp.uint32
+        ).reshape(1, -1)
+        keys_N, keys_B = row_keys(key, candidates_BC.reshape(-1)), row_keys(key, batch["rows"])
+    hidden_NLD = network.hidden(params, tokens_NL, keys_N)
+    terms = {}
+    if "label" in batch:
+        logits = network.answer(params, hidden_NLD, batch["extract"], keys_B)
+        terms["task_loss"] = jnp.mean(task_losses(logits, batch["label"]))
+    if lm_coef > 0:
+        logits_NLV = network.logits(params, hidden_NLD[:, :-1])
+        losses_NL = next_token_losses(logits_NLV, tokens_NL)
+        weights_NL = batch["weights"].reshape(-1, length)[:, 1:]
+        terms["lm_loss"] = per_sequence_mean(losses_NL, weights_NL)
+    total = terms.get("task_loss", 0.0) + lm_coef * terms.get("lm_loss", 0.0)
+    return total, {"loss": total, **terms}
