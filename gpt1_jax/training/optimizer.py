@@ -1,0 +1,125 @@
+"""The optimiser of the released code, as one optax chain.
+
+It looks like Adam with decoupled decay and is not optax.adamw: epsilon is added before the bias
+correction, the decay is multiplied by the corrected step, and the schedule reads the number of
+updates already done, so that with warm-up the first update has rate 0.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gpt1_jax.errors import UserError
+
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Rates and decay. The defaults are those of pre-training (section 4.1 of the paper) and, where
+    it is silent, of the released code. `warmup` is a fraction of all updates; `accumulation` is the
+    number of microbatches that one update is computed in."""
+
+    learning_rate: float = 2.5e-4
+    schedule: str = "warmup_cosine"
+    warmup: float = 0.002
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    l2: float = 0.01
+    vector_l2: bool = False
+    max_grad_norm: float = 1.0
+    accumulation: int = 1
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise UserError(
+                f"optimizer.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}"
+            )
+        if not 0.0 <= self.warmup < 1.0:
+            raise UserError(f"optimizer.warmup is {self.warmup}; expected a fraction 0 <= w < 1")
+        if self.accumulation < 1:
+            raise UserError(f"optimizer.accumulation is {self.accumulation}; expected at least 1")
+
+
+def _warm(x: jax.Array, warmup: float, after: jax.Array) -> jax.Array:
+    """x / warmup during warm-up, `after` later. x and warmup are fractions of all updates."""
+    return jnp.where(x <= warmup, x / warmup, after) if warmup > 0 else after
+
+
+def warmup_cosine(x: jax.Array, warmup: float) -> jax.Array:
+    """The cosine runs over the whole training, not over what the warm-up leaves of it."""
+    return _warm(x, warmup, 0.5 * (1.0 + jnp.cos(jnp.pi * x)))
+
+
+def warmup_constant(x: jax.Array, warmup: float) -> jax.Array:
+    """Linear to 1, then 1."""
+    return _warm(x, warmup, jnp.ones_like(x))
+
+
+def warmup_linear(x: jax.Array, warmup: float) -> jax.Array:
+    """Linear decay to 0, which multiplies the warm-up too."""
+    return _warm(x, warmup, jnp.ones_like(x)) * (1.0 - x)
+
+
+SCHEDULES = {
+    "warmup_cosine": warmup_cosine,
+    "warmup_linear": warmup_linear,
+    "warmup_constant": warmup_constant,
+}
+
+
+def schedule(config: OptimizerConfig, total_updates: int) -> Schedule:
+    """The factor of the learning rate after `count` updates have been done."""
+    factor = SCHEDULES[config.schedule]
+    return lambda count: factor(
+        jnp.asarray(count, jnp.float32) / jnp.float32(total_updates), config.warmup
+    )
+
+
+class ReleasedAdamState(NamedTuple):
+    """Updates done, and the two moments, each a tree like the parameters."""
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+def released_adam(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
+    """Adam with decay as in the released opt.py, without its clipping."""
+    factor = schedule(config, total_updates)
+
+    def init(params):
+        return ReleasedAdamState(
+            count=jnp.zeros((), jnp.int32),
+            mu=jax.tree.map(jnp.zeros_like, params),
+            nu=jax.tree.map(jnp.zeros_like, params),
+        )
+
+    def update(gradients, state, params):
+        mu = jax.tree.map(lambda m, g: config.b1 * m + (1 - config.b1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: config.b2 * v + (1 - config.b2) * g**2, state.nu, gradients)
+        done = jnp.asarray(state.count + 1, jnp.float32)
+        correction = jnp.sqrt(1.0 - config.b2**done) / (1.0 - config.b1**done)
+        step = config.learning_rate * correction * factor(state.count)
+
+        def change(m, v, p):
+            decay = config.l2 if p.ndim > 1 or config.vector_l2 else 0.0
+            return -step * (m / (jnp.sqrt(v) + config.eps) + decay * p)
+
+        updates = jax.tree.map(change, mu, nu, params)
+        return updates, ReleasedAdamState(count=state.count + 1, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
+    """Clipping of all gradients together to one norm, then the released Adam."""
+    adam = released_adam(config, total_updates)
+    if config.max_grad_norm > 0:
+        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
+    return optax.chain(adam)

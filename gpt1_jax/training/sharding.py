@@ -1,0 +1,96 @@
+"""Where each array lives: a mesh and one table of rules.
+
+Axis `data` divides the batch, axis `model` the width of the matrices. The table covers parameters and
+the optimiser's moments alike, since their trees end in the same paths.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from gpt1_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; `data` = -1 takes all that `model` leaves."""
+
+    data: int = -1
+    model: int = 1
+
+
+# Each leaf of a training state meets exactly one row. Projections out of the residual stream are
+# divided by columns and those back into it by rows, so a block needs one sum over `model` per branch.
+RULES: tuple[tuple[str, P], ...] = (
+    (r"(^|/)wte/embedding$", P(None, "model")),
+    (r"(^|/)wpe/embedding$", P(None, "model")),
+    (r"(^|/)attn/c_attn/kernel$", P(None, "model")),
+    (r"(^|/)attn/c_attn/bias$", P("model")),
+    (r"(^|/)attn/c_proj/kernel$", P("model", None)),
+    (r"(^|/)attn/c_proj/bias$", P()),
+    (r"(^|/)mlp/c_fc/kernel$", P(None, "model")),
+    (r"(^|/)mlp/c_fc/bias$", P("model")),
+    (r"(^|/)mlp/c_proj/kernel$", P("model", None)),
+    (r"(^|/)mlp/c_proj/bias$", P()),
+    (r"(^|/)ln_[12]/(scale|bias)$", P()),
+    (r"(^|/)clf/(kernel|bias)$", P()),
+    (r"(^|/)(count|step)$", P()),
+)
+
+
+def mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh over `devices`, by default over all. UserError where the axes do not divide them."""
+    devices = jax.devices() if devices is None else devices
+    data = len(devices) // config.model if config.data == -1 and config.model > 0 else config.data
+    if data < 1 or config.model < 1 or data * config.model > len(devices):
+        raise UserError(
+            f"mesh.data {config.data} x mesh.model {config.model} does not fit "
+            f"{len(devices)} device(s); set mesh.data=-1 to use all of them"
+        )
+    used = data * config.model
+    if config.data == -1 and used != len(devices):
+        raise UserError(f"mesh.model {config.model} does not divide {len(devices)} device(s)")
+    grid = np.asarray(devices[:used]).reshape(data, config.model)
+    return Mesh(grid, ("data", "model"))
+
+
+def path_name(path: tuple) -> str:
+    """A tree path as text: 'params/h_0/attn/c_attn/kernel'."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def spec(name: str) -> P:
+    """The one rule that matches the path. LookupError where none or several do."""
+    matches = [rule for pattern, rule in RULES if re.search(pattern, name)]
+    if len(matches) != 1:
+        raise LookupError(f"{len(matches)} sharding rules match {name!r}; expected one")
+    return matches[0]
+
+
+def state_shardings(mesh: Mesh, state: Any) -> Any:
+    """A tree like `state` (arrays or shapes) that holds each leaf's NamedSharding."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: NamedSharding(mesh, spec(path_name(path))), state
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of a batch are divided over `data`."""
+    return NamedSharding(mesh, P("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def place_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """The global batch on the devices, from the rows that this process holds."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    }
