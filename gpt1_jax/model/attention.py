@@ -44,8 +44,8 @@ def attention(
 ) -> jax.Array:
     """Softmax of the causally masked scores, dropout, weighted sum of the values: [N, L, H, K].
 
-    Query l stands at position offset + l and sees keys 0 .. offset + l. `keys_N`, `rate` and `layer`
-    choose the dropout mask; `n_ctx` is the extent in which its positions are counted.
+    Query l stands at position offset + l and sees keys 0 .. offset + l. `keys_N`, `rate` and
+    `layer` choose the dropout mask; `n_ctx` is the extent in which its positions are counted.
     """
     if implementation == "cudnn":
         # Dropout belongs between softmax and values, where this kernel cannot be reached.

@@ -1,9 +1,9 @@
 """Dropout whose masks are a pure function of where they fall.
 
-A mask depends on (seed, step, row of the global batch, layer, place, position, feature) and on nothing
-else: not on the devices, the number of microbatches, the padded length or whether layers are scanned.
-One key per row comes from jax.random; the bits of its elements come from an integer hash of the
-element's index, which a kernel can recompute where it needs them.
+A mask depends on (seed, step, row of the global batch, layer, place, position, feature) and on
+nothing else: not on the devices, the number of microbatches, the padded length or whether layers
+are scanned. One key per row comes from jax.random; the bits of its elements come from an integer
+hash of the element's index, which a kernel can recompute where it needs them.
 
 Shapes: N sequences (batch rows times candidates), any further axes.
 """
@@ -35,7 +35,7 @@ def row_keys(key: jax.Array, rows_N: jax.Array) -> jax.Array:
 
 
 def _mix(x: jax.Array) -> jax.Array:
-    """A bijection of 32-bit words in which each input bit flips each output bit about half the time.
+    """A bijection of 32-bit words: each input bit flips each output bit about half the time.
 
     Two xor-shift-multiply rounds with the constants that the hash-prospector search found to be
     nearly unbiased; add, multiply, xor and shift are all that a GPU kernel has to offer.

@@ -1,7 +1,7 @@
 """GPT-1, the decoder-only transformer of Radford et al. 2018, section 4.1.
 
-What differs from today's habit is said where it happens: the norm comes after each residual sum, there
-is none at the end, GELU is the tanh form, positions are learned, and the output is tied to the input.
+What differs from today's habit: the norm comes after each residual sum, there is none at the end,
+GELU is the tanh form, positions are learned, and the output is tied to the input.
 
 Shapes: N sequences, L tokens, D width, H heads, K size of one head, V rows of the token table.
 """
@@ -156,7 +156,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP. LayerNorm follows each sum, and the second residual is the normed value."""
+    """Attention and MLP. A norm follows each sum, and the second residual is the normed value."""
 
     config: ModelConfig
     implementation: str
@@ -194,7 +194,7 @@ class GPT(nn.Module):
             setattr(self, f"h_{layer}", block(config, self.implementation))
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
-        """Hidden states [N, L, D] after the last block. `keys_N` turn dropout on (dropout.row_keys)."""
+        """Hidden states [N, L, D] after the last block. `keys_N` (dropout.row_keys) mean dropout."""
         x_NLD = self._embed(tokens_NL, keys_N, offset=0)
         if self.config.scan_layers and not self.is_initializing():
             return self._scanned(x_NLD, keys_N)
@@ -207,7 +207,7 @@ class GPT(nn.Module):
         return self.wte.attend(hidden_NLD)
 
     def decode(self, tokens_NL: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Hidden states [N, L, D] of tokens that follow those in the cache, and the longer cache."""
+        """Hidden states [N, L, D] of tokens that follow the cache, and the longer cache."""
         x_NLD = self._embed(tokens_NL, None, offset=cache.length)
         keys, values = [], []
         for layer in range(self.config.n_layer):

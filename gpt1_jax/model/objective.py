@@ -1,8 +1,8 @@
 """Heads and losses: task + lm_coef * language model (Radford et al. 2018, section 3.2 and 3.3).
 
 Shapes: B examples, C candidates of each, L tokens, D width, V rows of the token table, k outputs.
-A batch is a dict: tokens and weights [B, C, L], rows [B]; with a task also extract [B, C], the place
-of the classify token, and label, int [B] or a distribution [B, k].
+A batch is a dict: tokens and weights [B, C, L], rows [B]; with a task also extract [B, C], the
+place of the classify token, and label, int [B] or a distribution [B, k].
 """
 
 from dataclasses import dataclass
@@ -131,7 +131,7 @@ def loss(
 
     `step` chooses the dropout masks together with `seed`; None turns dropout off.
     """
-    n_examples, n_candidates, length = batch["tokens"].shape
+    _, n_candidates, length = batch["tokens"].shape
     tokens_NL = batch["tokens"].reshape(-1, length)
     keys_N = keys_B = None
     if step is not None:

@@ -1,7 +1,7 @@
 """Where each array lives: a mesh and one table of rules.
 
-Axis `data` divides the batch, axis `model` the width of the matrices. The table covers parameters and
-the optimiser's moments alike, since their trees end in the same paths.
+Axis `data` divides the batch, axis `model` the width of the matrices. The table covers parameters
+and the optimiser's moments alike, since their trees end in the same paths.
 """
 
 import re
@@ -25,7 +25,7 @@ class MeshConfig:
 
 
 # Each leaf of a training state meets exactly one row. Projections out of the residual stream are
-# divided by columns and those back into it by rows, so a block needs one sum over `model` per branch.
+# divided by columns and those back into it by rows: one sum over `model` per branch of a block.
 RULES: tuple[tuple[str, P], ...] = (
     (r"(^|/)wte/embedding$", P(None, "model")),
     (r"(^|/)wpe/embedding$", P(None, "model")),

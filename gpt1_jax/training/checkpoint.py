@@ -1,0 +1,249 @@
+"""Checkpoints: saved in the background, committed atomically, verified before they are believed.
+
+Orbax writes each checkpoint to a temporary folder and renames it when it is whole. Just before
+that, every item gets a list of the digests of its files, because Orbax itself restores a flipped
+bit as a wrong number without noticing.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+
+from gpt1_jax.errors import UserError
+
+DIGESTS = "digests.json"
+ITEMS = ("params", "optimizer", "progress")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """Save after every `every` updates; keep the newest `keep`, and besides them the best one."""
+
+    every: int = 1000
+    keep: int = 2
+
+    def __post_init__(self):
+        for name in ("every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"checkpoint.{name} is {getattr(self, name)}; expected at least 1")
+
+
+def _digest(path: epath.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: epath.Path) -> list[epath.Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != DIGESTS)
+
+
+class _Digested:
+    """Adds the list of digests to an Orbax handler, as the last act before the commit."""
+
+    def finalize(self, directory: epath.Path) -> None:
+        super().finalize(directory)
+        if jax.process_index() == 0:
+            digests = {str(p.relative_to(directory)): _digest(p) for p in _files(directory)}
+            (directory / DIGESTS).write_text(json.dumps(digests, indent=1))
+
+
+class _TreeHandler(_Digested, ocp.PyTreeCheckpointHandler):
+    pass
+
+
+class _JsonHandler(_Digested, ocp.JsonCheckpointHandler):
+    pass
+
+
+@dataclass(frozen=True)
+class _Keep:
+    """Which checkpoints stay: the newest `newest`, and the best step so far."""
+
+    newest: int
+    best: dict
+
+    def should_preserve(self, checkpoints, *, context) -> list[bool]:
+        old = len(checkpoints) - self.newest
+        return [i >= old or c.step == self.best["step"] for i, c in enumerate(checkpoints)]
+
+
+class Checkpoints:
+    """The checkpoints of a run, in workdir/checkpoints."""
+
+    def __init__(self, workdir: Path | str, config: CheckpointConfig | None = None):
+        """With a config the folder can be written to; without, it is only read."""
+        self.folder = epath.Path(workdir).resolve() / "checkpoints"
+        self._best = {"step": None}
+        # Orbax warns and informs on the root logger's level of absl; its news is not the user's.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        options = ocp.CheckpointManagerOptions(
+            create=config is not None,
+            read_only=config is None,
+            preservation_policy=_Keep(config.keep, self._best) if config else None,
+            # An interrupted save leaves a temporary folder behind, which nobody will finish.
+            cleanup_tmp_directories=config is not None,
+        )
+        self._manager = None
+        if config is not None or self.folder.is_dir():
+            self._manager = ocp.CheckpointManager(
+                self.folder,
+                options=options,
+                item_handlers={
+                    "params": _TreeHandler(),
+                    "optimizer": _TreeHandler(),
+                    "progress": _JsonHandler(),
+                },
+            )
+
+    def steps(self) -> list[int]:
+        """The steps that have a committed checkpoint, ascending."""
+        return sorted(self._manager.all_steps()) if self._manager else []
+
+    def save(self, step: int, params: Any, optimizer: Any, progress: dict) -> None:
+        """Copies the state off the devices and writes it in the background.
+
+        `progress` is a small JSON object; its "best_step", if any, is spared by retention.
+        """
+        self._best["step"] = progress.get("best_step")
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.PyTreeSave(params),
+                optimizer=ocp.args.PyTreeSave(optimizer),
+                progress=ocp.args.JsonSave(progress),
+            ),
+            force=True,
+        )
+
+    def wait(self) -> None:
+        """Returns when everything saved is committed; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        if self._manager:
+            self._manager.close()
+
+    def damage(self, step: int) -> str | None:
+        """What is wrong with a checkpoint's files, or None."""
+        for item in ITEMS:
+            folder = self.folder / str(step) / item
+            try:
+                expected = json.loads((folder / DIGESTS).read_text())
+            except (OSError, ValueError) as error:
+                return f"{folder / DIGESTS} cannot be read ({type(error).__name__})"
+            found = {str(p.relative_to(folder)): p for p in _files(folder)}
+            if missing := sorted(set(expected) - set(found)):
+                return f"{folder / missing[0]} is missing"
+            for name, digest in expected.items():
+                if _digest(found[name]) != digest:
+                    return f"{found[name]} does not have the digest it was written with"
+        return None
+
+    def newest_sound(self) -> tuple[int | None, list[str]]:
+        """The newest step whose files are as they were written (None if there is none), and a line
+        about each newer one that is damaged."""
+        complaints = []
+        for step in reversed(self.steps()):
+            damage = self.damage(step)
+            if damage is None:
+                return step, complaints
+            complaints.append(f"checkpoint {step} is damaged: {damage}")
+        return None, complaints
+
+    def set_aside_after(self, step: int | None) -> None:
+        """Renames the checkpoints newer than `step`, found damaged, so that their steps can be
+        saved again and nothing is deleted."""
+        for newer in [s for s in self.steps() if step is None or s > step]:
+            target = self.folder.parent / "damaged" / f"{newer}"
+            while target.exists():
+                target = target.with_name(target.name + "+")
+            target.parent.mkdir(exist_ok=True)
+            (self.folder / str(newer)).rename(target)
+        self._manager.reload()
+
+    def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any, dict]:
+        """The state of a step, placed like the abstract trees (ShapeDtypeStruct with shardings)."""
+        arguments = ocp.checkpoint_utils.construct_restore_args
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.PyTreeRestore(params, restore_args=arguments(params)),
+                optimizer=ocp.args.PyTreeRestore(optimizer, restore_args=arguments(optimizer)),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        self._best["step"] = restored["progress"].get("best_step")
+        return restored["params"], restored["optimizer"], restored["progress"]
+
+    def progress(self, step: int) -> dict:
+        """The small JSON object saved with a step."""
+        restored = self._manager.restore(
+            step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
+        )
+        return restored["progress"]
+
+    def load_params(self, step: int) -> dict:
+        """The parameters of a step as numpy arrays, after their digests were checked."""
+        if damage := self.damage(step):
+            raise UserError(f"checkpoint {step} is damaged: {damage}; choose another --step")
+        metadata = self._manager.item_metadata(step)["params"].tree
+        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+        restored = self._manager.restore(
+            step,
+            args=ocp.args.Composite(params=ocp.args.PyTreeRestore(restore_args=as_numpy)),
+        )
+        return restored["params"]
+
+
+def check_space(workdir: Path, state: Any) -> None:
+    """UserError unless the disk has room for one more checkpoint of `state` (arrays or shapes)."""
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(workdir).free
+    if free < needed:
+        raise UserError(
+            f"{workdir} has {free / 1e9:.2f} GB free, one checkpoint takes {needed / 1e9:.2f} GB; "
+            "free some space or choose another --workdir"
+        )
+
+
+def transfer(fresh: dict, source: dict, n_transfer: int | None) -> dict:
+    """`fresh` parameters with those of `source` in their place (section 5.1 of the paper).
+
+    `n_transfer` None takes all blocks, k the embeddings and the first k blocks, 0 the embeddings,
+    -1 nothing. Token rows beyond the source's (start, delimiter, classify) and the head stay fresh.
+    Raises UserError that names each parameter that is missing or has another shape.
+    """
+    if n_transfer == -1:
+        return fresh
+    blocks = [name for name in fresh if name.startswith("h_")]
+    chosen = ["wte", "wpe", *(blocks if n_transfer is None else blocks[:n_transfer])]
+    result = dict(fresh)
+    for name in chosen:
+        if name not in source:
+            raise UserError(f"the weights to start from have no {name}")
+        result[name] = jax.tree_util.tree_map_with_path(
+            lambda path, new, old, name=name: _grown(
+                f"{name}/{jax.tree_util.keystr(path, simple=True, separator='/')}", new, old
+            ),
+            fresh[name],
+            source[name],
+        )
+    return result
+
+
+def _grown(name: str, fresh: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """`source`, followed by the rows that only the fresh token table has."""
+    if name == "wte/embedding" and source.shape[0] < fresh.shape[0]:
+        return np.concatenate([source, np.asarray(fresh)[source.shape[0] :]])
+    if source.shape != fresh.shape:
+        raise UserError(f"{name} has shape {source.shape} in the weights, expected {fresh.shape}")
+    return np.asarray(source)
