@@ -95,13 +95,9 @@ def _without_head(params: dict) -> dict:
     return {name: leaf for name, leaf in params.items() if name != "clf"}
 
 
-def next_token_losses(logits_NLV: jax.Array, tokens_NL: jax.Array) -> jax.Array:
-    """Cross-entropy [N, L-1], in nats and float32, of tokens 1 .. L-1 given those before.
-
-    `logits_NLV` may also be [N, L-1, V], without the last position, which predicts nothing.
-    """
-    targets_NL = tokens_NL[:, 1:]
-    logits_NLV = logits_NLV[:, : targets_NL.shape[1]].astype(jnp.float32)
+def token_losses(logits_NLV: jax.Array, targets_NL: jax.Array) -> jax.Array:
+    """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
+    logits_NLV = logits_NLV.astype(jnp.float32)
     target_NL = jnp.take_along_axis(logits_NLV, targets_NL[..., None], axis=-1)[..., 0]
     return jax.nn.logsumexp(logits_NLV, axis=-1) - target_NL
 
@@ -147,7 +143,7 @@ def loss(
         terms["task_loss"] = jnp.mean(task_losses(logits, batch["label"]))
     if lm_coef > 0:
         logits_NLV = network.logits(params, hidden_NLD[:, :-1])
-        losses_NL = next_token_losses(logits_NLV, tokens_NL)
+        losses_NL = token_losses(logits_NLV, tokens_NL[:, 1:])
         weights_NL = batch["weights"].reshape(-1, length)[:, 1:]
         terms["lm_loss"] = per_sequence_mean(losses_NL, weights_NL)
     total = terms.get("task_loss", 0.0) + lm_coef * terms.get("lm_loss", 0.0)

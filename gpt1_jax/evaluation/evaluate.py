@@ -1,0 +1,134 @@
+"""Held-out loss and task scores of given parameters.
+
+Shapes: N sequences, L tokens, B examples, C candidates, k outputs.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.objective import Network, token_losses
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how to evaluate. `every` updates; None means after each epoch for a task and every
+    1000 updates for a language model; the end of training is always evaluated.
+
+    The held-out stream is read in windows of n_ctx that start `stride` tokens apart (None: n_ctx,
+    so without overlap), and at most `windows` of them while training (None: all).
+    """
+
+    every: int | None = None
+    stride: int | None = None
+    windows: int | None = None
+    batch_size: int = 64
+
+    def __post_init__(self):
+        for name in ("every", "stride", "windows", "batch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"eval.{name} is {value}; expected at least 1")
+
+
+# Compiled once per network and shape, whoever asks.
+@jax.jit(static_argnums=0)
+def sequence_losses(network: Network, params: dict, inputs_NL, targets_NL) -> jax.Array:
+    """Losses [N, L], in nats, of each target, the token that follows the input at its place."""
+    logits_NLV = network.logits(params, network.hidden(params, inputs_NL))
+    return token_losses(logits_NLV, targets_NL)
+
+
+@jax.jit(static_argnums=0)
+def task_logits(network: Network, params: dict, batch: dict) -> jax.Array:
+    """Logits of a batch of examples: [B, k], or [B, C] for multiple choice."""
+    tokens_NL = batch["tokens"].reshape(-1, batch["tokens"].shape[-1])
+    return network.answer(params, network.hidden(params, tokens_NL), batch["extract"])
+
+
+def window_starts(n_tokens: int, n_ctx: int, stride: int) -> list[tuple[int, int]]:
+    """(start, first target) of each window: inputs [start, start + n_ctx), targets one later.
+
+    Windows start `stride` apart. Every token but the first of the stream is a target exactly once,
+    in the first window that reaches it, so a shorter stride gives each more context.
+
+        >>> window_starts(n_tokens=10, n_ctx=4, stride=4)
+        [(0, 1), (4, 5), (8, 9)]
+        >>> window_starts(n_tokens=10, n_ctx=4, stride=2)
+        [(0, 1), (2, 5), (4, 7), (6, 9)]
+    """
+    starts, target = [], 1
+    for start in range(0, n_tokens, stride):
+        if target >= n_tokens:
+            break
+        starts.append((start, target))
+        target = start + n_ctx + 1
+    return starts
+
+
+def stream_losses(
+    network: Network,
+    params: dict,
+    read: Callable[[int, int], np.ndarray],
+    n_tokens: int,
+    config: EvaluationConfig,
+    place: Callable[[np.ndarray], jax.Array],
+    windows: int | None = None,
+) -> tuple[float, int]:
+    """Sum of the losses in nats, and their number, over a stream of tokens.
+
+    `read(start, stop)` gives ids, `place` puts a batch [N, L] on the devices; `windows` caps how
+    many windows are read.
+    """
+    n_ctx = network.body.config.n_ctx
+    stride = n_ctx if config.stride is None else config.stride
+    if stride > n_ctx:
+        raise UserError(f"eval.stride {stride} is longer than model.n_ctx {n_ctx}")
+    starts = window_starts(n_tokens, n_ctx, stride)[:windows]
+    total, count = 0.0, 0
+    for first in range(0, len(starts), config.batch_size):
+        inputs_NL = np.zeros((config.batch_size, n_ctx), np.int32)
+        targets_NL, scored_NL = np.zeros_like(inputs_NL), np.zeros(inputs_NL.shape, bool)
+        for row, (start, target) in enumerate(starts[first : first + config.batch_size]):
+            ids = read(start, min(start + n_ctx + 1, n_tokens))
+            inputs_NL[row, : len(ids) - 1], targets_NL[row, : len(ids) - 1] = ids[:-1], ids[1:]
+            scored_NL[row, target - start - 1 : len(ids) - 1] = True
+        losses_NL = sequence_losses(network, params, place(inputs_NL), place(targets_NL))
+        total += np.asarray(losses_NL, np.float64)[scored_NL].sum()
+        count += int(scored_NL.sum())
+    return float(total), count
+
+
+def perplexity_metrics(total: float, count: int, split_info: dict | None = None) -> dict:
+    """loss (nats per token) and perplexity; with the counts of the text also bits per byte and
+    perplexity per word, which can be compared between tokenisers."""
+    loss = total / count
+    metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+    if split_info:
+        # All of the text's nats, also where only some of its windows were read.
+        nats = loss * split_info["tokens"]
+        metrics["bits_per_byte"] = nats / math.log(2) / split_info["bytes"]
+        metrics["perplexity_per_word"] = math.exp(min(nats / split_info["words"], 700.0))
+    return metrics
+
+
+def answer_all(
+    network: Network,
+    params: dict,
+    batches: Iterable[dict],
+    place: Callable[[dict], dict],
+    count: int,
+) -> np.ndarray:
+    """Logits of `count` examples, [count, k] or [count, C], from batches whose tail is padding."""
+    logits = [np.asarray(task_logits(network, params, place(batch))) for batch in batches]
+    return np.concatenate(logits)[:count].astype(np.float64)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities over the last axis, in float64."""
+    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return shifted / shifted.sum(axis=-1, keepdims=True)
