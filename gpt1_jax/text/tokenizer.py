@@ -1,0 +1,304 @@
+"""Text <-> ids.
+
+The vocabulary is followed by three special tokens in the order of the released code: start,
+delimiter, classify. They belong to the tokenizer and not to any text: no text encodes to them.
+
+Implemented is `sentencepiece`: byte-pair encoding trained on one's own corpus. The mode is a part
+of the fingerprint, which every set of shards and every run records, so that ids of two tokenizers
+never meet.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterable
+from itertools import accumulate, chain
+from pathlib import Path
+
+from gpt1_jax.errors import UserError
+
+MODES = ("sentencepiece",)
+SIZES = range(300, 2**20 + 1)  # 256 bytes, <unk> and end leave room for at least 42 pieces
+DESCRIPTION = "tokenizer.json"
+MODEL = "sentencepiece.model"
+
+# Pieces are learnt from units: a run of line ends, or a word with the spaces before it. No piece
+# mixes the two, and none has a space after another character, so a text may be cut in front of any
+# space or line end without changing its ids. Tabs and NUL always encode as bytes; U+2581 stands
+# for the space inside SentencePiece and also encodes as bytes, or it would decode as a space. The
+# upper limits are far over the longest piece (16); SentencePiece ends at units over 65,535.
+_UNIT = re.compile(r"[\r\n]{1,64}| {1,64}[^ \t\r\n\0▁▅]{0,256}|[^ \t\r\n\0▁▅]{1,256}")
+# Lines, with long ones cut before a space: encoding time grows faster than the length of the input.
+_STRETCH = re.compile(r"[\r\n]*[^\r\n]{1,1000} *[^ \r\n]*|[\r\n]+")
+_SPACE_MARK = "▁"
+_UNKNOWN_AND_END = 2
+_BYTES = 256
+# Share of the characters of a corpus that get a piece of their own; rarer ones encode as bytes.
+_CHARACTER_COVERAGE = 0.9999
+
+
+class Tokenizer(ABC):
+    """Ids 0 ... vocab_size - 1 stand for text; start, delimiter, classify follow.
+
+    Attributes:
+      mode: the kind of tokenizer, one of MODES.
+      vocab_size: number of ids below the special tokens.
+      end: id of the end-of-document token, below vocab_size; no text encodes to it.
+      fingerprint: hexadecimal SHA-256 over the mode and everything that decides about ids.
+    """
+
+    mode: str
+    vocab_size: int
+    end: int
+    fingerprint: str
+
+    @property
+    def start(self) -> int:
+        return self.vocab_size
+
+    @property
+    def delimiter(self) -> int:
+        return self.vocab_size + 1
+
+    @property
+    def classify(self) -> int:
+        return self.vocab_size + 2
+
+    @property
+    def size(self) -> int:
+        """Number of ids with the special tokens."""
+        return self.vocab_size + 3
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, each below vocab_size."""
+
+    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+        """`encode` of each text."""
+        return [self.encode(text) for text in texts]
+
+    @abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; special tokens, end and padding have none."""
+
+    @abstractmethod
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write the files that `load` reads into `folder`, which is made if it is missing."""
+
+
+class SentencePieceTokenizer(Tokenizer):
+    """SentencePiece BPE with byte fallback, white space and line ends kept as they are.
+
+    `decode(encode(text)) == text` for every text that has a UTF-8 form.
+
+    Args:
+      model: the serialised SentencePiece model, as `train_sentencepiece` makes it.
+
+    Raises:
+      UserError: the bytes are not such a model.
+    """
+
+    mode = "sentencepiece"
+
+    def __init__(self, model: bytes):
+        from sentencepiece import SentencePieceProcessor
+
+        try:
+            self._processor = SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise UserError(f"not a SentencePiece model ({_one_line(error)})") from None
+        self.vocab_size = self._processor.vocab_size()
+        self.end = self._processor.eos_id()
+        self.fingerprint = hashlib.sha256(b"sentencepiece\0" + model).hexdigest()
+        self._model = model
+        self._bytes_of = [_bytes_of(self._processor, index) for index in range(self.vocab_size)]
+        self._space_mark = self._processor.piece_to_id(
+            [f"<0x{byte:02X}>" for byte in _SPACE_MARK.encode()]
+        )
+        if self.end < 0 or self._processor.unk_id() in self._space_mark:
+            raise UserError("the SentencePiece model has no end piece or no byte fallback")
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, each below vocab_size; the empty text has none.
+
+        Raises:
+          UserError: half of a surrogate pair in the text, which has no UTF-8 form.
+        """
+        if _SPACE_MARK in text:
+            first, *others = (self.encode(part) for part in text.split(_SPACE_MARK))
+            return first + [index for ids in others for index in (*self._space_mark, *ids)]
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"character {error.start} of a text is half of a surrogate pair "
+                f"(U+{ord(text[error.start]):04X}); expected text that has a UTF-8 form"
+            ) from None
+        return list(chain.from_iterable(self._processor.encode(_STRETCH.findall(text))))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of ids; U+FFFD stands where the bytes are no UTF-8, as a sample may end in."""
+        size = self.vocab_size
+        pieces = (self._bytes_of[index] for index in ids if index < size)
+        return b"".join(pieces).decode("utf-8", errors="replace")
+
+    def save(self, folder: str | os.PathLike) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / MODEL, self._model)
+        description = {
+            "mode": self.mode,
+            "fingerprint": self.fingerprint,
+            "vocab_size": self.vocab_size,
+        }
+        _write(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
+
+
+def load(folder: str | os.PathLike) -> Tokenizer:
+    """The tokenizer saved in `folder`, or in its subfolder `tokenizer` (prepared data, a run).
+
+    Raises:
+      UserError: no tokenizer there, one of another mode, or files that were changed.
+    """
+    given, folder = Path(folder), Path(folder)
+    if not (folder / DESCRIPTION).is_file():
+        folder = folder / "tokenizer"
+    try:
+        description = json.loads((folder / DESCRIPTION).read_bytes())
+        mode, fingerprint = description["mode"], description["fingerprint"]
+    except OSError:
+        raise UserError(
+            f"{given}: no tokenizer here; expected a folder with {DESCRIPTION}, as prepare makes it"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder / DESCRIPTION}: damaged; expected an object with mode and fingerprint"
+        ) from None
+    if mode not in MODES:
+        raise UserError(f"{folder / DESCRIPTION}: unknown mode {mode!r}; known: {', '.join(MODES)}")
+    try:
+        tokenizer = SentencePieceTokenizer((folder / MODEL).read_bytes())
+    except OSError:
+        raise UserError(f"{folder / MODEL}: missing or unreadable") from None
+    except UserError as error:
+        raise UserError(f"{folder / MODEL}: {error}") from None
+    if tokenizer.fingerprint != fingerprint:
+        raise UserError(
+            f"{folder / MODEL}: not the model that {DESCRIPTION} describes (fingerprint "
+            f"{tokenizer.fingerprint[:12]}, expected {fingerprint[:12]}); copy the folder again"
+        )
+    return tokenizer
+
+
+def count_units(text: str) -> Counter[str]:
+    """How often each unit (a word with its spaces, a run of line ends) occurs in a text.
+
+    Counts of parts add up to the counts of the whole, where parts begin at a space or line end, so
+    a large corpus can be counted in parallel.
+    """
+    return Counter(_UNIT.findall(text))
+
+
+def train_sentencepiece(
+    texts: Iterable[str] | Counter[str], vocab_size: int
+) -> SentencePieceTokenizer:
+    """BPE trained on texts, or on their `count_units`; equal texts in any order give equal bytes.
+
+    Nothing is skipped for its length. A corpus with fewer possible pieces gives a smaller
+    vocabulary: look at `vocab_size` of the result.
+
+    Raises:
+      UserError: vocab_size outside SIZES, or no text.
+    """
+    if vocab_size not in SIZES:
+        raise UserError(
+            f"vocab_size={vocab_size}: expected {SIZES[0]} to {SIZES[-1]}; {_BYTES} single bytes "
+            f"and {_UNKNOWN_AND_END} reserved ids come before the pieces"
+        )
+    counts = texts
+    if not isinstance(texts, Counter):
+        counts = Counter()
+        for text in texts:
+            counts.update(count_units(text))
+    if not counts:
+        raise UserError("no words to train a tokenizer on; the training text is empty")
+    return SentencePieceTokenizer(_trained_model(counts, vocab_size))
+
+
+def _trained_model(counts: Counter[str], vocab_size: int) -> bytes:
+    from sentencepiece import SentencePieceTrainer
+
+    frequent = _without_rare_characters(counts, vocab_size)
+    ordered = sorted(frequent.items(), key=lambda item: (-item[1], item[0]))
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=(f"{unit}\t{count}" for unit, count in ordered),
+        input_format="tsv",
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocab_size,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        required_chars=_SPACE_MARK,  # as bytes it would stand for itself, not for a space
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        unk_id=0,
+        eos_id=1,
+        bos_id=-1,
+        pad_id=-1,
+        max_sentence_length=2**16,  # in bytes; a unit has at most 320 characters
+        num_threads=1,  # stored in the model, hence in its bytes; the counting is what takes time
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def _without_rare_characters(counts: Counter[str], vocab_size: int) -> Counter[str]:
+    """Units cut where a rare character stands: it is no piece, so half of the room is for merges.
+
+    SentencePiece has a setting for this, but it ends at alphabets that do not fit the vocabulary.
+    """
+    frequency = Counter()
+    for unit, count in counts.items():
+        for character in unit:
+            frequency[character] += count
+    ordered = sorted(frequency, key=lambda character: (-frequency[character], character))
+    covered = accumulate(frequency[character] for character in ordered)
+    wanted = 1 + sum(part < _CHARACTER_COVERAGE * frequency.total() for part in covered)
+    room = (vocab_size - _BYTES - _UNKNOWN_AND_END) // 2
+    rare = ordered[min(wanted, room) :]
+    if not rare:
+        return counts
+    cut = re.compile(f"[{re.escape(''.join(rare))}]")
+    kept = Counter()
+    for unit, count in counts.items():
+        for part in filter(None, cut.split(unit)):
+            kept[part] += count
+    return kept
+
+
+def _bytes_of(processor, index: int) -> bytes:
+    """What a piece adds to the text."""
+    if processor.is_control(index) or processor.is_unknown(index):
+        return b""
+    piece = processor.id_to_piece(index)
+    if processor.is_byte(index):
+        return bytes([int(piece[1:-1], 16)])
+    return piece.replace(_SPACE_MARK, " ").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
