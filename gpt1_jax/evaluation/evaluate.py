@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
+from gpt1_jax.data.tasks import LoadedTask, Task, expected_score
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.objective import Network, token_losses
+from gpt1_jax.evaluation.scores import METRICS
+from gpt1_jax.model.objective import Network, task_losses, token_losses
 
 
 @dataclass(frozen=True)
@@ -98,9 +102,14 @@ def stream_losses(
             inputs_NL[row, : len(ids) - 1], targets_NL[row, : len(ids) - 1] = ids[:-1], ids[1:]
             scored_NL[row, target - start - 1 : len(ids) - 1] = True
         losses_NL = sequence_losses(network, params, place(inputs_NL), place(targets_NL))
-        total += np.asarray(losses_NL, np.float64)[scored_NL].sum()
+        total += np.asarray(_fetched(losses_NL), np.float64)[scored_NL].sum()
         count += int(scored_NL.sum())
     return float(total), count
+
+
+def _fetched(array: jax.Array) -> np.ndarray:
+    """The whole array on this host, whichever processes hold its parts."""
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def perplexity_metrics(total: float, count: int, split_info: dict | None = None) -> dict:
@@ -124,8 +133,22 @@ def answer_all(
     count: int,
 ) -> np.ndarray:
     """Logits of `count` examples, [count, k] or [count, C], from batches whose tail is padding."""
-    logits = [np.asarray(task_logits(network, params, place(batch))) for batch in batches]
+    logits = [_fetched(task_logits(network, params, place(batch))) for batch in batches]
     return np.concatenate(logits)[:count].astype(np.float64)
+
+
+def predictions(task: Task, probabilities: np.ndarray) -> np.ndarray:
+    """Scores [B] of a regression, else the likeliest class or choice [B], from [B, k] or [B, C]."""
+    return expected_score(probabilities) if task.regression else probabilities.argmax(axis=-1)
+
+
+def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str, float]:
+    """The loss and the task's metric of a split, from the logits of all its examples."""
+    probabilities = softmax(logits)
+    labels = [example.label for example in loaded.splits[split]]
+    losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)))
+    score = METRICS[loaded.task.metric](labels, predictions(loaded.task, probabilities))
+    return {"loss": float(np.mean(losses)), loaded.task.metric: float(score)}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

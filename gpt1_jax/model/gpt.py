@@ -194,7 +194,7 @@ class GPT(nn.Module):
             setattr(self, f"h_{layer}", block(config, self.implementation))
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
-        """Hidden states [N, L, D] after the last block; with `keys_N` (dropout.row_keys) dropout."""
+        """Hidden states [N, L, D] of the last block, with dropout where `keys_N` are given."""
         x_NLD = self._embed(tokens_NL, keys_N, offset=0)
         if self.config.scan_layers and not self.is_initializing():
             return self._scanned(x_NLD, keys_N)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
-from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.gpt import GPT, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,12 @@ class Network:
         hidden_BCLD = hidden_NLD.reshape(n_examples, n_candidates, *hidden_NLD.shape[1:])
         states_BC1D = jnp.take_along_axis(hidden_BCLD, extract_BC[:, :, None, None], axis=2)
         return self.head.apply({"params": {"clf": params["clf"]}}, states_BC1D[:, :, 0], keys_B)
+
+
+def network(config: ModelConfig, implementation: str, shape: str | None, n_outputs: int) -> Network:
+    """The body and, for a task's input shape, the head with `n_outputs`."""
+    head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
+    return Network(GPT(config, implementation), head)
 
 
 def _without_head(params: dict) -> dict:

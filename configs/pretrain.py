@@ -1,0 +1,39 @@
+"""Pre-training of GPT-1 (Radford et al. 2018, section 4.1): 12 layers, 64 windows of 512 tokens.
+
+    gpt1 prepare --output=TOKENS --input='books/*.txt' --tokenizer=sentencepiece
+    gpt1 train --config=configs/pretrain.py --workdir=RUN --config.data.path=TOKENS
+
+Arguments choose a variant:
+    (none)      1,000,000 updates, the length that the BERT paper reports and the figures fit
+    epochs100   100 epochs, the length that the paper itself states
+    tiny        2 layers of width 128, 300 updates: minutes on a laptop
+and key=value sets a config key, as in pretrain.py:tiny,steps=1000.
+
+Everything not named here is a default of the model and the optimiser, and those are the paper's.
+"""
+
+from ml_collections import ConfigDict
+
+from gpt1_jax.training.experiment import with_arguments
+
+VARIANTS = ("epochs100", "tiny")
+
+
+def get_config(arguments: str = "") -> ConfigDict:
+    parts = arguments.split(",")
+    variants = [part for part in parts if part in VARIANTS]
+    rest = ",".join(part for part in parts if part not in VARIANTS)
+    config = ConfigDict({"steps": 1_000_000, "objective": {"lm_coef": 1.0}})
+    if "epochs100" in variants:
+        del config.steps
+        config.epochs = 100
+    if "tiny" in variants:
+        config.steps = 300
+        config.batch_size = 16
+        config.model = {"n_layer": 2, "n_embd": 128, "n_head": 4, "n_ctx": 64}
+        # Width 128 wants a larger start than the 0.02 of width 768 to leave the unigram loss soon.
+        config.model.init_std = 0.08
+        config.optimizer = {"learning_rate": 2e-3, "warmup": 0.1}
+        config.eval = {"every": 100, "windows": 256}
+        config.checkpoint = {"every": 100}
+    return with_arguments(config, rest, words=dict.fromkeys(VARIANTS))

@@ -1,0 +1,180 @@
+"""A trained model from a workdir, and what can be done with it.
+
+Shapes: k outputs of a head, C choices.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gpt1_jax.data import tasks, transformations
+from gpt1_jax.data.batches import Examples
+from gpt1_jax.data.tasks import Example, Task, TaskConfig
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import evaluate, sample
+from gpt1_jax.evaluation.evaluate import EvaluationConfig
+from gpt1_jax.evaluation.sample import SampleConfig
+from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.objective import Network, network
+from gpt1_jax.text import corpus
+from gpt1_jax.text import tokenizer as tokenizers
+from gpt1_jax.text.corpus import Tokens
+from gpt1_jax.text.tokenizer import Tokenizer
+from gpt1_jax.training.checkpoint import Checkpoints
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Parameters of a workdir at `step`, with the network and the tokenizer they belong to.
+    `task` and `labels` only of a fine-tuned model; `config` is the whole config.json."""
+
+    workdir: Path
+    network: Network
+    params: dict
+    tokenizer: Tokenizer
+    step: int
+    config: dict
+    task: Task | None
+    labels: tuple
+
+    @property
+    def model_config(self) -> ModelConfig:
+        return self.network.body.config
+
+    def sample(self, prompt: str, config: SampleConfig) -> list[str]:
+        """Texts that continue the prompt, without it."""
+        prompt_ids = self.tokenizer.encode(prompt)
+        n_text = self.tokenizer.vocab_size
+        tokens_NT = sample.generate(self.network, self.params, prompt_ids, config, n_text)
+        return [self.tokenizer.decode(ids) for ids in tokens_NT.tolist()]
+
+    def evaluate_tokens(self, folder: str | Path | None, split: str) -> dict:
+        """Held-out metrics on a split of a folder of `prepare`, by default that of the training."""
+        data = self.config["data"]
+        folder = folder or data["path"]
+        if folder is None:
+            raise UserError(f"{self.workdir} was trained without tokens; name some with --data")
+        prepared_by = corpus.read_manifest(folder)["tokenizer"]["fingerprint"]
+        if prepared_by != self.tokenizer.fingerprint:
+            raise UserError(
+                f"the tokens in {folder} were made by another tokenizer ({prepared_by[:12]}) than "
+                f"that of {self.workdir} ({self.tokenizer.fingerprint[:12]})"
+            )
+        separator = self.tokenizer.end if data["separator"] == "end" else None
+        tokens = Tokens.open(folder, split, separator)
+        total, count = evaluate.stream_losses(
+            self.network,
+            self.params,
+            tokens.read,
+            len(tokens),
+            EvaluationConfig(**self.config["eval"]),
+            jax.device_put,
+        )
+        return evaluate.perplexity_metrics(total, count, tokens.split_info)
+
+    def evaluate_task(self, folder: str | Path | None, split: str) -> dict:
+        """Loss and metric on a split of the task's folder, by default that of the training."""
+        self._require_task()
+        config = TaskConfig(
+            **{**self.config["task"], "path": str(folder or self.config["task"]["path"])}
+        )
+        if not self.task.regression and self.task.shape != "multiple_choice":
+            config = dataclasses.replace(config, labels=self.labels)
+        loaded = tasks.load(config)
+        if split not in loaded.splits:
+            raise UserError(
+                f"{config.path} has no {split} split; it has {', '.join(loaded.splits)}"
+            )
+        if loaded.targets(split) is None:
+            raise UserError(f"the {split} split of {config.path} has no labels to compare with")
+        logits = self._logits(loaded.splits[split])
+        return evaluate.task_metrics(loaded, split, logits)
+
+    def predict(self, examples: list[Example]) -> list[dict]:
+        """{"label", "probabilities"} of each example; a score for a label if that is the task, and
+        the probabilities in the order of the labels."""
+        self._require_task()
+        probabilities = evaluate.softmax(self._logits(examples))
+        labels = evaluate.predictions(self.task, probabilities).tolist()
+        if not self.task.regression:
+            labels = [self.labels[index] for index in labels]
+        return [
+            {"label": label, "probabilities": row}
+            for label, row in zip(labels, probabilities.tolist(), strict=True)
+        ]
+
+    def _require_task(self) -> None:
+        if self.task is None:
+            raise UserError(f"{self.workdir} holds a language model; fine-tune it on a task first")
+
+    def _logits(self, examples: list[Example]) -> np.ndarray:
+        """[N, k], or [N, C] for multiple choice."""
+        n_ctx = self.model_config.n_ctx
+        candidates, _ = transformations.encode_all(examples, self.task.shape, self.tokenizer, n_ctx)
+        source = Examples(
+            candidates,
+            None,
+            n_ctx=n_ctx,
+            batch_size=1,
+            seed=0,
+            buckets=tuple(self.config["data"]["buckets"]),
+        )
+        batches = source.evaluation(self.config["eval"]["batch_size"])
+        return evaluate.answer_all(
+            self.network, self.params, batches, jax.device_put, len(candidates)
+        )
+
+
+def load(workdir: str | Path, step: int | None = None) -> Trained:
+    """The model of a run at `step`; by default at its best step if it is fine-tuned, else at the
+    newest whose files are sound. Raises UserError if there is none."""
+    workdir = Path(workdir).expanduser()
+    config = read_config(workdir)
+    checkpoints = Checkpoints(workdir)
+    step = _chosen_step(checkpoints, workdir, step)
+    resolved = config["resolved"]
+    task = Task(**resolved["task"]) if resolved["task"] else None
+    trained = Trained(
+        workdir=workdir,
+        network=network(
+            ModelConfig(**config["model"]), "plain", task and task.shape, resolved["n_outputs"]
+        ),
+        params=checkpoints.load_params(step),
+        tokenizer=tokenizers.load(workdir / "tokenizer"),
+        step=step,
+        config=config,
+        task=task,
+        labels=tuple(resolved["labels"]),
+    )
+    checkpoints.close()
+    return trained
+
+
+def read_config(workdir: Path) -> dict:
+    """config.json of a run. UserError if there is none or it is not JSON."""
+    path = workdir / "config.json"
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{workdir} is no workdir of a run: it has no config.json") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _chosen_step(checkpoints: Checkpoints, workdir: Path, step: int | None) -> int:
+    steps = checkpoints.steps()
+    if step is not None:
+        if step not in steps:
+            known = ", ".join(map(str, steps)) or "none"
+            raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
+        return step
+    newest, complaints = checkpoints.newest_sound()
+    if newest is None:
+        why = f": {complaints[0]}" if complaints else ""
+        raise UserError(f"{workdir} has no usable checkpoint{why}")
+    best = checkpoints.progress(newest).get("best_step")
+    return best if best in steps else newest

@@ -1,0 +1,278 @@
+"""An experiment: the config dataclasses of all modules, filled from a config file, strictly.
+
+A config file is Python with `get_config(arguments)` that returns only what differs from the
+defaults; each default is written once, in the dataclass of the module that uses it. A key that no
+dataclass has, or a value of another type, is an error before anything starts.
+"""
+
+import ast
+import dataclasses
+import difflib
+import runpy
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import gpt1_jax
+from gpt1_jax.data.batches import DataConfig
+from gpt1_jax.data.tasks import TaskConfig
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.evaluate import EvaluationConfig
+from gpt1_jax.model.attention import AttentionConfig
+from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.objective import ObjectiveConfig
+from gpt1_jax.results.record import LogConfig
+from gpt1_jax.training.checkpoint import CheckpointConfig
+from gpt1_jax.training.optimizer import OptimizerConfig
+from gpt1_jax.training.sharding import MeshConfig
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The run itself, and one section for each module.
+
+    steps: updates in all; or `epochs`, passes over the training data.
+    initial: where parameters come from (a workdir); None starts fresh.
+    n_transfer: which of them: None all blocks, k the embeddings and k blocks, -1 none.
+    stop_after: save and stop after this update, with the schedule of the whole run.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 64
+    seed: int = 42
+    initial: str | None = None
+    n_transfer: int | None = None
+    stop_after: int | None = None
+    model: ModelConfig = field(default_factory=ModelConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    eval: EvaluationConfig = field(default_factory=EvaluationConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise UserError("expected one of steps and epochs; set the other to None")
+        for name in ("steps", "epochs", "batch_size", "stop_after"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"{name} is {value}; expected more than 0")
+        if self.seed < 0:
+            raise UserError(f"seed is {self.seed}; expected 0 or more")
+        if self.n_transfer is not None and self.n_transfer < -1:
+            raise UserError(f"n_transfer is {self.n_transfer}; expected -1, 0, 1, ... or None")
+        if self.batch_size % self.optimizer.accumulation:
+            raise UserError(
+                f"batch_size {self.batch_size} is not divisible by optimizer.accumulation "
+                f"{self.optimizer.accumulation}"
+            )
+
+    @property
+    def is_task(self) -> bool:
+        """Whether this is fine-tuning on a task rather than pre-training."""
+        return self.task.name is not None or self.task.path is not None
+
+
+# Keys of the model that change how it is computed, but neither its parameters nor its meaning.
+COMPUTATION = ("dtype", "scan_layers", "remat")
+# What may differ between a run and its continuation; everything else is the run's identity.
+OPERATIONAL = (
+    "mesh",
+    "checkpoint",
+    "log",
+    "attention",
+    "eval",
+    "stop_after",
+    "data.driver",
+    "data.prefetch",
+    "data.path",
+    "task.path",
+    "model.scan_layers",
+    "model.remat",
+)
+
+
+def identity(experiment: Experiment) -> dict[str, Any]:
+    """The settings that make the run what it is, as a flat dict of dotted keys."""
+    return {
+        key: value
+        for key, value in flatten(dataclasses.asdict(experiment)).items()
+        if not any(key == name or key.startswith(name + ".") for name in OPERATIONAL)
+    }
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys."""
+    flat = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[Experiment, set[str]]:
+    """The experiment of `FILE[:arguments]` with dotted `overrides` on top, and the dotted keys that
+    were set explicitly. Raises UserError for an unknown file, key or type."""
+    name, _, arguments = spec.partition(":")
+    path = find_config(name)
+    get_config = runpy.run_path(str(path)).get("get_config")
+    if get_config is None:
+        raise UserError(f"{path} has no function get_config(arguments)")
+    given = _updated(flatten(get_config(arguments).to_dict()), overrides or {})
+    return experiment(given), set(given)
+
+
+def _updated(given: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with `overrides`; the length of a run that was asked for replaces the other one."""
+    for key in overrides:
+        if key not in KEYS:
+            raise UserError(unknown_key(key))
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if key in overrides and other not in overrides:
+            given.pop(other, None)
+    return given | overrides
+
+
+def find_config(name: str) -> Path:
+    """A config file by path: in the current folder, then in the installation."""
+    package = Path(gpt1_jax.__file__).parent
+    for folder in (Path(), package, package.parent):
+        if (folder / name).is_file():
+            return folder / name
+    shipped = [path for root in (package, package.parent) for path in root.glob("configs/*.py")]
+    names = ", ".join(sorted(f"configs/{path.name}" for path in shipped))
+    raise UserError(
+        f"--config={name}: no such file here, nor in the installation, which has {names}"
+    )
+
+
+def experiment(given: Mapping[str, Any]) -> Experiment:
+    """The experiment with the values of dotted keys `given`, and the defaults for all others."""
+    for key in given:
+        if key not in KEYS:
+            raise UserError(unknown_key(key))
+    return _build(Experiment, given, prefix="")
+
+
+def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
+    values = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        key = prefix + name
+        if dataclasses.is_dataclass(hint):
+            values[name] = _build(hint, given, key + ".")
+        elif key in given:
+            values[name] = convert(given[key], hint, key)
+    return cls(**values)
+
+
+def _keys(cls: type, prefix: str = "") -> list[str]:
+    keys = []
+    for name, hint in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(hint):
+            keys += _keys(hint, f"{prefix}{name}.")
+        else:
+            keys.append(prefix + name)
+    return keys
+
+
+KEYS = tuple(_keys(Experiment))
+
+
+def unknown_key(key: str) -> str:
+    """One line about a key that does not exist, with the nearest one that does."""
+    last_words = {known.rpartition(".")[2]: known for known in reversed(KEYS)}
+    near = difflib.get_close_matches(key, KEYS, n=1)
+    near_last = difflib.get_close_matches(key.rpartition(".")[2], last_words, n=1)
+    nearest = near[0] if near else last_words[near_last[0]] if near_last else None
+    return f"unknown config key {key!r}" + (f"; did you mean {nearest!r}?" if nearest else "")
+
+
+def convert(value: Any, hint: Any, key: str) -> Any:
+    """`value` as the type `hint`; text, as the command line gives it, is read as a literal."""
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    literal = value
+    if isinstance(value, str) and str not in options:
+        try:
+            literal = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            literal = value.split(",") if any(map(_is_tuple, options)) else value
+    if (literal is None or value in ("None", "none")) and types.NoneType in options:
+        return None
+    for option in options:
+        converted = _as_type(literal, option)
+        if converted is not None:
+            return converted
+    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
+    raise UserError(f"{key} is {value!r}; expected {names.replace('NoneType', 'None')}")
+
+
+def _is_tuple(hint: Any) -> bool:
+    return typing.get_origin(hint) is tuple
+
+
+def _as_type(value: Any, hint: Any) -> Any:
+    """The value as one plain type or tuple, None where it is of another type."""
+    if _is_tuple(hint):
+        items = [value] if isinstance(value, int | str) else value
+        element = typing.get_args(hint)[0]
+        options = typing.get_args(element) or (element,)
+        if isinstance(items, list | tuple) and all(isinstance(item, options) for item in items):
+            return tuple(items)
+        return None
+    if hint is bool:
+        return value if isinstance(value, bool) else None
+    if isinstance(value, bool):
+        return None
+    if hint is int and isinstance(value, float) and value.is_integer():
+        return int(value)  # 1e6 is how people write a million updates
+    if hint is float and isinstance(value, int):
+        return float(value)
+    return value if isinstance(hint, type) and isinstance(value, hint) else None
+
+
+def with_arguments(
+    config: ConfigDict,
+    text: str,
+    words: Mapping[str, str | None],
+    short: Mapping[str, str] | None = None,
+) -> ConfigDict:
+    """`config` with the arguments of a config file, `word,key=value,...`, put in.
+
+    A bare word is the value of the key that `words` gives for it; keys are dotted, or names that
+    `short` translates.
+
+        finetune.py:rte,lm_coef=0   ->   task.name = "rte", objective.lm_coef = "0"
+    """
+    short = short or {}
+    found, key = {}, None
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals and name not in words and key is not None:
+            found[key] += "," + part  # labels=no,yes
+            continue
+        key = short.get(name, name) if equals else words.get(name)
+        if key not in KEYS:
+            near = difflib.get_close_matches(name, [*words, *short, *KEYS], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; expected {', '.join(words)}"
+            raise UserError(f"unknown config argument {part!r}{hint}")
+        found[key] = value if equals else name
+    result = ConfigDict()
+    for key, value in _updated(flatten(config.to_dict()), found).items():
+        *sections, last = key.split(".")
+        section = result
+        for name in sections:
+            section = section.setdefault(name, ConfigDict())
+        section[last] = value
+    return result

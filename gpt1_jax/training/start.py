@@ -1,0 +1,339 @@
+"""Where a run begins: everything that can be known before the first step, checked before it.
+
+Starting points in order: the newest sound checkpoint of the workdir; the weights of `initial`;
+fresh parameters.
+"""
+
+import dataclasses
+import hashlib
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from gpt1_jax.data import tasks, transformations
+from gpt1_jax.data.batches import Examples, Windows
+from gpt1_jax.data.tasks import LoadedTask
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import trained
+from gpt1_jax.evaluation.trained import Trained
+from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.objective import Network, network
+from gpt1_jax.results import record
+from gpt1_jax.text import corpus
+from gpt1_jax.text import tokenizer as tokenizers
+from gpt1_jax.text.corpus import Tokens
+from gpt1_jax.text.tokenizer import Tokenizer
+from gpt1_jax.training import checkpoint, sharding
+from gpt1_jax.training.checkpoint import Checkpoints
+from gpt1_jax.training.experiment import COMPUTATION, Experiment, flatten, identity
+from gpt1_jax.training.optimizer import optimizer
+
+# The rows start, delimiter, classify that fine-tuning adds to the token table.
+N_SPECIAL = 3
+# Model keys that may differ from the source of the weights: they shape no parameter.
+FREE_MODEL_KEYS = (
+    *COMPUTATION,
+    "dropout",
+    "embd_dropout",
+    "attn_dropout",
+    "resid_dropout",
+    "clf_dropout",
+)
+
+
+@dataclass
+class Run:
+    """A run that is ready to take its next step.
+
+    state: {"params", "optimizer", "step"} on the devices of `mesh`; progress: what a checkpoint
+    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples.
+    """
+
+    experiment: Experiment
+    workdir: Path
+    mesh: Mesh
+    network: Network
+    transformation: optax.GradientTransformation
+    source: Windows | Examples
+    held_out: Tokens | Examples | None
+    task: LoadedTask | None
+    total_steps: int
+    state: dict[str, Any]
+    progress: dict[str, Any]
+    checkpoints: Checkpoints
+    lock: record.WorkdirLock | None
+    config: dict[str, Any]
+
+    @property
+    def first_step(self) -> int:
+        return self.progress["step"]
+
+    @property
+    def last_step(self) -> int:
+        """Where this call ends, which `stop_after` may put before the end of the run."""
+        return min(self.experiment.stop_after or self.total_steps, self.total_steps)
+
+    def close(self) -> None:
+        """Ends writing, and lets another process have the workdir."""
+        self.checkpoints.close()
+        if self.lock:
+            self.lock.release()
+
+    @property
+    def rows(self) -> slice:
+        """The rows of each global batch that this process holds."""
+        share = self.experiment.batch_size // jax.process_count()
+        return slice(share * jax.process_index(), share * (jax.process_index() + 1))
+
+
+def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -> Run:
+    """The run, resumed or new. `explicit` are the config keys that were set rather than defaulted;
+    `say` gets a line about each thing worth knowing. Raises UserError for whatever does not fit."""
+    say = say or (lambda line: print(line, file=sys.stderr))
+    source_model = trained.load(experiment.initial) if experiment.initial else None
+    tokenizer = _tokenizer(experiment, source_model)
+    loaded = tasks.load(experiment.task) if experiment.is_task else None
+    experiment = _resolved(experiment, explicit, source_model, tokenizer, loaded)
+    mesh = sharding.mesh(experiment.mesh)
+    _check_devices(experiment, mesh)
+    source, held_out, data = _data(experiment, tokenizer, loaded, say)
+    total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
+    net = network(
+        experiment.model,
+        experiment.attention.implementation,
+        loaded and loaded.task.shape,
+        loaded.n_outputs if loaded else 0,
+    )
+    transformation = optimizer(experiment.optimizer, total)
+    config = _config(experiment, tokenizer, data, loaded, total)
+    shapes = jax.eval_shape(lambda: _fresh(net, transformation, experiment.seed))
+    shardings = sharding.state_shardings(mesh, shapes)
+    lock = _claim(workdir, config)
+    checkpoint.check_space(workdir, shapes)
+    checkpoints = Checkpoints(workdir, experiment.checkpoint)
+    abstract = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        shardings,
+    )
+    state, progress = _resumed(checkpoints, abstract, say) or _begun(
+        experiment, net, transformation, source_model, shardings
+    )
+    if jax.process_index() == 0:
+        record.write_json(workdir / "config.json", config)
+        tokenizer.save(workdir / "tokenizer")
+    return Run(
+        experiment=experiment,
+        workdir=workdir,
+        mesh=mesh,
+        network=net,
+        transformation=transformation,
+        source=source,
+        held_out=held_out,
+        task=loaded,
+        total_steps=total,
+        state=state,
+        progress=progress,
+        checkpoints=checkpoints,
+        lock=lock,
+        config=config,
+    )
+
+
+def _tokenizer(experiment: Experiment, source: Trained | None) -> Tokenizer:
+    """The source's tokenizer, else that of the tokens; both must be the same where both are."""
+    path = experiment.data.path
+    if source is None and path is None:
+        needed = "data.path (its tokenizer) or initial" if experiment.is_task else "data.path"
+        raise UserError(f"{needed} is not set: give a folder that `prepare` made")
+    if path is not None:
+        manifest = corpus.read_manifest(path)
+        if source is not None:
+            expected = manifest["tokenizer"]["fingerprint"]
+            if source.tokenizer.fingerprint != expected:
+                raise UserError(
+                    f"the tokens in {path} were made by another tokenizer ({expected[:12]}) than "
+                    f"that of {experiment.initial} ({source.tokenizer.fingerprint[:12]}); "
+                    f"prepare them with --vocab={experiment.initial}/tokenizer"
+                )
+    return source.tokenizer if source else tokenizers.load(Path(path) / "tokenizer")
+
+
+def _resolved(
+    experiment: Experiment,
+    explicit: set[str],
+    source: Trained | None,
+    tokenizer: Tokenizer,
+    loaded: LoadedTask | None,
+) -> Experiment:
+    """The experiment with what it left open: sizes of the source, vocabulary, name of the task."""
+    model = experiment.model
+    chosen = {key.removeprefix("model.") for key in explicit if key.startswith("model.")}
+    if source is not None:
+        inherited = dataclasses.asdict(source.model_config)
+        for name in sorted(chosen - set(FREE_MODEL_KEYS)):
+            if getattr(model, name) != inherited[name]:
+                raise UserError(
+                    f"model.{name} is {getattr(model, name)}, but {experiment.initial} has "
+                    f"{inherited[name]}; leave it out to take the source's"
+                )
+        free = {name: getattr(model, name) for name in FREE_MODEL_KEYS}
+        model = ModelConfig(**{**inherited, **free})
+    elif "vocab_size" in chosen and model.vocab_size != tokenizer.vocab_size:
+        raise UserError(
+            f"model.vocab_size is {model.vocab_size}, but the tokenizer has "
+            f"{tokenizer.vocab_size} ids; leave it out to take the tokenizer's"
+        )
+    model = dataclasses.replace(
+        model,
+        vocab_size=tokenizer.vocab_size,
+        n_special=N_SPECIAL if loaded else model.n_special,
+    )
+    experiment = dataclasses.replace(experiment, model=model)
+    if loaded is None:
+        return experiment
+    task = dataclasses.replace(
+        experiment.task,
+        name=loaded.task.name,
+        shape=loaded.task.shape,
+        metric=loaded.task.metric,
+    )
+    return dataclasses.replace(experiment, task=task)
+
+
+def _check_devices(experiment: Experiment, mesh: Mesh) -> None:
+    data, processes = mesh.shape["data"], jax.process_count()
+    microbatch = experiment.batch_size // experiment.optimizer.accumulation
+    if microbatch % data or experiment.batch_size % processes:
+        raise UserError(
+            f"batch_size {experiment.batch_size} in {experiment.optimizer.accumulation} part(s) is "
+            f"not divisible by the {data} device(s) along mesh.data; set batch_size to a multiple "
+            f"of {data * experiment.optimizer.accumulation}, or mesh.data"
+        )
+    if experiment.model.n_embd % mesh.shape["model"]:
+        raise UserError(
+            f"model.n_embd {experiment.model.n_embd} is not divisible by mesh.model "
+            f"{mesh.shape['model']}"
+        )
+    if experiment.attention.implementation == "cudnn" and (
+        jax.default_backend() != "gpu"
+        or experiment.model.rate("attn") > 0
+        or experiment.model.dtype == "float32"
+    ):
+        raise UserError(
+            "attention.implementation=cudnn needs an NVIDIA GPU, model.attn_dropout=0 and "
+            "model.dtype bfloat16 or float16; use attention.implementation=plain"
+        )
+
+
+def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | None, say):
+    """Training source, held-out data, and a digest of both."""
+    config, model = experiment.data, experiment.model
+    if loaded is not None:
+        sources, digest = {}, hashlib.sha256()
+        for split in ("train", "dev"):
+            candidates, cut = transformations.encode_all(
+                loaded.splits[split], loaded.task.shape, tokenizer, model.n_ctx
+            )
+            say(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
+            targets = loaded.targets(split)
+            digest.update(json.dumps([candidates, targets.tolist()]).encode())
+            sources[split] = Examples(
+                candidates,
+                targets,
+                n_ctx=model.n_ctx,
+                batch_size=experiment.batch_size,
+                seed=experiment.seed,
+                buckets=config.buckets,
+            )
+        _ = sources["train"].steps_per_epoch  # refuses a training set smaller than a batch
+        return sources["train"], sources["dev"], digest.hexdigest()
+    manifest = corpus.read_manifest(config.path)
+    separator = tokenizer.end if config.separator == "end" else None
+    tokens = Tokens.open(config.path, "train", separator)
+    held_out = (
+        Tokens.open(config.path, "valid", separator) if "valid" in manifest["splits"] else None
+    )
+    source = Windows(tokens, model.n_ctx, experiment.batch_size, experiment.seed, config.windows)
+    checksums = [shard["sha256"] for s in manifest["splits"].values() for shard in s["shards"]]
+    return source, held_out, hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
+
+
+def _config(experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int) -> dict:
+    """config.json: the whole experiment, what it was resolved to, and the identity of the run."""
+    resolved = {
+        "total_steps": total,
+        "tokenizer": tokenizer.fingerprint,
+        "data": data,
+        "task": dataclasses.asdict(loaded.task) if loaded else None,
+        "labels": list(loaded.labels) if loaded else [],
+        "n_outputs": loaded.n_outputs if loaded else 0,
+    }
+    whole = identity(experiment) | flatten(resolved, "resolved.")
+    # Through JSON once, so that it compares equal to itself when read back.
+    return json.loads(
+        json.dumps({**dataclasses.asdict(experiment), "resolved": resolved, "identity": whole})
+    )
+
+
+def _claim(workdir: Path, config: dict) -> record.WorkdirLock | None:
+    """Locks the workdir, after making sure that it is empty or belongs to this very run."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; expected a folder")
+    lock = record.WorkdirLock(workdir) if jax.process_index() == 0 else None
+    if not (workdir / "config.json").exists():
+        return lock
+    before, now = trained.read_config(workdir).get("identity", {}), config["identity"]
+    for key in sorted(set(before) | set(now)):
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
+                f"{_short(now.get(key))}; choose another --workdir or the same setting"
+            )
+    return lock
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:40] + "..."
+
+
+def _fresh(net: Network, transformation: optax.GradientTransformation, seed: int) -> dict:
+    params = net.init(jax.random.key(seed))
+    optimizer_state = transformation.init(params)
+    return {"params": params, "optimizer": optimizer_state, "step": jnp.int32(0)}
+
+
+def _begun(experiment: Experiment, net, transformation, source: Trained | None, shardings):
+    """A new state, fresh or with the source's parameters in it, created where it will live."""
+    fresh = jax.jit(lambda: _fresh(net, transformation, experiment.seed), out_shardings=shardings)()
+    if source is not None:
+        host = jax.tree.map(lambda leaf: jax.device_get(leaf), fresh["params"])
+        params = checkpoint.transfer(host, source.params, experiment.n_transfer)
+        fresh["params"] = jax.device_put(params, shardings["params"])
+    return fresh, {"step": 0, "best_step": None, "best_score": None}
+
+
+def _resumed(checkpoints: Checkpoints, abstract: dict, say):
+    """The newest sound checkpoint, or None if there is none; damaged ones are set aside."""
+    step, complaints = checkpoints.newest_sound()
+    for complaint in complaints:
+        say(complaint)
+    if complaints:
+        checkpoints.set_aside_after(step)
+        say(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
+    if step is None:
+        return None
+    params, optimizer_state, progress = checkpoints.restore(
+        step, abstract["params"], abstract["optimizer"]
+    )
+    count = jax.device_put(jnp.int32(step), abstract["step"].sharding)
+    say(f"resuming after step {step}")
+    return {"params": params, "optimizer": optimizer_state, "step": count}, progress
