@@ -3,7 +3,7 @@
 Shapes: N samples, L tokens of the prompt, V rows of the token table.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,16 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.gpt import empty_cache
 from gpt1_jax.model.objective import Network
 
+DEFAULT_LENGTH = 64
+
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """`length` new tokens for each of `num_samples`. Temperature 0 takes the likeliest token;
-    `top_k` 0 and `top_p` 1 leave the distribution whole."""
+    """`length` new tokens for each of `num_samples`; None gives 64, or what fits the context.
+    Temperature 0 takes the likeliest token; `top_k` 0 and `top_p` 1 leave the distribution whole.
+    """
 
-    length: int = 64
+    length: int | None = None
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -27,7 +30,7 @@ class SampleConfig:
     seed: int = 0
 
     def __post_init__(self):
-        if self.length < 1 or self.num_samples < 1:
+        if (self.length is not None and self.length < 1) or self.num_samples < 1:
             raise UserError("--length and --num_samples must be at least 1")
         if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError(
@@ -88,20 +91,20 @@ def generate(
     `n_text` is the number of text ids, tokenizer.vocab_size. Raises UserError for an empty prompt
     and where prompt and new tokens together are longer than the context.
     """
-    n_ctx = network.body.config.n_ctx
+    room = network.body.config.n_ctx - len(prompt)
     if not prompt:
         raise UserError("the prompt is empty; give --prompt at least one character")
-    if len(prompt) + config.length > n_ctx:
-        room = n_ctx - config.length
+    if room < 1:
         raise UserError(
-            f"the prompt has {len(prompt)} tokens and --length is {config.length}, together more "
-            f"than the context of {n_ctx}; "
-            + (
-                f"cut the prompt to its last {room} tokens or ask for a shorter --length"
-                if room > 0
-                else f"ask for a --length below {n_ctx}"
-            )
+            f"the prompt has {len(prompt)} tokens and the context is {len(prompt) + room}; cut at "
+            f"least {1 - room} tokens from its beginning, so that a new one has room"
         )
+    if config.length is not None and config.length > room:
+        raise UserError(
+            f"the prompt of {len(prompt)} tokens leaves room for {room} in the context, and "
+            f"--length is {config.length}; ask for at most {room} or cut the prompt"
+        )
+    config = replace(config, length=config.length or min(DEFAULT_LENGTH, room))
     prompt_NL = jnp.tile(jnp.asarray(prompt, jnp.int32)[None], (config.num_samples, 1))
     tokens_NT = _generate(network, params, prompt_NL, config, n_text, jax.random.key(config.seed))
     return np.asarray(tokens_NT)

@@ -5,6 +5,7 @@ Shapes: k outputs of a head, C choices.
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,6 +107,21 @@ class Trained:
             {"label": label, "probabilities": row}
             for label, row in zip(labels, probabilities.tolist(), strict=True)
         ]
+
+    def predict_file(self, path: str | Path, output: str | Path) -> int:
+        """Writes a JSON line with the prediction of each row of `path`, which are like those of the
+        task's files, with or without labels. Returns their number."""
+        self._require_task()
+        path, output = Path(path), Path(output)
+        if not output.parent.is_dir():
+            raise UserError(f"--output={output}: there is no folder {output.parent}")
+        examples = tasks.read(path, self.task.shape)
+        temporary = output.with_name(output.name + ".tmp")
+        with temporary.open("w") as file:
+            for row in self.predict(examples):
+                file.write(json.dumps(row) + "\n")
+        os.replace(temporary, output)
+        return len(examples)
 
     def _require_task(self) -> None:
         if self.task is None:

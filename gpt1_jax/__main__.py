@@ -1,0 +1,240 @@
+"""The command line: flags are parsed here and nowhere else.
+
+Every verb imports what it needs when it runs, so that `gpt1 --help` answers at once. A verb that
+measures or produces ends with one line of JSON on standard output; everything else it says goes to
+standard error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and resumable.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from typing import NoReturn
+
+from gpt1_jax.errors import Interrupted, UserError
+
+DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other mistake is said."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def parser() -> Parser:
+    """The verbs and their flags."""
+    top = Parser(prog="gpt1", description=DESCRIPTION, allow_abbrev=False)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+
+    def verb(name: str, run, summary: str) -> Parser:
+        sub = verbs.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = verb("quickstart", quickstart, "the whole paper in miniature, offline, on two cores")
+    sub.add_argument("--workdir", default="runs/quickstart", help="default: %(default)s")
+    sub.add_argument("--minutes", type=float, default=8.0, help="time to take, 8 by default")
+
+    sub = verb("prepare", prepare, "text to token shards")
+    sub.add_argument("--output", required=True, help="folder for shards, manifest and tokenizer")
+    source = sub.add_mutually_exclusive_group(required=True)
+    source.add_argument("--input", nargs="+", metavar="GLOB", help="text, .gz, .xz or .jsonl files")
+    source.add_argument("--tfds", metavar="NAME", help="a TensorFlow Datasets text set")
+    source.add_argument("--docs", action="store_true", help="the documentation installed here")
+    sub.add_argument(
+        "--tfds_data_dir", metavar="D", help="where TensorFlow Datasets keeps its data"
+    )
+    sub.add_argument("--tokenizer", default="sentencepiece", help="default: %(default)s")
+    sub.add_argument("--vocab", metavar="FOLDER", help="take the tokenizer that is there")
+    sub.add_argument("--vocab_size", type=int, help="ids to learn")
+    sub.add_argument("--valid", nargs="+", metavar="GLOB", help="files of the valid split")
+    sub.add_argument("--valid_fraction", type=float, help="share of documents for the valid split")
+    sub.add_argument("--seed", type=int, default=0, help="of the choice of valid documents")
+    sub.add_argument("--workers", type=int, default=1, help="processes")
+
+    sub = verb("train", train, "pre-train or fine-tune; the same command again resumes")
+    sub.add_argument(
+        "--config", required=True, metavar="FILE[:ARGS]", help="and --config.KEY=VALUE"
+    )
+    sub.add_argument("--workdir", required=True)
+    sub.add_argument("--initial", metavar="WORKDIR", help="start from its weights")
+    sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps")
+    sub.add_argument("--quiet", action="store_true", help="no progress")
+    sub.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes")
+    sub.add_argument("--num_processes", type=int)
+    sub.add_argument("--process_id", type=int)
+
+    sub = verb("evaluate", evaluate, "held-out perplexity, or the metric of a task")
+    _takes_model(sub)
+    sub.add_argument("--split", help="default: valid for tokens, dev for a task")
+    sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare")
+    sub.add_argument("--task", metavar="FOLDER", help="a folder of the task's files")
+
+    sub = verb("sample", sample, "text that continues a prompt")
+    _takes_model(sub)
+    sub.add_argument("--prompt", required=True)
+    sub.add_argument("--length", type=int, help="new tokens; default: 64, or what fits")
+    sub.add_argument("--temperature", type=float, default=1.0)
+    sub.add_argument("--top_k", type=int, default=0)
+    sub.add_argument("--top_p", type=float, default=1.0)
+    sub.add_argument("--num_samples", type=int, default=1)
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
+    _takes_model(sub)
+    sub.add_argument("--input", required=True, metavar="F.jsonl", help="rows like the task's")
+    sub.add_argument("--output", required=True, metavar="G.jsonl")
+    return top
+
+
+def _takes_model(sub: Parser) -> None:
+    sub.add_argument("--workdir", required=True)
+    sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
+
+
+def quickstart(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.results import reproduce
+
+    return reproduce.quickstart(flags.workdir, minutes=flags.minutes)
+
+
+def prepare(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.text import corpus, documentation
+
+    documents = None
+    if flags.docs:
+        found = documentation.documents(workers=flags.workers)
+        print(found.describe(), file=sys.stderr)
+        documents = found
+    settings = {
+        name: value
+        for name in ("vocab_size", "valid_fraction")
+        if (value := getattr(flags, name)) is not None
+    }
+    return corpus.prepare(
+        flags.output,
+        inputs=flags.input,
+        tfds=flags.tfds,
+        tfds_data_dir=flags.tfds_data_dir,
+        documents=documents,
+        tokenizer=flags.tokenizer,
+        vocab=flags.vocab,
+        valid=flags.valid,
+        workers=flags.workers,
+        seed=flags.seed,
+        **settings,
+    )
+
+
+def train(flags: argparse.Namespace) -> dict:
+    profile = _profile(flags.profile)
+    overrides = dict(flags.overrides)
+    if flags.initial is not None:
+        overrides["initial"] = flags.initial
+    import jax
+
+    from gpt1_jax.training import experiment
+    from gpt1_jax.training.train import train
+
+    several = (flags.coordinator, flags.num_processes, flags.process_id)
+    if any(value is not None for value in several):
+        if any(value is None for value in several):
+            raise UserError("--coordinator, --num_processes and --process_id go together")
+        jax.distributed.initialize(*several)
+    described, explicit = experiment.load(flags.config, overrides)
+    return train(described, explicit, flags.workdir, profile=profile, quiet=flags.quiet)
+
+
+def _profile(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        raise UserError(f"--profile={text}; expected FIRST:LAST, two steps, as in 10:12")
+    return int(first), int(last)
+
+
+def evaluate(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import trained
+
+    model = trained.load(flags.workdir, flags.step)
+    if model.task is not None and flags.data is None:
+        split = flags.split or "dev"
+        metrics = model.evaluate_task(flags.task, split)
+    else:
+        if flags.task is not None:
+            raise UserError(
+                f"{flags.workdir} holds a language model, --task needs a fine-tuned one"
+            )
+        split = flags.split or "valid"
+        metrics = model.evaluate_tokens(flags.data, split)
+    return {"step": model.step, "metrics": {split: metrics}}
+
+
+def sample(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import trained
+    from gpt1_jax.evaluation.sample import SampleConfig
+
+    model = trained.load(flags.workdir, flags.step)
+    config = SampleConfig(
+        length=flags.length,
+        temperature=flags.temperature,
+        top_k=flags.top_k,
+        top_p=flags.top_p,
+        num_samples=flags.num_samples,
+        seed=flags.seed,
+    )
+    samples = model.sample(flags.prompt, config)
+    for text in samples:
+        print(flags.prompt + text, end="\n\n", file=sys.stderr)
+    return {"step": model.step, "prompt": flags.prompt, "samples": samples}
+
+
+def predict(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import trained
+
+    model = trained.load(flags.workdir, flags.step)
+    count = model.predict_file(flags.input, flags.output)
+    return {"step": model.step, "examples": count, "output": flags.output}
+
+
+def _overrides(words: list[str]) -> dict[str, str]:
+    """`--config.a.b=v` as {"a.b": "v"}; anything else that no flag took is a mistake."""
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key.startswith("--config.") or not equals:
+            hint = "; write --config.KEY=VALUE" if key.startswith("--config.") else ""
+            raise UserError(f"unknown argument {word!r}{hint}")
+        found[key.removeprefix("--config.")] = value
+    return found
+
+
+def main(words: list[str] | None = None) -> int:
+    """Runs a verb and returns the exit status."""
+
+    def stopped(number, frame):
+        raise Interrupted("stopped by a signal; start the same command again")
+
+    try:
+        # While training, the loop has handlers of its own, which save first.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stopped)
+        flags, rest = parser().parse_known_args(words)
+        flags.overrides = _overrides(rest)
+        if flags.overrides and flags.verb != "train":
+            raise UserError(f"--config.KEY=VALUE is for train, not {flags.verb}")
+        print(json.dumps(flags.run(flags)))
+        return 0
+    except UserError as error:
+        print(f"gpt1: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as error:
+        print(f"gpt1: {error}", file=sys.stderr)
+        return 75
+
+
+if __name__ == "__main__":
+    sys.exit(main())
