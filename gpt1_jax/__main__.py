@@ -44,15 +44,16 @@ def parser() -> Parser:
     source.add_argument("--tfds", metavar="NAME", help="a TensorFlow Datasets text set")
     source.add_argument("--docs", action="store_true", help="the documentation installed here")
     sub.add_argument(
-        "--tfds_data_dir", metavar="D", help="where TensorFlow Datasets keeps its data"
+        "--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data"
     )
     sub.add_argument("--tokenizer", default="sentencepiece", help="default: %(default)s")
     sub.add_argument("--vocab", metavar="FOLDER", help="take the tokenizer that is there")
-    sub.add_argument("--vocab_size", type=int, help="ids to learn")
+    sub.add_argument("--vocab_size", type=int, help="ids to learn; 40000, less for small corpora")
     sub.add_argument("--valid", nargs="+", metavar="GLOB", help="files of the valid split")
     sub.add_argument("--valid_fraction", type=float, help="share of documents for the valid split")
     sub.add_argument("--seed", type=int, default=0, help="of the choice of valid documents")
-    sub.add_argument("--workers", type=int, default=1, help="processes")
+    sub.add_argument("--workers", type=int, help="processes; default: one for each core")
+    sub.add_argument("--runner", default="local", help="default: %(default)s")
 
     sub = verb("train", train, "pre-train or fine-tune; the same command again resumes")
     sub.add_argument(
@@ -103,29 +104,25 @@ def quickstart(flags: argparse.Namespace) -> dict:
 def prepare(flags: argparse.Namespace) -> dict:
     from gpt1_jax.text import corpus, documentation
 
-    documents = None
-    if flags.docs:
-        found = documentation.documents(workers=flags.workers)
-        print(found.describe(), file=sys.stderr)
-        documents = found
-    settings = {
-        name: value
-        for name in ("vocab_size", "valid_fraction")
-        if (value := getattr(flags, name)) is not None
-    }
-    return corpus.prepare(
-        flags.output,
-        inputs=flags.input,
+    config = corpus.PrepareConfig(
+        output=flags.output,
+        inputs=tuple(flags.input or ()),
         tfds=flags.tfds,
-        tfds_data_dir=flags.tfds_data_dir,
-        documents=documents,
+        data_dir=flags.data_dir,
         tokenizer=flags.tokenizer,
         vocab=flags.vocab,
-        valid=flags.valid,
+        vocab_size=flags.vocab_size,
+        valid=tuple(flags.valid or ()),
+        valid_fraction=flags.valid_fraction,
         workers=flags.workers,
+        runner=flags.runner,
         seed=flags.seed,
-        **settings,
     )
+    if not flags.docs:
+        return corpus.prepare(config)
+    found = documentation.documents()
+    print(found.describe(), file=sys.stderr)
+    return corpus.prepare(config, found.texts())
 
 
 def train(flags: argparse.Namespace) -> dict:

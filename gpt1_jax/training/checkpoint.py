@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,13 @@ def _digest(path: epath.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(folder: epath.Path) -> list[epath.Path]:
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != DIGESTS)
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+    """All files below a folder, in order, the list of digests aside."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files(path)
+        elif path.name != DIGESTS:
+            yield path
 
 
 class _Digested:
@@ -61,6 +67,31 @@ class _TreeHandler(_Digested, ocp.PyTreeCheckpointHandler):
 
 
 class _JsonHandler(_Digested, ocp.JsonCheckpointHandler):
+    pass
+
+
+# Orbax finds a handler by the type of the arguments, so each handler has types of its own.
+@ocp.args.register_with_handler(_TreeHandler, for_save=True)
+@dataclass
+class _TreeSave(ocp.args.PyTreeSave):
+    pass
+
+
+@ocp.args.register_with_handler(_TreeHandler, for_restore=True)
+@dataclass
+class _TreeRestore(ocp.args.PyTreeRestore):
+    pass
+
+
+@ocp.args.register_with_handler(_JsonHandler, for_save=True)
+@dataclass
+class _JsonSave(ocp.args.JsonSave):
+    pass
+
+
+@ocp.args.register_with_handler(_JsonHandler, for_restore=True)
+@dataclass
+class _JsonRestore(ocp.args.JsonRestore):
     pass
 
 
@@ -117,9 +148,9 @@ class Checkpoints:
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.PyTreeSave(params),
-                optimizer=ocp.args.PyTreeSave(optimizer),
-                progress=ocp.args.JsonSave(progress),
+                params=_TreeSave(params),
+                optimizer=_TreeSave(optimizer),
+                progress=_JsonSave(progress),
             ),
             force=True,
         )
@@ -176,9 +207,9 @@ class Checkpoints:
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                params=ocp.args.PyTreeRestore(params, restore_args=arguments(params)),
-                optimizer=ocp.args.PyTreeRestore(optimizer, restore_args=arguments(optimizer)),
-                progress=ocp.args.JsonRestore(),
+                params=_TreeRestore(params, restore_args=arguments(params)),
+                optimizer=_TreeRestore(optimizer, restore_args=arguments(optimizer)),
+                progress=_JsonRestore(),
             ),
         )
         self._best["step"] = restored["progress"].get("best_step")
@@ -187,7 +218,7 @@ class Checkpoints:
     def progress(self, step: int) -> dict:
         """The small JSON object saved with a step."""
         restored = self._manager.restore(
-            step, args=ocp.args.Composite(progress=ocp.args.JsonRestore())
+            step, args=ocp.args.Composite(progress=_JsonRestore())
         )
         return restored["progress"]
 
@@ -199,7 +230,7 @@ class Checkpoints:
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
         restored = self._manager.restore(
             step,
-            args=ocp.args.Composite(params=ocp.args.PyTreeRestore(restore_args=as_numpy)),
+            args=ocp.args.Composite(params=_TreeRestore(restore_args=as_numpy)),
         )
         return restored["params"]
 

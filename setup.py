@@ -1,0 +1,57 @@
+"""Packaging. Ranges here say what should work; requirements.txt pins what was tested."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+VERSION = Path("gpt1_jax/__init__.py").read_text().split('__version__ = "')[1].split('"')[0]
+
+setup(
+    name="gpt1-jax",
+    version=VERSION,
+    description="GPT-1 (Radford et al. 2018), whole, in JAX and Flax",
+    long_description=Path("README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    # configs/ lies at the root of the source, where it is edited, and travels inside the package.
+    packages=[*find_packages(include=["gpt1_jax*"]), "gpt1_jax.configs"],
+    package_dir={"gpt1_jax.configs": "configs"},
+    entry_points={"console_scripts": ["gpt1 = gpt1_jax.__main__:main"]},
+    install_requires=[
+        "jax>=0.10",
+        "flax>=0.12",
+        "optax>=0.2.8",
+        "orbax-checkpoint>=0.12",
+        "ml_collections>=1.1",
+        "numpy>=2.0",
+        "sentencepiece>=0.2.1",
+        "scikit-learn>=1.5",
+        "scipy>=1.13",
+        "tensorboardX>=2.6",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        # Only reading TFDS and the tf.data driver need TensorFlow; the core runs without.
+        "data": [
+            'tensorflow-cpu>=2.20; sys_platform == "linux"',
+            'tensorflow>=2.20; sys_platform != "linux"',
+            "tensorflow-datasets>=4.9.9",
+        ],
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "beam": ["apache-beam>=2.60"],
+        "notebooks": ["jupyterlab>=4", "matplotlib>=3.9"],
+        "test": [
+            "pytest>=8",
+            "ruff>=0.11",
+            'tensorflow-cpu>=2.20; sys_platform == "linux"',
+            'tensorflow>=2.20; sys_platform != "linux"',
+            "tensorflow-datasets>=4.9.9",
+            # The compiler of TPUs, for checks that need no TPU: jax's own pin of it.
+            'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
+        ],
+    },
+    classifiers=["Programming Language :: Python :: 3 :: Only"],
+)

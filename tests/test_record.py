@@ -1,0 +1,73 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.results.record import LogConfig, Record, WorkdirLock, provenance, read_rows
+
+PLAIN = LogConfig(tensorboard=False)
+
+
+def test_rows_are_written_once_after_a_resume_from_an_earlier_step(tmp_path):
+    first = Record(tmp_path, PLAIN, resumed_from=0)
+    for step in (1, 2, 3):
+        first.row(step, "train", {"loss": float(step)})
+    first.close()
+    second = Record(tmp_path, PLAIN, resumed_from=2)
+    second.row(3, "train", {"loss": 30.0})
+    second.close()
+    rows = read_rows(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["loss"]) for row in rows] == [(1, 1.0), (2, 2.0), (3, 30.0)]
+
+
+def test_a_torn_last_line_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "split": "train", "loss": 1.0}\n{"step": 2, "spl')
+    assert [row["step"] for row in read_rows(path)] == [1]
+    Record(tmp_path, PLAIN, resumed_from=1).close()
+    assert path.read_text().count("\n") == 1
+
+
+def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl:2 "):
+        read_rows(path)
+
+
+def test_only_an_active_record_writes(tmp_path):
+    record = Record(tmp_path, LogConfig(), resumed_from=0, active=False)
+    record.row(1, "train", {"loss": 1.0})
+    record.result({"step": 1})
+    record.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_tensorboard_events_are_written(tmp_path):
+    record = Record(tmp_path, LogConfig(), resumed_from=0)
+    record.row(1, "train", {"loss": 1.0})
+    record.close()
+    assert list((tmp_path / "events").glob("events.*"))
+
+
+def test_a_second_process_cannot_have_the_workdir_until_the_first_is_killed(tmp_path):
+    script = (
+        "import sys, time, pathlib\nfrom gpt1_jax.results.record import WorkdirLock\n"
+        "lock = WorkdirLock(pathlib.Path(sys.argv[1]))\nprint('held', flush=True)\ntime.sleep(60)"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another process"):
+            WorkdirLock(tmp_path)
+        other.kill()
+    WorkdirLock(tmp_path).release()
+
+
+def test_provenance_tells_versions_and_a_hash_of_the_config():
+    one, other = provenance({"seed": 1}), provenance({"seed": 2})
+    assert one["versions"]["jax"]
+    assert one["config_hash"] != other["config_hash"]
+    json.dumps(one)
