@@ -1,0 +1,290 @@
+"""Token shards on disk: written, described by a manifest, read as one stream.
+
+A folder of shards holds
+
+    manifest.json     counts, document starts, checksums, tokenizer, source
+    tokenizer/        see tokenizer.py
+    train-00000.npy   one-dimensional arrays of ids, as many as it takes; documents follow each
+    valid-00000.npy   other without separator, and may go on in the next shard
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.text import tokenizer as tokenizers
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+UNFINISHED = "unfinished"  # subfolder in which a folder of shards is made
+_HEADER_BYTES = 128  # of a one-dimensional .npy file, whatever its length
+
+
+# Writing
+
+
+class Encoded(NamedTuple):
+    """The ids of the blocks of one split in one piece, and where documents start among them."""
+
+    ids: np.ndarray
+    starts: list[int]
+    counts: Counter  # documents, characters, bytes, words
+
+
+class Shards:
+    """The shards of a split while they are written.
+
+    The last shard is open: its header is still missing. `state` tells how far everything has come;
+    with a state of earlier, what was written after it is cut off and written again.
+    """
+
+    def __init__(self, folder: Path, split: str, dtype: np.dtype, limit: int, state: dict | None):
+        state = state or {"shards": [], "open_tokens": 0, "counts": {}}
+        self.counts = Counter(state["counts"])
+        self._folder, self._split, self._dtype, self._limit = folder, split, dtype, limit
+        self._shards = list(state["shards"])
+        self._open_tokens = state["open_tokens"]
+        self._starts = _opened_at(folder / f"{split}.starts", 8 * self.counts["documents"])
+        self._stream = None
+
+    def add(self, encoded: Encoded) -> None:
+        starts = np.asarray(encoded.starts, np.int64) + self._tokens()
+        self._starts.write(starts.tobytes())
+        self.counts.update(encoded.counts)
+        ids = encoded.ids
+        while len(ids):
+            part, ids = np.split(ids, [self._limit - self._open_tokens])
+            self._open().write(part.tobytes())
+            self._open_tokens += len(part)
+            if self._open_tokens == self._limit:
+                self._close()
+
+    def state(self) -> dict:
+        """The state after everything so far is on disk."""
+        for stream in filter(None, (self._starts, self._stream)):
+            stream.flush()
+            os.fsync(stream.fileno())
+        return {
+            "shards": self._shards,
+            "open_tokens": self._open_tokens,
+            "counts": self.counts,
+        }
+
+    def finish(self) -> dict:
+        """The split as it stands in the manifest."""
+        if self._open_tokens:
+            self._close()
+        self._starts.flush()
+        starts = np.fromfile(self._starts.name, np.int64)
+        self._starts.close()
+        first = 0
+        shards = []
+        for shard in self._shards:
+            inside = starts[(starts >= first) & (starts < first + shard["tokens"])]
+            shards.append(shard | {"offsets": (inside - first).tolist()})
+            first += shard["tokens"]
+        return {"tokens": first, **self.counts, "shards": shards}
+
+    def _tokens(self) -> int:
+        return sum(shard["tokens"] for shard in self._shards) + self._open_tokens
+
+    def _open(self) -> io.BufferedRandom:
+        if self._stream is None and self._open_tokens:
+            written = _HEADER_BYTES + self._open_tokens * self._dtype.itemsize
+            self._stream = _opened_at(self._path(), written)
+        elif self._stream is None:
+            self._stream = _opened_at(self._path(), 0)
+            self._stream.write(bytes(_HEADER_BYTES))
+        return self._stream
+
+    def _close(self) -> None:
+        stream = self._open()
+        stream.seek(0)
+        stream.write(_header(self._dtype, self._open_tokens))
+        stream.flush()
+        os.fsync(stream.fileno())
+        stream.close()
+        path = self._path()
+        shard = {"file": path.name, "tokens": self._open_tokens, "sha256": _sha256(path)}
+        self._shards.append(shard)
+        self._stream, self._open_tokens = None, 0
+
+    def _path(self) -> Path:
+        return self._folder / f"{self._split}-{len(self._shards):05d}.npy"
+
+
+def _opened_at(path: Path, position: int) -> io.BufferedRandom:
+    """The file, cut off after so many bytes, to write on from there."""
+    if position and (not path.exists() or path.stat().st_size < position):
+        raise UserError(f"{path}: shorter than the journal says; delete {path.parent}")
+    stream = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115, it outlives this call
+    stream.truncate(position)
+    stream.seek(position)
+    return stream
+
+
+def _header(dtype: np.dtype, length: int) -> bytes:
+    header = io.BytesIO()
+    description = {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
+    np.lib.format.write_array_header_1_0(header, description)
+    assert header.tell() == _HEADER_BYTES
+    return header.getvalue()
+
+
+# Manifest
+
+
+def read_manifest(folder: str | os.PathLike) -> dict:
+    """The manifest of a folder that `prepare` made.
+
+    Raises:
+      UserError: no such folder, an unfinished or a damaged one, or one of another format.
+    """
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        known = manifest["format"] == FORMAT
+    except OSError:
+        if (path.parent / UNFINISHED).is_dir():
+            raise UserError(
+                f"{folder}: unfinished; the prepare command that began it continues"
+            ) from None
+        raise UserError(f"{path}: missing; expected a folder that prepare made") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; expected the manifest that prepare wrote") from None
+    if not known:
+        raise UserError(f"{path}: format {manifest['format']}, expected {FORMAT}; prepare it again")
+    return manifest
+
+
+def verify(folder: str | os.PathLike) -> dict:
+    """The manifest, once every shard and the tokenizer have been found to be what it says.
+
+    Raises:
+      UserError: names the first file that is not.
+    """
+    manifest = read_manifest(folder)
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:
+            path = Path(folder) / shard["file"]
+            if not path.is_file() or _sha256(path) != shard["sha256"]:
+                raise UserError(f"{path}: not the file that was prepared (checksum); copy it again")
+    if tokenizers.load(folder).fingerprint != manifest["tokenizer"]["fingerprint"]:
+        raise UserError(f"{folder}/tokenizer: not the tokenizer of these shards; copy it again")
+    return manifest
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: dict) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "w") as stream:
+        json.dump(value, stream)
+        stream.write("\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(temporary, path)
+
+
+# Reading
+
+
+class Tokens:
+    """The token stream of a split, mapped from disk.
+
+    With a separator, one stands after every document; it is not on disk:
+
+        documents [5 6 7] [8 9], separator 1:  5 6 7 1 8 9 1
+
+    Attributes:
+      split_info: the split as it stands in the manifest (tokens, documents, bytes, words, ...).
+    """
+
+    def __init__(self, shards: list[np.ndarray], split_info: dict, separator: int | None = None):
+        self.split_info = split_info
+        self._shards = shards
+        self._first = np.concatenate([[0], np.cumsum([len(shard) for shard in shards])])
+        self._separator = separator
+        # Where separators stand in the stream: document d ends before that of d + 1 starts, and d
+        # separators come before it.
+        ends = np.empty(0, np.int64)
+        if separator is not None:
+            starts = [
+                np.asarray(shard["offsets"], np.int64) + first
+                for shard, first in zip(split_info["shards"], self._first, strict=False)
+            ]
+            ends = np.concatenate([*starts, self._first[-1:]])[1:]
+        self._separators = ends + np.arange(len(ends))
+
+    @classmethod
+    def open(cls, folder: str | os.PathLike, split: str, separator: int | None = None) -> "Tokens":
+        """The stream of a split (train, valid) of a folder that `prepare` made.
+
+        Raises:
+          UserError: no manifest, no such split, a shard that is missing, short or of another type.
+        """
+        manifest = read_manifest(folder)
+        if split not in manifest["splits"]:
+            raise UserError(f"{folder}: no split {split!r}; it has {', '.join(manifest['splits'])}")
+        info = manifest["splits"][split]
+        shards = [_mapped(Path(folder), shard, manifest["dtype"]) for shard in info["shards"]]
+        return cls(shards, info, separator)
+
+    def __len__(self) -> int:
+        return int(self._first[-1]) + len(self._separators)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Ids start ... stop - 1 of the stream, int32 [stop - start].
+
+        Raises:
+          IndexError: the range is not within the stream.
+        """
+        if not 0 <= start <= stop <= len(self):
+            raise IndexError(f"tokens {start} to {stop} of {len(self)}")
+        low, high = np.searchsorted(self._separators, [start, stop])
+        ids = np.empty(stop - start, np.int32)
+        inside = np.ones(stop - start, bool)
+        inside[self._separators[low:high] - start] = False
+        ids[inside] = self._stored(start - int(low), stop - int(high))
+        ids[~inside] = self._separator if self._separator is not None else 0
+        return ids
+
+    def _stored(self, start: int, stop: int) -> np.ndarray:
+        """Ids without separators, int32 [stop - start]."""
+        ids = np.empty(stop - start, np.int32)
+        index = int(np.searchsorted(self._first, start, side="right")) - 1
+        position = start
+        while position < stop:
+            first = int(self._first[index])
+            part = self._shards[index][position - first : stop - first]
+            ids[position - start : position - start + len(part)] = part
+            position += len(part)
+            index += 1
+        return ids
+
+
+def _mapped(folder: Path, shard: dict, dtype: str) -> np.ndarray:
+    path = folder / shard["file"]
+    try:
+        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing; copy the folder again, or prepare it again") from None
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({reason}); copy the file again") from None
+    if ids.shape != (shard["tokens"],) or ids.dtype != np.dtype(dtype):
+        raise UserError(
+            f"{path}: {ids.dtype} {list(ids.shape)}, expected {dtype} [{shard['tokens']}] as the "
+            "manifest says; copy the file again"
+        )
+    return ids

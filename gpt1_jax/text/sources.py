@@ -1,0 +1,288 @@
+"""Raw text -> documents: files, TFDS text sets, texts in memory.
+
+A source can be read as often as it takes and yields its documents in a fixed order, each as
+
+    name, blocks      the name tells it from the others, on every machine the same;
+                      blocks are about a million characters or less, and add up to the text
+
+so that a document of any length passes through bounded memory. A block ends in front of a space or
+a line end, where a text can be cut without changing its ids (see tokenizer.py), unless it has none.
+"""
+
+import codecs
+import difflib
+import glob
+import gzip
+import hashlib
+import json
+import lzma
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from gpt1_jax.errors import UserError
+
+BLOCK = 2**20  # bytes read at a time, and characters of a block that was text already
+
+# Text sets of TFDS: the key of the text, and the split that is held out.
+TEXT_SETS = {
+    "pg19": ("book_text", "validation"),
+    "lm1b": ("text", "test"),
+    "wiki40b": ("text", "validation"),
+    "tiny_shakespeare": ("text", "validation"),
+}
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text in memory. Documents of one name are never divided between training and validation."""
+
+    name: str
+    text: str
+
+
+class Source(Protocol):
+    """Documents in a fixed order.
+
+    Attributes:
+      description: what the manifest tells about the source, JSON values.
+      identity: a line that changes when the documents change.
+    """
+
+    description: dict
+    identity: str
+
+    def documents(self) -> Iterator[tuple[str, Iterator[str]]]: ...
+
+
+class Texts:
+    """Documents in memory.
+
+    Raises:
+      UserError: a text without UTF-8 form.
+    """
+
+    def __init__(self, documents: Iterable[Document]):
+        self._documents = tuple(documents)
+        digest = hashlib.sha256()
+        for document in self._documents:
+            digest.update(document.name.encode() + b"\xff")
+            digest.update(_utf8(document.text, f"document {document.name}") + b"\xff")
+        self.identity = f"{len(self._documents)} texts, sha256 {digest.hexdigest()}"
+        self.description = {"kind": "texts", "documents": len(self._documents)}
+
+    def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
+        for document in self._documents:
+            yield document.name, _blocks(_slices(document.text))
+
+
+class Files:
+    """Text files, a document each, and .jsonl files, a document a row, key `text`; also .gz, .xz.
+
+    Args:
+      paths: the files, in the order of their documents.
+      root: the folder that names are relative to.
+    """
+
+    def __init__(self, paths: list[Path], root: Path):
+        self._paths = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
+        sizes = {name: path.stat().st_size for name, path in self._paths.items()}
+        digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+        self.identity = f"{len(paths)} files, sha256 of names and sizes {digest}"
+        self.description = {"kind": "files", "files": sizes}
+
+    def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
+        for name, path in self._paths.items():
+            if path.name.removesuffix(".gz").removesuffix(".xz").endswith(".jsonl"):
+                for number, text in _rows(path):
+                    yield f"{name}:{number}", _blocks(_slices(text))
+            else:
+                yield name, _blocks(_decoded(path))
+
+
+class TextSet:
+    """A split of a text set of TFDS, downloaded when it is not there yet.
+
+    Args:
+      name: a key of TEXT_SETS, with a TFDS config or version if need be: wiki40b/en, lm1b:1.1.0.
+
+    Raises:
+      UserError: an unknown set; on reading, one that TFDS cannot provide.
+    """
+
+    def __init__(self, name: str, split: str, data_dir: str | None):
+        self._name, self._split, self._data_dir = name, split, data_dir
+        self._key, _ = text_set(name)
+        self.identity = f"tfds {name}, {split}"
+        self.description = {"kind": "tfds", "name": name, "split": split}
+
+    def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
+        for index, row in enumerate(self._rows()):
+            text = row[self._key].decode("utf-8", errors="replace")
+            yield f"{self._name}:{self._split}:{index}", _blocks(_slices(text))
+
+    def _rows(self):
+        try:
+            import tensorflow as tf
+            import tensorflow_datasets as tfds
+        except ImportError as error:
+            raise UserError(
+                f"tfds={self._name} needs tensorflow and tensorflow-datasets ({error.name} is "
+                "missing); install them, or prepare from files"
+            ) from None
+        tf.config.set_visible_devices([], "GPU")
+        try:
+            builder = tfds.builder(self._name, data_dir=self._data_dir)
+            builder.download_and_prepare()
+            # One file at a time and no shuffling: the order is that of the files.
+            reading = tfds.ReadConfig(interleave_cycle_length=1)
+            rows = builder.as_dataset(split=self._split, shuffle_files=False, read_config=reading)
+        except Exception as error:  # whatever its many downloaders and readers raise
+            reason = " ".join(str(error).split())[:300]
+            raise UserError(
+                f"tfds={self._name}: TFDS cannot provide split {self._split!r} ({reason})"
+            ) from error
+        return tfds.as_numpy(rows)
+
+
+def text_set(name: str) -> tuple[str, str]:
+    """Text key and held-out split of a TFDS set; UserError names the known ones."""
+    base = name.split("/")[0].split(":")[0]
+    if base not in TEXT_SETS:
+        near = difflib.get_close_matches(base, TEXT_SETS, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"tfds={name}: unknown; expected one of {', '.join(TEXT_SETS)}{meant}")
+    return TEXT_SETS[base]
+
+
+def matching(patterns: Iterable[str]) -> list[Path]:
+    """The files that globs name, each once: globs in the order given, files of one glob sorted.
+
+    Raises:
+      UserError: a pattern that matches no file, or is a folder.
+    """
+    paths = {}
+    for pattern in patterns:
+        expanded = os.path.expanduser(pattern)
+        if os.path.isdir(expanded):
+            raise UserError(f"{pattern}: a folder; expected files, for example {pattern}/*.txt")
+        exists = os.path.exists(expanded)  # a file name may itself have brackets
+        found = [expanded] if exists else sorted(glob.glob(expanded, recursive=True))
+        files = [Path(name) for name in found if os.path.isfile(name)]
+        if not files:
+            raise UserError(f"{pattern}: no file matches; expected text files, .jsonl, .gz or .xz")
+        paths.update((path.resolve(), path) for path in files)
+    return list(paths.values())
+
+
+def last_cut(text: str) -> int:
+    """The last place where a text may be cut: in front of spaces or line ends; 0 if there is none.
+
+    >>> last_cut("one two  thr")
+    7
+    """
+    after = 1 + max(text.rfind(space) for space in " \r\n")
+    return len(text[:after].rstrip(" \r\n"))
+
+
+def _blocks(parts: Iterable[str]) -> Iterator[str]:
+    """The same text, in parts that end at a cut."""
+    rest = ""
+    for part in parts:
+        text = rest + part
+        cut = last_cut(text) or len(text)
+        rest = text[cut:]
+        if cut:
+            yield text[:cut]
+    if rest:
+        yield rest
+
+
+def _slices(text: str) -> Iterator[str]:
+    return (text[start : start + BLOCK] for start in range(0, len(text), BLOCK))
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    """The text of a file; a byte order mark at its start is no part of it."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    with _opened(path) as stream:
+        while part := stream.read(BLOCK):
+            if (zero := part.find(0)) >= 0:
+                raise UserError(
+                    f"{path}: binary (a NUL at byte {offset + zero}); expected UTF-8 text"
+                )
+            waiting = len(decoder.getstate()[0])
+            try:
+                text = decoder.decode(part)
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, offset - waiting + error.start, error) from None
+            yield text.removeprefix("\ufeff") if offset == 0 else text
+            offset += len(part)
+    try:
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise _not_utf8(path, offset - len(error.object), error) from None
+
+
+def _rows(path: Path) -> Iterator[tuple[int, str]]:
+    """Line numbers from 1 and texts of a .jsonl file; blank lines are passed over."""
+    offset = 0
+    with _opened(path) as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise _not_utf8(path, offset + error.start, error, f" (line {number})") from None
+            offset += len(line)
+            if text.strip():
+                yield number, _row_text(text.removeprefix("\ufeff"), f"{path} line {number}")
+
+
+def _row_text(line: str, place: str) -> str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{place}: not JSON ({error}); expected an object with text") from None
+    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
+        keys = f"has {', '.join(row) or 'no keys'}" if isinstance(row, dict) else "is no object"
+        raise UserError(f'{place}: the row {keys}; expected {{"text": "..."}}, a string')
+    _utf8(row["text"], place)
+    return row["text"]
+
+
+def _utf8(text: str, place: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UserError(
+            f"{place}: character {error.start} is half of a surrogate pair (U+{code:04X}); "
+            "expected text that has a UTF-8 form"
+        ) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The unpacked bytes of a file; what goes wrong while they are read is the user's to mend."""
+    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    try:
+        with opener(path, "rb") as stream:
+            yield stream
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise UserError(
+            f"{path}: damaged or cut off ({error}); expected a whole {path.suffix} file"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _not_utf8(path: Path, offset: int, error: UnicodeDecodeError, line: str = "") -> UserError:
+    packed = " of the unpacked text" if path.suffix in (".gz", ".xz") else ""
+    return UserError(
+        f"{path}: not UTF-8 at byte {offset}{packed}{line} ({error.reason}); expected UTF-8 text"
+    )
