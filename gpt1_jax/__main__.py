@@ -43,9 +43,7 @@ def parser() -> Parser:
     source.add_argument("--input", nargs="+", metavar="GLOB", help="text, .gz, .xz or .jsonl files")
     source.add_argument("--tfds", metavar="NAME", help="a TensorFlow Datasets text set")
     source.add_argument("--docs", action="store_true", help="the documentation installed here")
-    sub.add_argument(
-        "--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data"
-    )
+    sub.add_argument("--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data")
     sub.add_argument("--tokenizer", default="sentencepiece", help="default: %(default)s")
     sub.add_argument("--vocab", metavar="FOLDER", help="take the tokenizer that is there")
     sub.add_argument("--vocab_size", type=int, help="ids to learn; 40000, less for small corpora")

@@ -217,9 +217,7 @@ class Checkpoints:
 
     def progress(self, step: int) -> dict:
         """The small JSON object saved with a step."""
-        restored = self._manager.restore(
-            step, args=ocp.args.Composite(progress=_JsonRestore())
-        )
+        restored = self._manager.restore(step, args=ocp.args.Composite(progress=_JsonRestore()))
         return restored["progress"]
 
     def load_params(self, step: int) -> dict:

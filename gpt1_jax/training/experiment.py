@@ -122,6 +122,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        section = tree
+        for name in sections:
+            section = section.setdefault(name, {})
+        section[last] = value
+    return tree
+
+
 def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[Experiment, set[str]]:
     """The experiment of `FILE[:arguments]` with dotted `overrides` on top, and the dotted keys that
     were set explicitly. Raises UserError for an unknown file, key or type."""
@@ -268,11 +280,4 @@ def with_arguments(
             hint = f"; did you mean {near[0]!r}?" if near else f"; expected {', '.join(words)}"
             raise UserError(f"unknown config argument {part!r}{hint}")
         found[key] = value if equals else name
-    result = ConfigDict()
-    for key, value in _updated(flatten(config.to_dict()), found).items():
-        *sections, last = key.split(".")
-        section = result
-        for name in sections:
-            section = section.setdefault(name, ConfigDict())
-        section[last] = value
-    return result
+    return ConfigDict(_nested(_updated(flatten(config.to_dict()), found)))
