@@ -195,6 +195,11 @@ def test_a_batch_has_the_smallest_bucket_that_holds_it():
         assert length == min(bucket for bucket in source.lengths if bucket >= longest)
 
 
+@pytest.mark.parametrize(("longest", "length"), [(7, 8), (8, 8), (9, 16), (17, 24), (24, 24)])
+def test_edges_of_the_buckets(longest, length):
+    assert examples([3, 3, 3, longest]).batch(0)["tokens"].shape[-1] == length
+
+
 def test_padding_follows_the_global_batch():
     source = examples([3, 3, 3, 20])
     batch = source.batch(0)
@@ -307,17 +312,44 @@ def test_an_error_reaches_the_consumer_at_its_step(driver):
         next(batches)
 
 
-def test_the_thread_stays_ahead_by_prefetch_and_ends_with_its_consumer():
-    source = Failing()
+class Stopping:
+    """A source that stops in the middle of the batch of one step until it is told to go on."""
+
+    def __init__(self, step: int):
+        self.step = step
+        self.asked = []
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def batch(self, step, rows=None):
+        self.asked.append(step)
+        if step == self.step:
+            self.worker = threading.current_thread()
+            self.reached.set()
+            assert self.go_on.wait(timeout=30)
+        return {"rows": np.array([step], np.uint32)}
+
+
+def test_the_thread_is_ahead_by_prefetch():
+    source = Stopping(7)
     batches = stream(source, 4, 1000, "thread", 3)
-    worker = set(threading.enumerate())
     next(batches)
-    (worker,) = set(threading.enumerate()) - worker
+    assert source.reached.wait(timeout=30)
+    source.go_on.set()
     batches.close()
-    worker.join(timeout=30)
-    assert not worker.is_alive()
-    assert source.asked == list(range(4, 4 + len(source.asked)))
-    assert len(source.asked) <= 4
+    source.worker.join(timeout=30)
+    assert source.asked == [4, 5, 6, 7]
+
+
+def test_a_consumer_that_stops_leaves_nothing_running():
+    source = Stopping(5)
+    batches = stream(source, 4, 1000, "thread", 3)
+    next(batches)
+    assert source.reached.wait(timeout=30)
+    batches.close()
+    source.go_on.set()
+    source.worker.join(timeout=30)
+    assert not source.worker.is_alive()
+    assert source.asked == [4, 5]
 
 
 def test_tf_data_without_tensorflow(monkeypatch):

@@ -75,6 +75,7 @@ def test_given_labels_keep_their_order(tmp_path, given):
 def test_a_name_brings_shape_and_metric_and_they_can_be_overridden(tmp_path):
     path = folder(tmp_path)
     assert load(TaskConfig("cola", path)).task.metric == "matthews"
+    assert load(TaskConfig("cola", path, metric="accuracy")).task.metric == "accuracy"
     assert load(TaskConfig("rte", path, **OWN)).task.shape == "classification"
     assert load(TaskConfig("mine", path, **OWN)).task.name == "mine"
 
