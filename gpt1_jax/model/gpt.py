@@ -90,8 +90,12 @@ def empty_cache(config: ModelConfig, n_sequences: int) -> Cache:
     """A cache for `n_sequences` of up to n_ctx tokens each."""
     head_size = config.n_embd // config.n_head
     shape = (n_sequences, config.n_ctx, config.n_head, head_size)
-    zeros = tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.n_layer))
-    return Cache(key=zeros, value=zeros, length=jnp.int32(0))
+
+    def zeros():
+        return tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.n_layer))
+
+    # Keys and values in arrays of their own: one buffer cannot be donated twice.
+    return Cache(key=zeros(), value=zeros(), length=jnp.int32(0))
 
 
 def _dense(config: ModelConfig, features: int) -> nn.Dense:

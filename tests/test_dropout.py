@@ -1,0 +1,125 @@
+"""Dropout masks: fair coins that depend on where they fall and on nothing else."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt1_jax.model.dropout import PLACES, dropout, keep_mask, row_keys, step_key
+
+
+def masks(shape, rate=0.5, seed=0, step=0, rows=(0,), layer=0, place="mlp_output", extent=None):
+    keys = row_keys(step_key(seed, step), jnp.asarray(rows, jnp.uint32))
+    return np.asarray(keep_mask(keys, rate, layer, place, shape, extent))
+
+
+def signs(masks, rate=0.5):
+    """Mean 0, variance 1, one row per mask."""
+    flat = masks.reshape(len(masks), -1).astype(np.float64)
+    return (flat - (1 - rate)) / np.sqrt(rate * (1 - rate))
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5, 0.9])
+@pytest.mark.parametrize("place", PLACES)
+def test_the_kept_share_is_binomial(rate, place):
+    kept = masks((64, 256), rate, rows=range(8), layer=3, place=place)
+    bound = 5 * np.sqrt(kept.size * rate * (1 - rate))
+    assert abs(kept.sum() - kept.size * (1 - rate)) < bound
+
+
+def test_each_position_is_kept_equally_often_over_the_rows():
+    kept = masks((64,), 0.1, rows=range(8192))
+    bound = 5 * np.sqrt(0.1 * 0.9 / 8192)
+    np.testing.assert_allclose(kept.mean(axis=0), 0.9, atol=bound)
+
+
+def test_masks_of_other_seeds_steps_rows_layers_and_places_are_unrelated():
+    drawn = [
+        masks((64, 64), seed=seed, step=step, rows=range(4), layer=layer, place=place)
+        for seed in (0, 1)
+        for step in (0, 1, 2)
+        for layer in (0, 1, 2)
+        for place in PLACES
+    ]
+    together = np.corrcoef(signs(np.concatenate(drawn)))
+    np.fill_diagonal(together, 0.0)
+    # 64 thousand pairs of 4096 coins: six standard deviations do not happen by chance.
+    assert np.abs(together).max() < 6 / np.sqrt(64 * 64)
+
+
+@pytest.mark.parametrize("step_apart", [np.roll, np.bitwise_xor])
+def test_no_two_elements_at_any_distance_go_together_within_or_between_rows(step_apart):
+    drawn = signs(masks((32, 32), rows=range(8)))
+    index = np.arange(1024)
+    # Within a row some pairs are met from both ends, which leaves half as many coins.
+    bound = 6 / np.sqrt(1024) * np.where(np.eye(8), np.sqrt(2), 1)
+    for by in range(1, 1024):
+        together = drawn @ drawn[:, step_apart(index, by)].T / 1024
+        assert (np.abs(together) < bound).all(), by
+
+
+def test_two_positions_are_independent_over_the_rows():
+    together = np.corrcoef(signs(masks((64,), rows=range(8192))).T)
+    np.fill_diagonal(together, 0.0)
+    assert np.abs(together).max() < 6 / np.sqrt(8192)
+
+
+def test_a_row_has_its_mask_in_any_company():
+    every = masks((8, 16), rows=range(8))
+    np.testing.assert_array_equal(masks((8, 16), rows=(5, 2)), every[[5, 2]])
+
+
+def test_the_padded_length_does_not_change_the_mask():
+    long = masks((12, 16))
+    np.testing.assert_array_equal(masks((8, 16)), long[:, :8])
+    long = masks((4, 12, 12), place="attention", extent=(4, 16, 16))
+    short = masks((4, 8, 8), place="attention", extent=(4, 16, 16))
+    np.testing.assert_array_equal(short, long[:, :, :8, :8])
+
+
+def test_a_traced_layer_and_step_draw_the_same_mask():
+    @jax.jit
+    def traced(step, layer):
+        keys = row_keys(step_key(3, step), jnp.arange(4, dtype=jnp.uint32))
+        return keep_mask(keys, 0.5, layer, "attention", (64,))
+
+    expected = masks((64,), seed=3, step=2, rows=range(4), layer=1, place="attention")
+    np.testing.assert_array_equal(traced(2, 1), expected)
+
+
+def test_masks_do_not_follow_the_default_generator():
+    expected = masks((64,))
+    with jax.default_prng_impl("rbg"):
+        np.testing.assert_array_equal(masks((64,)), expected)
+
+
+def test_masks_stay_the_same_from_release_to_release():
+    # A run that resumes under a later version must draw the masks that it would have drawn.
+    drawn = masks((4, 16), seed=1, step=2, rows=(3,), layer=4, place="attention_output")
+    assert np.packbits(drawn).tobytes().hex() == "23fbe88ff921fa84"
+
+
+def test_kept_elements_are_scaled_up_and_the_others_are_zero():
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((3, 5, 16)), jnp.float32)
+    keys = row_keys(step_key(0, 0), jnp.arange(3, dtype=jnp.uint32))
+    kept = np.asarray(keep_mask(keys, 0.25, 1, "attention", (5, 16)))
+
+    def dropped(x):
+        return dropout(x, keys, 0.25, 1, "attention")
+
+    np.testing.assert_allclose(dropped(x), np.where(kept, x / 0.75, 0.0), rtol=1e-6)
+    gradient = jax.grad(lambda x: dropped(x).sum())(x)
+    np.testing.assert_allclose(gradient, np.where(kept, 1 / 0.75, 0.0), rtol=1e-6)
+
+
+def test_a_dropped_infinity_is_zero():
+    x = jnp.full((1, 64), jnp.inf)
+    keys = row_keys(step_key(0, 0), jnp.zeros(1, jnp.uint32))
+    assert set(np.asarray(dropout(x, keys, 0.5, 0, "embedding")).ravel()) == {0.0, np.inf}
+
+
+def test_without_keys_or_at_rate_zero_nothing_happens():
+    x = jnp.ones((2, 3))
+    keys = row_keys(step_key(0, 0), jnp.arange(2, dtype=jnp.uint32))
+    assert dropout(x, None, 0.5, 0, "embedding") is x
+    assert dropout(x, keys, 0.0, 0, "embedding") is x

@@ -1,0 +1,174 @@
+"""The released Adam and its schedules against numpy."""
+
+from dataclasses import asdict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracles
+import pytest
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.training.optimizer import SCHEDULES, OptimizerConfig, optimizer, schedule
+
+# Of the gradients: the norms of the first two lie above the clip, the others below it.
+SCALES = (3.0, 0.3, 0.01, 1e-7)
+SHAPES = {"kernel": (5, 4), "stacked": (2, 3, 4), "bias": (4,), "scalar": ()}
+
+
+def draw(random, scale):
+    return {
+        name: (scale * random.standard_normal(shape)).astype(np.float32)
+        for name, shape in SHAPES.items()
+    }
+
+
+def norm(gradients):
+    return np.sqrt(sum((g**2).sum() for g in gradients.values()))
+
+
+def compiled(config, total_updates):
+    chain = optimizer(config, total_updates)
+
+    @jax.jit
+    def update(params, state, gradients):
+        changes, state = chain.update(gradients, state, params)
+        return optax.apply_updates(params, changes), state
+
+    return chain, update
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"vector_l2": True},
+        {"l2": 0.0},
+        {"max_grad_norm": 0.0},
+        {"schedule": "warmup_linear", "b1": 0.8, "b2": 0.95, "eps": 1e-3},
+        {"schedule": "warmup_constant", "warmup": 0.0},
+    ],
+    ids=str,
+)
+def test_twenty_updates_agree_with_numpy(changes):
+    # A rate and a decay so large that every term shows in the sixth digit.
+    config = OptimizerConfig(**{"learning_rate": 0.02, "warmup": 0.2, "l2": 0.3} | changes)
+    random = np.random.default_rng(0)
+    params = draw(random, 1.0)
+    oracle = oracles.ReleasedAdam(params, config, total_updates=20)
+    chain, update = compiled(config, 20)
+    state = chain.init(params)
+    for number in range(20):
+        gradients = draw(random, SCALES[number % 4])
+        params, state = update(params, state, gradients)
+        oracle.update(gradients)
+        for name, expected in oracle.params.items():
+            message = f"{name} after update {number}"
+            np.testing.assert_allclose(params[name], expected, atol=1e-6, rtol=0, err_msg=message)
+    assert state[-1].count == 20
+
+
+def test_the_oracle_case_clips_some_updates_and_not_others():
+    random = np.random.default_rng(0)
+    norms = [norm(draw(random, scale)) for scale in SCALES]
+    assert norms[0] > norms[1] > 1.0 > norms[2]
+
+
+@pytest.mark.parametrize("gradient", [1e-2, 1.0])
+def test_a_single_step_is_exact_in_its_correction(gradient):
+    # One update from zero: rate * sqrt(1 - b2) / (1 - b1) * m / sqrt(v) is the rate itself.
+    config = OptimizerConfig(learning_rate=1.0, warmup=0.0, l2=0.0, eps=0.0, max_grad_norm=0.0)
+    chain, update = compiled(config, 10)
+    params = {"kernel": jnp.zeros((1, 1))}
+    params, _ = update(params, chain.init(params), {"kernel": jnp.full((1, 1), gradient)})
+    np.testing.assert_allclose(params["kernel"], -1.0, rtol=1e-6)
+
+
+def test_the_first_update_moves_the_moments_alone():
+    chain, update = compiled(OptimizerConfig(learning_rate=1.0), 1000)
+    random = np.random.default_rng(0)
+    params, gradients = draw(random, 1.0), draw(random, 0.01)
+    after, state = update(params, chain.init(params), gradients)
+    assert norm(gradients) < 1.0
+    for name in SHAPES:
+        np.testing.assert_array_equal(after[name], params[name])
+        np.testing.assert_allclose(state[-1].mu[name], 0.1 * gradients[name], rtol=1e-5)
+        np.testing.assert_allclose(state[-1].nu[name], 0.001 * gradients[name] ** 2, rtol=1e-4)
+    assert state[-1].count == 1
+
+
+def test_it_is_not_adamw():
+    config = OptimizerConfig(learning_rate=1.0, warmup=0.0, schedule="warmup_constant", l2=0.01)
+    params = {"kernel": jnp.ones((1, 2))}
+    gradients = {"kernel": jnp.asarray([[1e-6, 0.0]])}
+
+    def first_change(chain):
+        return np.asarray(chain.update(gradients, chain.init(params), params)[0]["kernel"])[0]
+
+    ours = first_change(optimizer(config, 10))
+    theirs = first_change(optax.adamw(1.0, weight_decay=0.01))
+    # Where no gradient comes, decay alone moves a weight: through the corrected step, 0.316.
+    correction = np.sqrt(0.001) / 0.1
+    np.testing.assert_allclose(ours[1], -0.01 * correction, rtol=1e-4)
+    np.testing.assert_allclose(theirs[1], -0.01, rtol=1e-4)
+    # Epsilon 1e-8 stands beside sqrt(v) = 3.2e-8 here, and beside 1e-6 in optax.
+    ratio = (ours[0] - ours[1]) / (theirs[0] - theirs[1])
+    np.testing.assert_allclose(ratio, (1 + 1e-2) / (1 + 1e-8 / (np.sqrt(0.001) * 1e-6)), rtol=1e-4)
+    assert ratio < 0.77
+
+
+LANDMARKS = {
+    # 1000 updates, warm-up 100: factors after this many updates.
+    "warmup_cosine": {0: 0.0, 50: 0.5, 100: 1.0, 101: 0.97504, 500: 0.5, 750: 0.146447, 1000: 0.0},
+    "warmup_linear": {0: 0.0, 50: 0.5 * 0.95, 100: 0.9, 101: 0.899, 500: 0.5, 999: 0.001, 1000: 0},
+    "warmup_constant": {0: 0.0, 50: 0.5, 100: 1.0, 101: 1.0, 500: 1.0, 999: 1.0},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedules_at_their_landmarks(name):
+    factor = jax.jit(schedule(OptimizerConfig(schedule=name, warmup=0.1), 1000))
+    assert {count: float(factor(count)) for count in LANDMARKS[name]} == pytest.approx(
+        LANDMARKS[name], abs=2e-6
+    )
+
+
+@pytest.mark.parametrize(("name", "first"), [("warmup_cosine", 1), ("warmup_linear", 1)])
+def test_without_warm_up_the_first_update_has_the_full_rate(name, first):
+    assert schedule(OptimizerConfig(schedule=name, warmup=0.0), 100)(0) == first
+
+
+def test_the_papers_warm_up_is_two_thousand_updates():
+    factor = schedule(OptimizerConfig(), 1_000_000)
+    assert float(factor(1999)) == pytest.approx(0.9995)
+    assert float(factor(2000)) == pytest.approx(1.0)
+    assert 0.9999 < factor(2001) < 1.0
+
+
+def test_defaults_are_the_papers():
+    expected = {
+        "learning_rate": 2.5e-4,
+        "schedule": "warmup_cosine",
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-8,
+        "l2": 0.01,
+        "vector_l2": False,
+        "max_grad_norm": 1.0,
+    }
+    assert expected.items() <= asdict(OptimizerConfig()).items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "cosine"}, r"optimizer\.schedule is 'cosine'; expected one of warmup_cosine"),
+        ({"warmup": 1.0}, r"optimizer\.warmup is 1\.0"),
+        ({"warmup": -0.1}, r"optimizer\.warmup is -0\.1"),
+        ({"accumulation": 0}, r"optimizer\.accumulation is 0"),
+    ],
+)
+def test_settings_out_of_range_are_the_users_mistake(changes, message):
+    with pytest.raises(UserError, match=message):
+        OptimizerConfig(**changes)
