@@ -23,7 +23,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -60,10 +60,9 @@ __all__ = ["Document", "PrepareConfig", "Tokens", "prepare", "read_manifest", "v
 
 TRAIN, VALID = "train", "valid"
 
-# Text that a worker gets at a time. A part of what the result depends on, like the three above it:
-# a document without any space is cut where a block of it ends.
-_PIECE_CHARACTERS = 2**20
+_PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 _JOURNAL_SECONDS = 2.0
+_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
@@ -150,13 +149,7 @@ def _prepared(config: PrepareConfig, inputs: "_Inputs", trained, arguments: dict
         reason = "a worker was lost" if isinstance(error, BrokenProcessPool) else "interrupted"
         raise Interrupted(f"{output}: {reason}; the same command continues") from None
     except OSError as error:
-        if error.errno not in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-            errno.ENOTDIR,
-        ):
+        if error.errno not in _NO_PLACE:
             raise
         raise UserError(
             f"{output}: {error.strerror}; mend that or choose another --output, and start again"
@@ -514,30 +507,32 @@ def _encode(
 ) -> dict[str, dict]:
     """Write the shards, from where the journal ends; returns the splits of the manifest."""
     journal = _journal_so_far(folder)
+    first = journal["pieces"]
+    if first:
+        _say(f"continuing after {first} pieces")
     dtype = _dtype(tokenizer)
-    names = [TRAIN, VALID] if inputs.valid or inputs.fraction > 0 else [TRAIN]
-    splits = {
-        name: Shards(folder, name, dtype, config.shard_tokens, journal["splits"].get(name))
-        for name in names
-    }
     encode = functools.partial(
         _encoded, str(folder / "tokenizer"), tokenizer.fingerprint, dtype.str
     )
-    pieces = _pieces(_divided(inputs, survey, config.seed))
-    workers = _workers(config, survey.characters)
-    first, saved = journal["pieces"], time.monotonic()
-    if first:
-        _say(f"continuing after {first} pieces")
-    with _Progress("encoding", survey.characters) as progress, _mapping(workers) as mapped:
+    pieces = islice(_pieces(_divided(inputs, survey, config.seed)), first, None)
+    with ExitStack() as stack:
+        splits = {}
+        for name in [TRAIN, VALID] if inputs.valid or inputs.fraction > 0 else [TRAIN]:
+            state = journal["splits"].get(name)
+            shards = Shards(folder, name, dtype, config.shard_tokens, state)
+            splits[name] = stack.enter_context(shards)
+        progress = stack.enter_context(_Progress("encoding", survey.characters))
         progress.add(sum(split.counts["characters"] for split in splits.values()))
-        for done, piece in enumerate(mapped(encode, islice(pieces, first, None)), first + 1):
+        mapped = stack.enter_context(_mapping(_workers(config, survey.characters)))
+        saved = time.monotonic()
+        for done, piece in enumerate(mapped(encode, pieces), first + 1):
             for name, encoded in piece.items():
                 splits[name].add(encoded)
                 progress.add(encoded.counts["characters"])
             if time.monotonic() - saved > _JOURNAL_SECONDS:
                 _save_journal(folder, done, splits)
                 saved = time.monotonic()
-    return {name: split.finish() for name, split in splits.items()}
+        return {name: split.finish() for name, split in splits.items()}
 
 
 def _pieces(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:

@@ -54,6 +54,13 @@ class Shards:
         self._starts = _opened_at(folder / f"{split}.starts", 8 * self.counts["documents"])
         self._stream = None
 
+    def __enter__(self) -> "Shards":
+        return self
+
+    def __exit__(self, *_) -> None:
+        for stream in filter(None, (self._starts, self._stream)):
+            stream.close()
+
     def add(self, encoded: Encoded) -> None:
         starts = np.asarray(encoded.starts, np.int64) + self._tokens()
         self._starts.write(starts.tobytes())
@@ -83,7 +90,6 @@ class Shards:
             self._close()
         self._starts.flush()
         starts = np.fromfile(self._starts.name, np.int64)
-        self._starts.close()
         first = 0
         shards = []
         for shard in self._shards:

@@ -1,0 +1,643 @@
+"""Shards hold the ids of the documents in order, whatever the workers, cuts and interruptions."""
+
+import gzip
+import json
+import lzma
+import os
+import random
+import signal
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from gpt1_jax.errors import Interrupted, UserError
+from gpt1_jax.text import corpus, shards, sources
+from gpt1_jax.text.corpus import Document, PrepareConfig, Tokens, prepare, read_manifest, verify
+from gpt1_jax.text.sources import TEXT_SETS
+from gpt1_jax.text.tokenizer import load, train_sentencepiece
+
+WORDS = ["the", "a", "of", "model", "learns", "text", "then", "it", "was", ",", "—", "naïve"]
+
+
+def text(seed: int, words: int = 300) -> str:
+    generator = random.Random(seed)
+    spaces = [" ", " ", " ", "\n", "\r\n", "  ", "\n\n"]
+    return "".join(generator.choice(WORDS) + generator.choice(spaces) for _ in range(words))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """One to four are documents of their own; five.jsonl holds two, and one that is empty."""
+    (tmp_path / "one.txt").write_bytes(text(1).encode())
+    (tmp_path / "two.txt").write_bytes(b"\xef\xbb\xbf" + text(2, 3000).encode())
+    (tmp_path / "three.txt.gz").write_bytes(gzip.compress(text(3).encode()))
+    (tmp_path / "four.txt.xz").write_bytes(lzma.compress(text(4).encode()))
+    rows = [{"text": text(5)}, {"text": " \n"}, {"text": text(6), "other": 1}]
+    lines = "\n\n".join(json.dumps(row) for row in rows)
+    (tmp_path / "five.jsonl").write_text(lines)
+    (tmp_path / "blank.txt").write_text(" \n \n")
+    return tmp_path
+
+
+FILES = ("one.txt", "two.txt", "three.txt.gz", "four.txt.xz", "five.jsonl", "blank.txt")
+DOCUMENTS = [text(1), text(2, 3000), text(3), text(4), text(5), text(6)]
+
+
+def config(folder: Path, **changes) -> PrepareConfig:
+    inputs = tuple(str(folder / name) for name in FILES)
+    defaults = {
+        "output": str(folder / "out"),
+        "inputs": inputs,
+        "vocab_size": 320,
+        "valid_fraction": 0.0,
+        "workers": 1,
+    }
+    return PrepareConfig(**defaults | changes)
+
+
+def memory(folder: Path, **changes) -> PrepareConfig:
+    return config(folder, **{"inputs": (), "vocab_size": None, "valid_fraction": None} | changes)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """All files below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def decoded(folder: Path, split: str) -> str:
+    return load(folder).decode(Tokens.open(folder, split).read(0, len(Tokens.open(folder, split))))
+
+
+# What is written
+
+
+def test_shards_hold_the_ids_of_the_documents_in_order(folder):
+    summary = prepare(config(folder, shard_tokens=500))
+    out = folder / "out"
+    tokenizer = load(out)
+    expected = [tokenizer.encode(document) for document in DOCUMENTS]
+    manifest = verify(out)
+    train = manifest["splits"]["train"]
+    stored = [np.load(out / shard["file"]) for shard in train["shards"]]
+
+    assert np.concatenate(stored).tolist() == list(chain.from_iterable(expected))
+    assert {ids.dtype for ids in stored} == {np.dtype(np.uint16)}
+    assert [len(ids) for ids in stored[:-1]] == [500] * (len(stored) - 1)
+    starts = [
+        500 * index + offset
+        for index, shard in enumerate(train["shards"])
+        for offset in shard["offsets"]
+    ]
+    assert starts == [sum(map(len, expected[:index])) for index in range(6)]
+    assert train["documents"] == 6
+    assert train["characters"] == sum(map(len, DOCUMENTS))
+    assert train["bytes"] == sum(len(document.encode()) for document in DOCUMENTS)
+    assert train["words"] == sum(len(document.split()) for document in DOCUMENTS)
+    assert manifest["tokenizer"]["fingerprint"] == tokenizer.fingerprint
+    assert summary["splits"]["train"]["shards"] == len(stored)
+    assert sorted(path.name for path in out.iterdir()) == sorted(
+        ["manifest.json", "tokenizer", *(shard["file"] for shard in train["shards"])]
+    )
+
+
+def test_the_tokenizer_is_trained_on_training_documents_only(folder):
+    prepare(config(folder, valid_fraction=None, valid=(str(folder / "two.txt"),)))
+    train = [document for index, document in enumerate(DOCUMENTS) if index != 1]
+    assert load(folder / "out").fingerprint == train_sentencepiece(train, 320).fingerprint
+    assert decoded(folder / "out", "train") == "".join(train)
+    assert decoded(folder / "out", "valid") == DOCUMENTS[1]
+
+
+def test_a_given_tokenizer_is_used_as_it_is(folder):
+    train_sentencepiece(["quite another text"], 300).save(folder / "vocabulary")
+    prepare(config(folder, vocab=str(folder / "vocabulary"), vocab_size=None))
+    assert tree(folder / "out" / "tokenizer") == tree(folder / "vocabulary")
+    assert decoded(folder / "out", "train") == "".join(DOCUMENTS)
+
+
+def test_a_large_vocabulary_takes_four_bytes(folder, monkeypatch):
+    assert corpus._dtype(SimpleNamespace(size=2**16 - 1)) == np.uint16
+    assert corpus._dtype(SimpleNamespace(size=2**16)) == np.uint32
+    monkeypatch.setattr(corpus, "_dtype", lambda tokenizer: np.dtype("<u4"))
+    assert prepare(config(folder))["dtype"] == "uint32"
+    assert decoded(folder / "out", "train") == "".join(DOCUMENTS)
+    assert np.load(folder / "out" / "train-00000.npy").dtype == np.uint32
+
+
+@pytest.mark.parametrize("characters", [0, 50_000])
+def test_the_vocabulary_fits_the_corpus_by_default(folder, characters):
+    documents = [Document("one", text(1, characters // 4) or "one word")]
+    manifest = prepare(memory(folder, valid_fraction=0.0), documents)
+    limit = max(300, len(documents[0].text) // 100)
+    assert manifest["tokenizer"]["vocab_size"] <= limit
+    assert manifest["arguments"]["vocab_size"] is None
+
+
+def test_a_tokenizer_can_be_trained_on_a_sample(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sources, "BLOCK", 500)
+    manifest = prepare(config(folder, sample_characters=4000))
+    everything = prepare(config(folder, output=str(folder / "all")))
+    assert manifest["tokenizer"]["fingerprint"] != everything["tokenizer"]["fingerprint"]
+    again = prepare(config(folder, output=str(folder / "again"), sample_characters=4000))
+    assert manifest["tokenizer"]["fingerprint"] == again["tokenizer"]["fingerprint"]
+
+
+def test_long_documents_pass_in_blocks(folder, monkeypatch):
+    prepare(config(folder))
+    monkeypatch.setattr(sources, "BLOCK", 101)
+    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 1000)
+    prepare(config(folder, output=str(folder / "blocks")))
+    assert tree(folder / "blocks") == tree(folder / "out")
+
+
+# The same bytes, always
+
+
+def test_workers_do_not_change_the_result(folder, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK", 2000)
+    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 3000)
+    one = config(folder, valid_fraction=0.3, shard_tokens=700)
+    prepare(one)
+    two = config(
+        folder, valid_fraction=0.3, shard_tokens=700, workers=2, output=str(folder / "two")
+    )
+    prepare(two)
+    assert tree(folder / "two") == tree(folder / "out")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_corpus
+from gpt1_jax.text import corpus, sources
+
+if __name__ == "__main__":
+    sources.BLOCK, corpus._PIECE_CHARACTERS, corpus._JOURNAL_SECONDS = 500, 700, 0.0
+    folder, seen = Path({folder!r}), []
+    save = corpus.{function}
+
+    def killing(*arguments):
+        save(*arguments)
+        seen.append(arguments)
+        if {condition}:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    corpus.{function} = killing
+    corpus.prepare(test_corpus.config(folder, shard_tokens=700, valid_fraction=0.3, workers=2))
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "condition"),
+    [
+        ("write_json", "len(seen) == 1"),
+        ("write_json", "len(seen) == 2"),
+        ("_save_journal", "len(seen) == 1"),
+        ("_save_journal", "len(seen) == 12"),
+        ("write_json", "arguments[0].name == 'manifest.json'"),
+        ("os.replace", "str(arguments[0]).endswith('.npy')"),
+    ],
+)
+def test_a_killed_preparation_continues_to_the_same_bytes(folder, monkeypatch, function, condition):
+    script = folder / "script.py"
+    tests = str(Path(__file__).parent)
+    script.write_text(
+        KILLED.format(tests=tests, folder=str(folder), function=function, condition=condition)
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    killed = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, timeout=60
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    with pytest.raises(UserError, match="unfinished"):
+        read_manifest(folder / "out")
+
+    monkeypatch.setattr(sources, "BLOCK", 500)
+    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 700)
+    changes = {"shard_tokens": 700, "valid_fraction": 0.3}
+    prepare(config(folder, **changes))
+    prepare(config(folder, output=str(folder / "uninterrupted"), **changes))
+    assert tree(folder / "out") == tree(folder / "uninterrupted")
+
+
+def test_an_interrupted_preparation_encodes_nothing_twice(folder, monkeypatch, capsys):
+    monkeypatch.setattr(sources, "BLOCK", 500)
+    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 700)
+    monkeypatch.setattr(corpus, "_JOURNAL_SECONDS", 0.0)
+    encoded = []
+    original = corpus._encoded
+
+    def counting(*arguments):
+        if len(encoded) == 10:
+            encoded.append("interrupted")
+            raise KeyboardInterrupt
+        encoded.append(arguments[-1])
+        return original(*arguments)
+
+    monkeypatch.setattr(corpus, "_encoded", counting)
+    with pytest.raises(Interrupted, match="the same command continues"):
+        prepare(config(folder))
+    prepare(config(folder))
+    assert "continuing after 10 pieces" in capsys.readouterr().err
+    encoded.remove("interrupted")
+    assert "".join(block.text for piece in encoded for block in piece) == "".join(DOCUMENTS)
+
+
+def test_a_finished_folder_is_left_alone(folder, capsys):
+    first = prepare(config(folder))
+    before = tree(folder / "out")
+    stamps = {path: path.stat().st_mtime_ns for path in (folder / "out").iterdir()}
+    again = prepare(config(folder, workers=2))
+    assert "already prepared with these arguments; nothing to do" in capsys.readouterr().err
+    assert first | {"seconds": 0} == again | {"seconds": 0}
+    assert tree(folder / "out") == before
+    assert {path: path.stat().st_mtime_ns for path in (folder / "out").iterdir()} == stamps
+
+
+def test_other_arguments_do_not_touch_a_folder(folder):
+    prepare(config(folder))
+    before = tree(folder / "out")
+    other_files = (str(folder / "one.txt"),)
+    others = {"vocab_size": 310, "seed": 1, "valid_fraction": 0.5, "inputs": other_files}
+    for changes in ({key: value} for key, value in others.items()):
+        with pytest.raises(UserError, match=r"out: prepared with other arguments \("):
+            prepare(config(folder, **changes))
+    (folder / "one.txt").write_text("changed")
+    with pytest.raises(UserError, match=r"other arguments \(input"):
+        prepare(config(folder))
+    assert tree(folder / "out") == before
+
+
+def test_other_arguments_do_not_touch_an_unfinished_folder(folder, monkeypatch):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_encode", stopped)
+        with pytest.raises(Interrupted):
+            prepare(config(folder))
+    before = tree(folder / "out")
+    with pytest.raises(UserError, match=r"other arguments \(vocab_size: 320, now 310\)"):
+        prepare(config(folder, vocab_size=310))
+    assert tree(folder / "out") == before
+    prepare(config(folder))
+    assert decoded(folder / "out", "train") == "".join(DOCUMENTS)
+
+
+def test_two_processes_do_not_prepare_one_folder(folder, monkeypatch):
+    inner = []
+
+    def second(*_):
+        with pytest.raises(UserError, match="another process"):
+            inner.append(prepare_unpatched())
+        raise KeyboardInterrupt
+
+    def prepare_unpatched():
+        return prepare(config(folder))
+
+    monkeypatch.setattr(corpus, "_tokenizer", second)
+    with pytest.raises(Interrupted):
+        prepare(config(folder))
+    assert not inner
+
+
+# Held-out documents
+
+
+def names(folder: Path, split: str, documents: list[Document]) -> set[str]:
+    held = decoded(folder, split)
+    return {document.name for document in documents if document.text in held}
+
+
+MANY = [Document(f"document {index}", f"text number <{index}> ends.\n") for index in range(200)]
+
+
+def test_whole_documents_are_held_out_by_a_seeded_hash(folder):
+    valid = {}
+    for seed in (0, 1):
+        out = str(folder / f"seed{seed}")
+        prepare(memory(folder, valid_fraction=0.2, seed=seed, output=out), MANY)
+        valid[seed] = names(Path(out), "valid", MANY)
+        assert names(Path(out), "train", MANY) == {d.name for d in MANY} - valid[seed]
+        assert 20 <= len(valid[seed]) <= 60
+    assert valid[0] != valid[1]
+    # A document keeps its side when others come or go.
+    prepare(memory(folder, valid_fraction=0.2, output=str(folder / "fewer")), MANY[:100])
+    assert names(folder / "fewer", "valid", MANY) == valid[0] & {d.name for d in MANY[:100]}
+
+
+@pytest.mark.parametrize(("fraction", "held_out"), [(1e-9, 1), (0.999999, 2)])
+def test_each_side_gets_a_document_at_least(folder, fraction, held_out):
+    manifest = prepare(memory(folder, valid_fraction=fraction), MANY[:3])
+    assert manifest["splits"]["valid"]["documents"] == held_out
+    assert manifest["splits"]["train"]["documents"] == 3 - held_out
+
+
+@pytest.mark.parametrize("block", [2**20, 64])
+def test_a_single_document_gives_its_tail(folder, monkeypatch, block):
+    monkeypatch.setattr(sources, "BLOCK", block)
+    manifest = prepare(memory(folder, valid_fraction=0.25), [Document("one", text(1))])
+    train, valid = decoded(folder / "out", "train"), decoded(folder / "out", "valid")
+    assert train + valid == text(1)
+    assert valid[0] in " \r\n"
+    assert 0.2 < len(valid) / len(text(1)) < 0.3
+    assert [split["documents"] for split in manifest["splits"].values()] == [1, 1]
+
+
+def test_nothing_is_held_out_with_a_fraction_of_zero(folder):
+    manifest = prepare(memory(folder, valid_fraction=0.0), MANY)
+    assert list(manifest["splits"]) == ["train"]
+    with pytest.raises(UserError, match="no split 'valid'; it has train"):
+        Tokens.open(folder / "out", "valid")
+
+
+def test_documents_of_one_name_stay_on_one_side(folder):
+    twins = [Document(d.name, d.text + side) for d in MANY for side in ("left", "right")]
+    prepare(memory(folder, valid_fraction=0.3), twins)
+    held = decoded(folder / "out", "valid")
+    assert held.count("left") == held.count("right") > 0
+    namesakes = [Document("x", "a b"), Document("x", "c")]
+    with pytest.raises(UserError, match="all documents have one name"):
+        prepare(memory(folder, output=str(folder / "namesakes")), namesakes)
+
+
+def test_validation_documents_can_be_given(folder):
+    prepare(memory(folder), MANY[:5], valid_documents=MANY[5:9])
+    assert decoded(folder / "out", "train") == "".join(d.text for d in MANY[:5])
+    assert decoded(folder / "out", "valid") == "".join(d.text for d in MANY[5:9])
+
+
+def test_validation_files_are_taken_out_of_the_input(folder, capsys):
+    valid = (str(folder / "t*.txt*"),)
+    prepare(config(folder, valid_fraction=None, valid=valid))
+    assert "2 input files are validation files" in capsys.readouterr().err
+    assert decoded(folder / "out", "train") == "".join(DOCUMENTS[i] for i in (0, 3, 4, 5))
+    assert decoded(folder / "out", "valid") == DOCUMENTS[2] + DOCUMENTS[1]
+
+
+# TFDS
+
+
+@pytest.mark.parametrize("name", sorted(TEXT_SETS))
+def test_a_text_set_of_tfds_is_read(folder, name):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    key, held_out = TEXT_SETS[name]
+    asked = []
+
+    def rows(self, split, **_):
+        import tensorflow as tf
+
+        asked.append(split)
+        row = {key: f"{split} of {name}\n — the end"}
+        return tf.data.Dataset.from_tensors(row).repeat(3)
+
+    with tfds.testing.mock_data(as_dataset_fn=rows):
+        manifest = prepare(memory(folder, tfds=name, data_dir=str(folder / "tfds"), vocab_size=300))
+    assert set(asked) == {"train", held_out}
+    assert decoded(folder / "out", "train") == f"train of {name}\n — the end" * 3
+    assert decoded(folder / "out", "valid") == f"{held_out} of {name}\n — the end" * 3
+    assert manifest["splits"]["valid"]["documents"] == 3
+
+
+def test_a_text_set_can_be_divided_by_fraction(folder):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    with tfds.testing.mock_data(num_examples=20):
+        manifest = prepare(
+            memory(folder, tfds="lm1b", data_dir=str(folder / "tfds"), valid_fraction=0.2)
+        )
+    documents = [split["documents"] for split in manifest["splits"].values()]
+    assert sum(documents) == 20
+    assert min(documents) > 0
+
+
+def test_an_unknown_text_set_is_refused(folder):
+    with pytest.raises(UserError, match=r"tfds=pg91: unknown; .*did you mean pg19\?"):
+        prepare(memory(folder, tfds="pg91"))
+
+
+# Bad input
+
+
+def _written(name: str, content: bytes):
+    def write(folder: Path) -> str:
+        (folder / name).write_bytes(content)
+        return str(folder / name)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda folder: str(folder / "none*.txt"), r"none\*\.txt: no file matches"),
+        (lambda folder: str(folder), r"a folder; expected files, for example .*/\*\.txt"),
+        (_written("bad.txt", b"binary \0 file"), r"bad\.txt: binary \(a NUL at byte 7\)"),
+        (_written("bad.txt", b"x" * 70 + b"\xff"), r"bad\.txt: not UTF-8 at byte 70 \("),
+        (_written("bad.txt", b"x" * 63 + b"\xe2\x82A"), r"bad\.txt: not UTF-8 at byte 63 \("),
+        (_written("bad.txt", b"x" * 64 + b"\xe2\x82"), r"bad\.txt: not UTF-8 at byte 64 \("),
+        (
+            _written("bad.txt.xz", lzma.compress(b"abc\xc3")),
+            r"bad\.txt\.xz: not UTF-8 at byte 3 of the unpacked text",
+        ),
+        (_written("bad.txt.gz", gzip.compress(b"some text" * 99)[:-9]), r"bad\.txt\.gz: damaged"),
+        (_written("bad.txt.xz", lzma.compress(b"some text" * 99)[:-9]), r"bad\.txt\.xz: damaged"),
+        (_written("bad.gz", b"no gzip at all"), r"bad\.gz: damaged or cut off"),
+        (_written("bad.xz", b"no xz at all"), r"bad\.xz: damaged or cut off"),
+        (
+            _written("bad.jsonl", b'{"text": "a"}\n\n{"text": "a"\n'),
+            r"bad\.jsonl line 3: not JSON",
+        ),
+        (
+            _written("bad.jsonl", b'{"text": "a"}\n{"texts": "a"}\n'),
+            r'bad\.jsonl line 2: the row has texts; expected {"text": "\.\.\."}',
+        ),
+        (_written("bad.jsonl", b"[1]"), r"bad\.jsonl line 1: the row is no object"),
+        (_written("bad.jsonl", b'{"text": null}'), r"bad\.jsonl line 1: the row has text;"),
+        (
+            _written("bad.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n'),
+            r"bad\.jsonl: not UTF-8 at byte 24 \(line 2\)",
+        ),
+        (
+            _written("bad.jsonl", b'{"text": "a\\ud83d"}'),
+            r"bad\.jsonl line 1: character 1 is half of a surrogate pair \(U\+D83D\)",
+        ),
+    ],
+)
+def test_bad_files_are_named_and_leave_nothing(folder, monkeypatch, make, message):
+    monkeypatch.setattr(sources, "BLOCK", 64)
+    with pytest.raises(UserError, match=message) as raised:
+        prepare(config(folder, inputs=(str(folder / "one.txt"), make(folder))))
+    assert "\n" not in str(raised.value)
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"inputs": ()}, "exactly one of"),
+        ({"tfds": "pg19"}, "exactly one of"),
+        ({"inputs": ("blank.txt",)}, "input: nothing but white space"),
+        ({"valid": ("blank.txt",), "valid_fraction": None}, "valid: nothing but white space"),
+        ({"valid": ("*",), "valid_fraction": None}, "none is left to train on"),
+        ({"valid": ("one.txt",)}, "valid and valid_fraction"),
+        ({"valid_fraction": 1.0}, "valid_fraction=1.0: expected at least 0"),
+        ({"valid_fraction": -0.1}, "valid_fraction=-0.1"),
+        ({"valid_fraction": float("nan")}, "valid_fraction=nan"),
+        ({"vocab_size": 299}, "vocab_size=299: expected 300 to 1048576"),
+        ({"vocab": "."}, "vocab and vocab_size: give one"),
+        ({"vocab": "nowhere", "vocab_size": None}, "nowhere: no tokenizer here"),
+        ({"tokenizer": "original"}, "tokenizer=original: not available; .*sentencepiece"),
+        ({"runner": "beam"}, "runner=beam: not available; expected: local"),
+        ({"workers": 0}, "workers=0: expected at least 1"),
+        ({"shard_tokens": 0}, "shard_tokens=0"),
+    ],
+)
+def test_bad_arguments_are_refused(folder, monkeypatch, changes, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=message):
+        prepare(config(folder, **changes))
+    assert not (folder / "out").exists()
+
+
+def test_a_folder_with_something_else_is_left_alone(folder):
+    (folder / "out").mkdir()
+    prepare(config(folder, output=str(folder / "empty")))
+    (folder / "out" / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match=r"out: holds thesis\.tex"):
+        prepare(config(folder))
+    assert tree(folder / "out") == {"thesis.tex": b"precious"}
+    for place in ("one.txt", "one.txt/below"):
+        with pytest.raises(UserError, match=r"one\.txt"):
+            prepare(config(folder, output=str(folder / place)))
+
+
+def test_brackets_in_a_file_name_are_no_glob(folder):
+    (folder / "a [1].txt").write_text(text(9))
+    prepare(config(folder, inputs=(str(folder / "a [1].txt"),)))
+    assert decoded(folder / "out", "train") == text(9)
+
+
+# Reading
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    documents = [Document(str(index), text(index, 1 + 37 * index % 90)) for index in range(40)]
+    prepare(memory(folder, shard_tokens=64, vocab_size=400, valid_fraction=0.2), documents)
+    return folder / "out"
+
+
+@pytest.mark.parametrize("separator", [None, 1])
+def test_any_range_of_the_stream_can_be_read(prepared, separator):
+    manifest = read_manifest(prepared)
+    train = manifest["splits"]["train"]
+    stored = np.concatenate([np.load(prepared / shard["file"]) for shard in train["shards"]])
+    starts = [64 * i + o for i, shard in enumerate(train["shards"]) for o in shard["offsets"]]
+    documents = np.split(stored, starts[1:])
+    end = [] if separator is None else [separator]
+    stream = np.concatenate([[*document, *end] for document in documents]).astype(np.int32)
+
+    tokens = Tokens.open(prepared, "train", separator)
+    assert len(tokens) == len(stream)
+    assert tokens.split_info == train
+    generator = random.Random(0)
+    ranges = [sorted(generator.choices(range(len(stream) + 1), k=2)) for _ in range(300)]
+    for start, stop in [(0, len(stream)), (0, 0), (len(stream),) * 2, *ranges]:
+        read = tokens.read(start, stop)
+        assert read.dtype == np.int32
+        assert read.tolist() == stream[start:stop].tolist()
+    for start, stop in [(-1, 3), (0, len(stream) + 1), (5, 4)]:
+        with pytest.raises(IndexError):
+            tokens.read(start, stop)
+
+
+def _copy(prepared: Path, folder: Path) -> Path:
+    for name, content in tree(prepared).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.unlink(), r"train-00001\.npy: missing"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-2]), r"00001\.npy: cannot be read"),
+        (lambda path: path.write_bytes(b""), r"00001\.npy: cannot be read"),
+        (lambda path: np.save(path, np.zeros(63, np.uint16)), r"\[63\], expected uint16 \[64\]"),
+        (lambda path: np.save(path, np.zeros(64, np.int64)), r"int64 \[64\], expected uint16"),
+    ],
+)
+def test_damaged_shards_are_named(prepared, tmp_path, damage, message):
+    folder = _copy(prepared, tmp_path)
+    damage(folder / "train-00001.npy")
+    with pytest.raises(UserError, match=message):
+        Tokens.open(folder, "train")
+    with pytest.raises(UserError, match=r"train-00001\.npy: not the file that was prepared"):
+        verify(folder)
+
+
+def test_a_flipped_bit_is_found(prepared, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    assert verify(folder) == read_manifest(prepared)
+    path = folder / "valid-00000.npy"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"valid-00000\.npy: not the file"):
+        verify(folder)
+
+
+def test_the_tokenizer_belongs_to_the_shards(prepared, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    train_sentencepiece(["another"], 300).save(folder / "tokenizer")
+    with pytest.raises(UserError, match="not the tokenizer of these shards"):
+        verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"manifest\.json: missing; expected a folder that prepare made"),
+        ("{", r"manifest\.json: damaged"),
+        ("[]", r"manifest\.json: damaged"),
+        ("{}", r"manifest\.json: damaged"),
+        ('{"format": 2}', r"manifest\.json: format 2, expected 1"),
+    ],
+)
+def test_a_folder_without_a_manifest_is_refused(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / shards.MANIFEST).write_text(content)
+    with pytest.raises(UserError, match=message):
+        Tokens.open(tmp_path, "train")
+
+
+def test_preparing_and_reading_need_no_large_library():
+    code = (
+        "import sys, gpt1_jax.text.corpus; "
+        "print({'jax', 'tensorflow', 'sentencepiece', 'flax'} & set(sys.modules))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "set()\n"
+
+
+def test_novels_are_prepared(real_data, folder):
+    novels = [f"{real_data}/books/train/Lee_*.txt.xz", f"{real_data}/books/train/Ford_G*.xz"]
+    valid = (f"{real_data}/books/valid/Forster_Angels_1905.txt.xz",)
+    prepare(config(folder, inputs=tuple(novels), valid=valid, valid_fraction=None, vocab_size=2000))
+    manifest = verify(folder / "out")
+    train, held_out = manifest["splits"]["train"], manifest["splits"]["valid"]
+    assert [train["documents"], held_out["documents"]] == [4, 1]
+    assert held_out["characters"] == 282_000
+    for split in (train, held_out):
+        assert 2.5 < split["bytes"] / split["tokens"] < 4.5
+    with lzma.open(valid[0], "rt", encoding="utf-8", newline="") as stream:
+        assert decoded(folder / "out", "valid") == stream.read()

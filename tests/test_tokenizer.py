@@ -1,0 +1,187 @@
+"""Every text decodes to itself, none makes a special token, equal texts make equal tokenizers."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.text.tokenizer import (
+    SIZES,
+    SentencePieceTokenizer,
+    count_units,
+    load,
+    train_sentencepiece,
+)
+
+TEXT = (
+    "It was the best of times, it was the worst of times; it was the age of wisdom.\r\n"
+    "\r\n"
+    '  "What is it?" she asked.\r\n'
+    "\tHe said: nothing, nothing at all, and they went on with the rest of the day.\n\n"
+) * 20
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> SentencePieceTokenizer:
+    return train_sentencepiece([TEXT], 400)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\n",
+        "\t",
+        "\0",
+        "a\0b",
+        "  two before, two after  ",
+        "many     inside",
+        "\r\n\r\n  after line ends \n",
+        "e\u0301 is not \u00e9, \ufb01 is not fi",
+        "\u2581 stands\u2581for a space\u2581\u2581",
+        "\u2585 \u2047 \ufffd \ufeff",
+        "family 👩‍👩‍👧, flag 🇪🇺",
+        "日本語 العربية ქართული",
+        "</s><unk><s><pad><0x0A><end>",
+        TEXT,
+    ],
+)
+def test_a_text_decodes_to_itself(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert all(0 < index < tokenizer.vocab_size and index != tokenizer.end for index in ids)
+    assert tokenizer.decode(ids) == text
+
+
+def test_every_character_decodes_to_itself(tokenizer):
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    for start in range(0, len(characters), 2**14):
+        text = "a".join(characters[start : start + 2**14])
+        assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_half_a_surrogate_pair_is_refused(tokenizer):
+    with pytest.raises(UserError, match=r"character 2 .*U\+D800"):
+        tokenizer.encode("ab\ud800")
+
+
+def test_special_tokens_follow_the_vocabulary(tokenizer):
+    size = tokenizer.vocab_size
+    specials = [tokenizer.start, tokenizer.delimiter, tokenizer.classify]
+    assert specials == [size, size + 1, size + 2]
+    assert tokenizer.size == size + 3
+    ids = tokenizer.encode("the day")
+    shown = [tokenizer.start, *ids, tokenizer.delimiter, tokenizer.classify, tokenizer.end, 0]
+    assert tokenizer.decode(shown) == "the day"
+
+
+def test_a_cut_character_decodes_to_the_replacement_character(tokenizer):
+    ids = tokenizer.encode("ü")
+    assert len(ids) == 2
+    assert tokenizer.decode(ids[:1]) == "\ufffd"
+
+
+def test_a_text_can_be_cut_before_spaces_and_line_ends(tokenizer):
+    text = ("the rest  of\r\n\r\n  the day, " * 3 + "x" * 1200 + "   end  of it\n") * 3
+    whole = tokenizer.encode(text)
+    for cut in range(1, len(text)):
+        if text[cut] in " \r\n" and text[cut - 1] not in " \r\n":
+            assert tokenizer.encode(text[:cut]) + tokenizer.encode(text[cut:]) == whole
+    assert whole == tokenizer._processor.encode(text)
+
+
+def test_no_piece_crosses_a_line_end_or_goes_on_after_a_space(tokenizer):
+    pieces = [tokenizer.decode([index]) for index in range(tokenizer.vocab_size)]
+    assert "\r\n" in pieces
+    assert " the" in pieces
+    for piece in pieces:
+        assert not piece.strip("\r\n") or not set(piece) & set("\r\n")
+        assert " " not in piece.lstrip(" ")
+
+
+def test_equal_texts_train_equal_tokenizers(tokenizer):
+    lines = TEXT.splitlines(keepends=True)
+    again = train_sentencepiece(reversed(lines), 400)
+    counted = train_sentencepiece(sum(map(count_units, lines), Counter()), 400)
+    other = train_sentencepiece([TEXT + " otherwise"], 400)
+    assert train_sentencepiece(lines, 400).fingerprint == again.fingerprint == counted.fingerprint
+    assert other.fingerprint != again.fingerprint
+
+
+def test_no_line_is_skipped_for_its_length():
+    tokenizer = train_sentencepiece(["short line\n" + "extraordinary " * 20_000], 320)
+    assert len(tokenizer.encode(" extraordinary")) == 1
+
+
+def test_a_word_of_any_length_can_be_trained_on():
+    text = "z" * 200_000
+    tokenizer = train_sentencepiece([text], 300)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_small_corpus_reduces_the_vocabulary():
+    tokenizer = train_sentencepiece(["a small corpus"], 40_000)
+    assert tokenizer.vocab_size < 400
+    assert tokenizer.decode(tokenizer.encode("Another text\n")) == "Another text\n"
+
+
+def test_an_alphabet_larger_than_the_vocabulary_falls_back_to_bytes():
+    text = "".join(chr(0x4E00 + index) for index in range(3000)) + "\u4e00\u4e01" * 50
+    tokenizer = train_sentencepiece([text], 300)
+    assert tokenizer.vocab_size == 300
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert len(tokenizer.encode("\u4e00\u4e01")) == 1
+
+
+@pytest.mark.parametrize("size", [-1, 0, SIZES[0] - 1, SIZES[-1] + 1])
+def test_an_impossible_vocabulary_size_is_refused(size):
+    with pytest.raises(UserError, match=f"vocab_size={size}.*expected 300 to"):
+        train_sentencepiece([TEXT], size)
+
+
+def test_training_needs_words():
+    with pytest.raises(UserError, match="no words"):
+        train_sentencepiece(["", "\t"], 300)
+
+
+def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
+    tokenizer.save(tmp_path / "run" / "tokenizer")
+    for folder in (tmp_path / "run" / "tokenizer", tmp_path / "run"):
+        loaded = load(folder)
+        assert loaded.fingerprint == tokenizer.fingerprint
+        assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
+        assert (loaded.mode, loaded.vocab_size, loaded.end) == ("sentencepiece", 400, 1)
+    assert tokenizer.encode_batch(["the day", ""]) == [tokenizer.encode("the day"), []]
+
+
+def _rewritten(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer here"),
+        (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json: damaged"),
+        (lambda folder: (folder / "tokenizer.json").write_text("[]"), "tokenizer.json: damaged"),
+        (lambda folder: _rewritten(folder / "tokenizer.json", mode="words"), "mode 'words'"),
+        (lambda folder: (folder / "sentencepiece.model").unlink(), "sentencepiece.model: missing"),
+        (
+            lambda folder: (folder / "sentencepiece.model").write_bytes(b"no model"),
+            "sentencepiece.model: not a SentencePiece model",
+        ),
+        (
+            lambda folder: (
+                train_sentencepiece(["other"], 300).save(folder)
+                or _rewritten(folder / "tokenizer.json", fingerprint="0" * 64)
+            ),
+            "not the model that tokenizer.json describes",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_named(tokenizer, tmp_path, damage, message):
+    tokenizer.save(tmp_path)
+    damage(tmp_path)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
