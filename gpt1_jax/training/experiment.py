@@ -67,8 +67,8 @@ class Experiment:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"{name} is {value}; expected more than 0")
-        if self.seed < 0:
-            raise UserError(f"seed is {self.seed}; expected 0 or more")
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"seed is {self.seed}; expected 0 <= seed < 2**31")
         if self.n_transfer is not None and self.n_transfer < -1:
             raise UserError(f"n_transfer is {self.n_transfer}; expected -1, 0, 1, ... or None")
         if self.batch_size % self.optimizer.accumulation:

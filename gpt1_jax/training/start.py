@@ -5,9 +5,11 @@ fresh parameters.
 """
 
 import dataclasses
+import functools
 import hashlib
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,6 @@ class Run:
     workdir: Path
     mesh: Mesh
     network: Network
-    transformation: optax.GradientTransformation
     source: Windows | Examples
     held_out: Tokens | Examples | None
     task: LoadedTask | None
@@ -111,9 +112,9 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         loaded and loaded.task.shape,
         loaded.n_outputs if loaded else 0,
     )
-    transformation = optimizer(experiment.optimizer, total)
+    fresh = functools.partial(fresh_state, net, optimizer(experiment.optimizer, total))
     config = _config(experiment, tokenizer, data, loaded, total)
-    shapes = jax.eval_shape(lambda: _fresh(net, transformation, experiment.seed))
+    shapes = jax.eval_shape(fresh, jax.random.key(experiment.seed))
     shardings = sharding.state_shardings(mesh, shapes)
     lock = _claim(workdir, config)
     checkpoint.check_space(workdir, shapes)
@@ -124,7 +125,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         shardings,
     )
     state, progress = _resumed(checkpoints, abstract, say) or _begun(
-        experiment, net, transformation, source_model, shardings
+        experiment, fresh, source_model, shardings
     )
     if jax.process_index() == 0:
         record.write_json(workdir / "config.json", config)
@@ -134,7 +135,6 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         workdir=workdir,
         mesh=mesh,
         network=net,
-        transformation=transformation,
         source=source,
         held_out=held_out,
         task=loaded,
@@ -305,20 +305,23 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:40] + "..."
 
 
-def _fresh(net: Network, transformation: optax.GradientTransformation, seed: int) -> dict:
-    params = net.init(jax.random.key(seed))
-    optimizer_state = transformation.init(params)
-    return {"params": params, "optimizer": optimizer_state, "step": jnp.int32(0)}
+def fresh_state(
+    net: Network, transformation: optax.GradientTransformation, key: jax.Array
+) -> dict[str, Any]:
+    """The state before the first step, with parameters drawn from the key."""
+    params = net.init(key)
+    return {"params": params, "optimizer": transformation.init(params), "step": jnp.int32(0)}
 
 
-def _begun(experiment: Experiment, net, transformation, source: Trained | None, shardings):
+def _begun(experiment: Experiment, fresh: Callable, source: Trained | None, shardings):
     """A new state, fresh or with the source's parameters in it, created where it will live."""
-    fresh = jax.jit(lambda: _fresh(net, transformation, experiment.seed), out_shardings=shardings)()
+    state = jax.jit(fresh, out_shardings=shardings)(jax.random.key(experiment.seed))
     if source is not None:
-        host = jax.tree.map(lambda leaf: jax.device_get(leaf), fresh["params"])
-        params = checkpoint.transfer(host, source.params, experiment.n_transfer)
-        fresh["params"] = jax.device_put(params, shardings["params"])
-    return fresh, {"step": 0, "best_step": None, "best_score": None}
+        params = checkpoint.transfer(
+            jax.device_get(state["params"]), source.params, experiment.n_transfer
+        )
+        state["params"] = jax.device_put(params, shardings["params"])
+    return state, {"step": 0, "best_step": None, "best_score": None}
 
 
 def _resumed(checkpoints: Checkpoints, abstract: dict, say):

@@ -5,6 +5,7 @@ that is due, the order is evaluate, record, save: a checkpoint never knows more 
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -19,59 +20,66 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from tqdm import tqdm
 
 from gpt1_jax.data.batches import stream
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.model import objective
+from gpt1_jax.model.objective import Network
 from gpt1_jax.results.record import Record, provenance
 from gpt1_jax.training import sharding
 from gpt1_jax.training.experiment import Experiment
-from gpt1_jax.training.start import Run, start
+from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.training.start import Run, fresh_state, start
+
+Update = Callable[[dict, dict, int], tuple[dict, dict]]
 
 
-def update_function(run: Run) -> Callable[[dict, dict], tuple[dict, dict]]:
-    """One compiled update: (state, batch) -> (state, terms of the loss). The state is donated."""
-    experiment, network = run.experiment, run.network
-    parts = experiment.optimizer.accumulation
+# Seeds, starting weights and data are arguments, so the runs of a table share one compiled program.
+@functools.lru_cache(maxsize=8)
+def update_function(
+    network: Network, config: OptimizerConfig, lm_coef: float, total_steps: int, mesh: Mesh
+) -> Update:
+    """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
+    chooses the dropout masks. The state is donated."""
+    transformation = optimizer(config, total_steps)
+    parts = config.accumulation
 
-    def gradients(params, batch, step):
+    def gradients(params, batch, seed, step):
         def loss(params):
-            lm_coef = experiment.objective.lm_coef
-            return objective.loss(network, lm_coef, params, batch, experiment.seed, step)
+            return objective.loss(network, lm_coef, params, batch, seed, step)
 
         (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params)
         return gradient, terms
 
-    def accumulated(params, batch, step):
+    def accumulated(params, batch, seed, step):
         """The mean over microbatches, each of which takes its rows from every device's share."""
         split = jax.tree.map(
             lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
         )
-        shapes = jax.eval_shape(
-            gradients, params, jax.tree.map(lambda x: x[: x.shape[0] // parts], batch), step
-        )
+        first = jax.tree.map(lambda x: x[0], split)
+        shapes = jax.eval_shape(gradients, params, first, seed, step)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
         def add(total, microbatch):
-            return jax.tree.map(jnp.add, total, gradients(params, microbatch, step)), None
+            return jax.tree.map(jnp.add, total, gradients(params, microbatch, seed, step)), None
 
         total, _ = jax.lax.scan(add, zeros, split)
         return jax.tree.map(lambda leaf: leaf / parts, total)
 
-    def update(state, batch):
+    def update(state, batch, seed):
         compute = accumulated if parts > 1 else gradients
-        gradient, terms = compute(state["params"], batch, state["step"])
-        updates, optimizer = run.transformation.update(
-            gradient, state["optimizer"], state["params"]
-        )
+        gradient, terms = compute(state["params"], batch, seed, state["step"])
+        updates, moments = transformation.update(gradient, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         terms["grad_norm"] = optax.global_norm(gradient)
-        return {"params": params, "optimizer": optimizer, "step": state["step"] + 1}, terms
+        return {"params": params, "optimizer": moments, "step": state["step"] + 1}, terms
 
-    shardings = sharding.state_shardings(run.mesh, run.state)
-    everywhere = sharding.replicated(run.mesh)
+    shapes = jax.eval_shape(lambda: fresh_state(network, transformation, jax.random.key(0)))
+    shardings = sharding.state_shardings(mesh, shapes)
+    everywhere = sharding.replicated(mesh)
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
 
 
@@ -307,16 +315,23 @@ def dev_metrics(run: Run) -> dict[str, float]:
 def run_to_end(run: Run, record: Record, progress: Progress, profile: tuple[int, int] | None):
     """Takes the steps from the run's state to its last. Raises Interrupted after a signal."""
     trainer = Trainer(run, record, progress)
-    update = update_function(run)
-    config = run.experiment.data
+    config = run.experiment
+    update = update_function(
+        run.network, config.optimizer, config.objective.lm_coef, run.total_steps, run.mesh
+    )
     batches = stream(
-        run.source, run.first_step, run.last_step, config.driver, config.prefetch, run.rows
+        run.source,
+        run.first_step,
+        run.last_step,
+        config.data.driver,
+        config.data.prefetch,
+        run.rows,
     )
     with Signals() as signals:
         for step, batch in enumerate(batches, run.first_step + 1):
             if profile and step == profile[0]:
                 jax.profiler.start_trace(str(run.workdir / "profile"))
-            run.state, terms = update(run.state, sharding.place_batch(run.mesh, batch))
+            run.state, terms = update(run.state, sharding.place_batch(run.mesh, batch), config.seed)
             progress.count(batch["tokens"].shape)
             stopping = signals.stop(step) and step < run.last_step
             trainer.after(step, terms, stopping)
