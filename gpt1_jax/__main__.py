@@ -9,6 +9,7 @@ import argparse
 import json
 import signal
 import sys
+import time
 from typing import NoReturn
 
 from gpt1_jax.errors import Interrupted, UserError
@@ -155,17 +156,22 @@ def evaluate(flags: argparse.Namespace) -> dict:
     from gpt1_jax.evaluation import trained
 
     model = trained.load(flags.workdir, flags.step)
+    began = time.monotonic()
     if model.task is not None and flags.data is None:
         split = flags.split or "dev"
-        metrics = model.evaluate_task(flags.task, split)
+        metrics, n_tokens = model.evaluate_task(flags.task, split)
     else:
         if flags.task is not None:
             raise UserError(
                 f"{flags.workdir} holds a language model, --task needs a fine-tuned one"
             )
         split = flags.split or "valid"
-        metrics = model.evaluate_tokens(flags.data, split)
-    return {"step": model.step, "metrics": {split: metrics}}
+        metrics, n_tokens = model.evaluate_tokens(flags.data, split)
+    return {
+        "step": model.step,
+        "metrics": {split: metrics},
+        "tokens_per_s": n_tokens / (time.monotonic() - began),
+    }
 
 
 def sample(flags: argparse.Namespace) -> dict:

@@ -16,7 +16,7 @@ from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples
 from gpt1_jax.data.tasks import Example, Task, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import evaluate, sample
+from gpt1_jax.evaluation import evaluate, probes, sample
 from gpt1_jax.evaluation.evaluate import EvaluationConfig
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.model.gpt import ModelConfig
@@ -53,8 +53,9 @@ class Trained:
         tokens_NT = sample.generate(self.network, self.params, prompt_ids, config, n_text)
         return [self.tokenizer.decode(ids) for ids in tokens_NT.tolist()]
 
-    def evaluate_tokens(self, folder: str | Path | None, split: str) -> dict:
-        """Held-out metrics on a split of a folder of `prepare`, by default that of the training."""
+    def evaluate_tokens(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
+        """Held-out metrics on a split of a folder of `prepare`, by default that of the training, and
+        the number of tokens scored."""
         data = self.config["data"]
         folder = folder or data["path"]
         if folder is None:
@@ -75,10 +76,11 @@ class Trained:
             EvaluationConfig(**self.config["eval"]),
             jax.device_put,
         )
-        return evaluate.perplexity_metrics(total, count, tokens.split_info)
+        return evaluate.perplexity_metrics(total, count, tokens.split_info), count
 
-    def evaluate_task(self, folder: str | Path | None, split: str) -> dict:
-        """Loss and metric on a split of the task's folder, by default that of the training."""
+    def evaluate_task(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
+        """Loss and metric on a split of the task's folder, by default that of the training, and the
+        number of tokens read."""
         self._require_task()
         config = TaskConfig(
             **{**self.config["task"], "path": str(folder or self.config["task"]["path"])}
@@ -92,14 +94,28 @@ class Trained:
             )
         if loaded.targets(split) is None:
             raise UserError(f"the {split} split of {config.path} has no labels to compare with")
-        logits = self._logits(loaded.splits[split])
-        return evaluate.task_metrics(loaded, split, logits)
+        logits, n_tokens = self._logits(loaded.splits[split])
+        return evaluate.task_metrics(loaded, split, logits), n_tokens
+
+    def choose(self, examples: list[Example]) -> np.ndarray:
+        """The choice [N] of each multiple choice with the highest mean log-probability after its
+        context and question, with no training on the task."""
+        # A text of the training begins after an end token, if it had those.
+        beginning = [self.tokenizer.end] if self.config["data"]["separator"] == "end" else []
+        sequences = []
+        for example in examples:
+            before = " ".join(filter(None, example.texts))
+            space = " " if before else ""
+            context = beginning + self.tokenizer.encode(before)
+            sequences += [(context, self.tokenizer.encode(space + c)) for c in example.choices]
+        scores = probes.mean_log_probabilities(self.network, self.params, sequences, jax.device_put)
+        return scores.reshape(len(examples), -1).argmax(axis=1)
 
     def predict(self, examples: list[Example]) -> list[dict]:
         """{"label", "probabilities"} of each example; a score for a label if that is the task, and
         the probabilities in the order of the labels."""
         self._require_task()
-        probabilities = evaluate.softmax(self._logits(examples))
+        probabilities = evaluate.softmax(self._logits(examples)[0])
         labels = evaluate.predictions(self.task, probabilities).tolist()
         if not self.task.regression:
             labels = [self.labels[index] for index in labels]
@@ -127,8 +143,8 @@ class Trained:
         if self.task is None:
             raise UserError(f"{self.workdir} holds a language model; fine-tune it on a task first")
 
-    def _logits(self, examples: list[Example]) -> np.ndarray:
-        """[N, k], or [N, C] for multiple choice."""
+    def _logits(self, examples: list[Example]) -> tuple[np.ndarray, int]:
+        """[N, k], or [N, C] for multiple choice; and the number of tokens that went in."""
         n_ctx = self.model_config.n_ctx
         candidates, _ = transformations.encode_all(examples, self.task.shape, self.tokenizer, n_ctx)
         source = Examples(
@@ -140,9 +156,10 @@ class Trained:
             buckets=tuple(self.config["data"]["buckets"]),
         )
         batches = source.evaluation(self.config["eval"]["batch_size"])
-        return evaluate.answer_all(
+        logits = evaluate.answer_all(
             self.network, self.params, batches, jax.device_put, len(candidates)
         )
+        return logits, sum(len(ids) for example in candidates for ids in example)
 
 
 def load(workdir: str | Path, step: int | None = None) -> Trained:
