@@ -54,8 +54,8 @@ class Trained:
         return [self.tokenizer.decode(ids) for ids in tokens_NT.tolist()]
 
     def evaluate_tokens(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
-        """Held-out metrics on a split of a folder of `prepare`, by default that of the training, and
-        the number of tokens scored."""
+        """Held-out metrics on a split of a folder of `prepare`, by default that of the training,
+        and the number of tokens scored."""
         data = self.config["data"]
         folder = folder or data["path"]
         if folder is None:
