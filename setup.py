@@ -31,14 +31,13 @@ setup(
         "scipy>=1.13",
         "tensorboardX>=2.6",
         "tqdm>=4.66",
+        # For reading TFDS and the tf.data driver alone. Where TensorFlow is not wanted, install
+        # with --no-deps beside the packages above: nothing else imports it.
+        'tensorflow-cpu>=2.20; sys_platform == "linux"',
+        'tensorflow>=2.20; sys_platform != "linux"',
+        "tensorflow-datasets>=4.9.9",
     ],
     extras_require={
-        # Only reading TFDS and the tf.data driver need TensorFlow; the core runs without.
-        "data": [
-            'tensorflow-cpu>=2.20; sys_platform == "linux"',
-            'tensorflow>=2.20; sys_platform != "linux"',
-            "tensorflow-datasets>=4.9.9",
-        ],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "beam": ["apache-beam>=2.60"],
@@ -46,9 +45,6 @@ setup(
         "test": [
             "pytest>=8",
             "ruff>=0.11",
-            'tensorflow-cpu>=2.20; sys_platform == "linux"',
-            'tensorflow>=2.20; sys_platform != "linux"',
-            "tensorflow-datasets>=4.9.9",
             # The compiler of TPUs, for checks that need no TPU: jax's own pin of it.
             'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
         ],
