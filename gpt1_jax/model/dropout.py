@@ -89,4 +89,6 @@ def dropout(
     if keys_N is None or rate == 0.0:
         return x
     keep = keep_mask(keys_N, rate, layer, place, x.shape[1:], extent)
-    return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
+    # Scaled in float32: rounded to bfloat16, 1 / 0.9 would shrink every mean by 0.16 %.
+    scaled = (x.astype(jnp.float32) * (1.0 / (1.0 - rate))).astype(x.dtype)
+    return jnp.where(keep, scaled, jnp.zeros((), x.dtype))
