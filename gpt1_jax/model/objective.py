@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, ModelConfig
 
@@ -21,6 +22,10 @@ class ObjectiveConfig:
     is the only term."""
 
     lm_coef: float = 0.5
+
+    def __post_init__(self):
+        if not self.lm_coef >= 0:
+            raise UserError(f"objective.lm_coef is {self.lm_coef}; expected 0 or more")
 
 
 class Head(nn.Module):

@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import difflib
 import runpy
+import traceback
 import types
 import typing
 from collections.abc import Mapping
@@ -138,12 +139,30 @@ def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[Experim
     """The experiment of `FILE[:arguments]` with dotted `overrides` on top, and the dotted keys that
     were set explicitly. Raises UserError for an unknown file, key or type."""
     name, _, arguments = spec.partition(":")
-    path = find_config(name)
-    get_config = runpy.run_path(str(path)).get("get_config")
-    if get_config is None:
-        raise UserError(f"{path} has no function get_config(arguments)")
-    given = _updated(flatten(get_config(arguments).to_dict()), overrides or {})
+    config = _from_file(find_config(name), arguments)
+    given = _updated(flatten(config.to_dict()), overrides or {})
     return experiment(given), set(given)
+
+
+def _from_file(path: Path, arguments: str) -> ConfigDict:
+    """What get_config of a config file returns; a mistake in the file becomes one line."""
+    try:
+        get_config = runpy.run_path(str(path)).get("get_config")
+        config = get_config(arguments) if get_config else None
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, SyntaxError):
+            where, what = f"{error.filename}:{error.lineno}", error.msg
+        else:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            where, what = f"{last.filename}:{last.lineno}", " ".join(str(error).split())
+        raise UserError(
+            f"--config={path} does not run: {type(error).__name__} at {where}: {what}"
+        ) from None
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path} needs a function get_config(arguments) that returns a ConfigDict")
+    return config
 
 
 def _updated(given: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +171,7 @@ def _updated(given: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
         if key not in KEYS:
             raise UserError(unknown_key(key))
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
-        if key in overrides and other not in overrides:
+        if overrides.get(key) not in (None, "None", "none") and other not in overrides:
             given.pop(other, None)
     return given | overrides
 
@@ -214,20 +233,27 @@ def unknown_key(key: str) -> str:
 def convert(value: Any, hint: Any, key: str) -> Any:
     """`value` as the type `hint`; text, as the command line gives it, is read as a literal."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    literal = value
-    if isinstance(value, str) and str not in options:
-        try:
-            literal = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            literal = value.split(",") if any(map(_is_tuple, options)) else value
-    if (literal is None or value in ("None", "none")) and types.NoneType in options:
+    readings = _readings(value, options)
+    if types.NoneType in options and (None in readings or value in ("None", "none")):
         return None
-    for option in options:
-        converted = _as_type(literal, option)
-        if converted is not None:
-            return converted
+    for reading in readings:
+        for option in options:
+            converted = _as_type(reading, option)
+            if converted is not None:
+                return converted
     names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
     raise UserError(f"{key} is {value!r}; expected {names.replace('NoneType', 'None')}")
+
+
+def _readings(value: Any, options: tuple) -> list[Any]:
+    """What a value may mean: text is a literal where no text is wanted, and a list with commas."""
+    if not isinstance(value, str) or str in options:
+        return [value]
+    readings = [value.split(",")] if any(map(_is_tuple, options)) else []
+    try:
+        return [ast.literal_eval(value), *readings]
+    except (ValueError, SyntaxError):
+        return readings
 
 
 def _is_tuple(hint: Any) -> bool:
@@ -240,9 +266,10 @@ def _as_type(value: Any, hint: Any) -> Any:
         items = [value] if isinstance(value, int | str) else value
         element = typing.get_args(hint)[0]
         options = typing.get_args(element) or (element,)
-        if isinstance(items, list | tuple) and all(isinstance(item, options) for item in items):
-            return tuple(items)
-        return None
+        fits = isinstance(items, list | tuple) and all(
+            isinstance(item, options) and not isinstance(item, bool) for item in items
+        )
+        return tuple(items) if fits else None
     if hint is bool:
         return value if isinstance(value, bool) else None
     if isinstance(value, bool):
