@@ -22,6 +22,7 @@ os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import pytest
+import runs
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -32,3 +33,32 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("no real data beside the project")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def tokens(tmp_path_factory) -> Path:
+    """A prepared folder: 300 ids, some 5,000 tokens to train on and 1,000 held out."""
+    folder = tmp_path_factory.mktemp("tokens")
+    return runs.prepare(folder / "tokens", runs.write_documents(folder / "documents"))
+
+
+@pytest.fixture(scope="session")
+def pretrained(tokens, tmp_path_factory) -> Path:
+    """The workdir of runs.PRETRAINING, finished. To be read, or copied."""
+    workdir = tmp_path_factory.mktemp("pretrained") / "run"
+    runs.run(runs.pretraining(tokens), workdir)
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def classification(tmp_path_factory) -> Path:
+    """The folder of a task with the classes rain and sun."""
+    return runs.write_task(tmp_path_factory.mktemp("task") / "weather", "classification")
+
+
+@pytest.fixture(scope="session")
+def finetuned(pretrained, classification, tmp_path_factory) -> Path:
+    """The workdir of runs.FINE_TUNING on `classification`, finished. To be read, or copied."""
+    workdir = tmp_path_factory.mktemp("finetuned") / "run"
+    runs.run(runs.fine_tuning(pretrained, classification, "classification"), workdir)
+    return workdir

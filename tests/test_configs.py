@@ -1,0 +1,100 @@
+"""Every config file builds, and says what the paper says."""
+
+from pathlib import Path
+
+import pytest
+
+from gpt1_jax.data.tasks import TASKS
+from gpt1_jax.training import experiment
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+VARIANTS = {
+    "pretrain.py": ("", "epochs100", "tiny", "tiny,steps=1000"),
+    "finetune.py": (
+        "rte",
+        "rte,lm_coef=0",
+        "path=FOLDER,shape=classification,metric=accuracy",
+        "path=FOLDER,shape=classification,metric=accuracy,labels=no,yes",
+        *TASKS,
+    ),
+    "quickstart.py": ("", "finetune", "steps=10", "finetune,epochs=2"),
+}
+ALL = [(name, arguments) for name, variants in VARIANTS.items() for arguments in variants]
+
+
+def load(spec):
+    return experiment.load(f"configs/{spec}")[0]
+
+
+def test_each_config_file_is_known_here():
+    found = {path.name for path in CONFIGS.glob("*.py") if "def get_config" in path.read_text()}
+    assert found == set(VARIANTS)
+
+
+@pytest.mark.parametrize(("name", "arguments"), ALL)
+def test_every_variant_builds(name, arguments):
+    found = load(f"{name}:{arguments}")
+    assert (found.steps is None) != (found.epochs is None)
+
+
+def test_every_argument_that_a_config_documents_builds():
+    documented = []
+    for name in VARIANTS:
+        lines = (CONFIGS / name).read_text().split('"""')[1].splitlines()
+        specs = [word for line in lines for word in line.split() if word.startswith(f"{name}:")]
+        documented += [spec.rstrip(".,") for spec in specs]
+    assert len(documented) >= 4
+    for spec in documented:
+        load(spec)
+
+
+def test_pretraining_is_the_recipe_of_the_paper():
+    found = load("pretrain.py")
+    assert found.steps == 1_000_000
+    assert found.batch_size == 64
+    model, optimizer = found.model, found.optimizer
+    assert (model.n_layer, model.n_embd, model.n_head, model.n_ctx) == (12, 768, 12, 512)
+    assert model.vocab_size == 40478
+    assert [model.rate(place) for place in ("embd", "attn", "resid")] == [0.1, 0.1, 0.1]
+    assert model.init_std == 0.02
+    assert optimizer.learning_rate == 2.5e-4
+    assert optimizer.schedule == "warmup_cosine"
+    assert optimizer.warmup * found.steps == 2000
+    assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.9, 0.999, 1e-8)
+    assert (optimizer.l2, optimizer.vector_l2, optimizer.max_grad_norm) == (0.01, False, 1.0)
+    assert found.objective.lm_coef == 1.0
+    assert not found.is_task
+
+
+def test_the_other_length_of_pretraining_is_a_hundred_epochs():
+    million, epochs = load("pretrain.py"), load("pretrain.py:epochs100")
+    assert (epochs.steps, epochs.epochs) == (None, 100)
+    assert epochs.model == million.model
+    assert epochs.optimizer == million.optimizer
+
+
+def test_tiny_is_tiny():
+    found = load("pretrain.py:tiny")
+    assert found.steps <= 300
+    assert 12 * found.model.n_layer * found.model.n_embd**2 < 1_000_000
+
+
+def test_finetuning_is_the_recipe_of_the_paper():
+    found = load("finetune.py:rte")
+    assert (found.steps, found.epochs, found.batch_size) == (None, 3, 32)
+    optimizer = found.optimizer
+    assert optimizer.learning_rate == 6.25e-5
+    assert (optimizer.schedule, optimizer.warmup) == ("warmup_linear", 0.002)
+    assert found.objective.lm_coef == 0.5
+    assert found.model.rate("clf") == 0.1
+    assert found.n_transfer is None
+    assert found.task.name == "rte"
+    assert found.is_task
+
+
+def test_arguments_of_finetuning_have_short_names():
+    found = load("finetune.py:path=/d,shape=similarity,metric=f1,labels=0,1,lm_coef=0,steps=5")
+    assert (found.task.path, found.task.shape, found.task.metric) == ("/d", "similarity", "f1")
+    assert [int(label) for label in found.task.labels] == [0, 1]
+    assert found.objective.lm_coef == 0.0
+    assert (found.steps, found.epochs) == (5, None)
