@@ -1,5 +1,6 @@
 """Every config file builds, and says what the paper says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -38,11 +39,11 @@ def test_every_variant_builds(name, arguments):
 
 
 def test_every_argument_that_a_config_documents_builds():
-    documented = []
-    for name in VARIANTS:
-        lines = (CONFIGS / name).read_text().split('"""')[1].splitlines()
-        specs = [word for line in lines for word in line.split() if word.startswith(f"{name}:")]
-        documented += [spec.rstrip(".,") for spec in specs]
+    documented = [
+        spec.rstrip(".,")
+        for name in VARIANTS
+        for spec in re.findall(rf"{name}:[^\s\\]+", (CONFIGS / name).read_text())
+    ]
     assert len(documented) >= 4
     for spec in documented:
         load(spec)
