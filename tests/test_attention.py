@@ -68,12 +68,11 @@ def test_no_gradient_reaches_a_later_key_or_value():
 
 
 def test_bfloat16_keeps_its_softmax_in_float32():
-    # A thousand equal keys: weights summed up in bfloat16 would stop growing at 1/256.
-    query, key = np.zeros((1, 1000, 1, 1)), np.zeros((1, 1000, 1, 1))
-    value = np.ones((1, 1000, 1, 1))
-    out = attention(*(jnp.asarray(x, jnp.bfloat16) for x in (query, key, value)))
-    assert out.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(out, np.float32), 1.0, atol=0.01)
+    # Over equal keys a weight is 1 / length; in bfloat16 257 itself would already be 256.
+    equal, first = np.zeros((1, 400, 1, 1)), np.eye(400)[0].reshape(1, 400, 1, 1)
+    weights = attention(*(jnp.asarray(x, jnp.bfloat16) for x in (equal, equal, first)))
+    expected = jnp.asarray(1 / np.arange(1.0, 401.0), jnp.bfloat16)
+    np.testing.assert_array_equal(weights.ravel(), expected)
 
 
 def test_an_unknown_implementation_is_the_users_mistake():
