@@ -1,0 +1,96 @@
+"""Held-out perplexity and task scores against slow and obvious versions of themselves."""
+
+import math
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from gpt1_jax.data.tasks import Task
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import evaluate
+from gpt1_jax.evaluation.evaluate import EvaluationConfig, stream_losses, window_starts
+from gpt1_jax.model.objective import token_losses
+
+N_CTX = tiny.CONFIG.n_ctx
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = tiny.network()
+    return network, tiny.params(network)
+
+
+def token_by_token(network, params, ids, stride):
+    """The loss of each token but the first, each from the window that the convention gives it."""
+    losses = {}
+    for start in range(0, len(ids), stride):
+        window = ids[start : start + N_CTX]
+        targets = ids[start + 1 : start + N_CTX + 1]
+        inputs = np.asarray(window[: len(targets)])[None]
+        if not len(targets):
+            continue
+        logits = network.logits(params, network.hidden(params, inputs))
+        found = np.asarray(token_losses(logits, np.asarray(targets)[None]))[0]
+        for place, loss in enumerate(found):
+            losses.setdefault(start + 1 + place, float(loss))
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "stride"), [(40, None), (40, 5), (N_CTX + 1, None), (N_CTX, 1), (2, None)]
+)
+def test_each_token_but_the_first_is_predicted_once_with_the_context_of_its_window(
+    model, n_tokens, stride
+):
+    ids = tiny.tokens(1, n_tokens)[0]
+    config = EvaluationConfig(stride=stride, batch_size=3)
+    total, count = stream_losses(
+        *model, lambda a, b: ids[a:b], n_tokens, config, place=jax.device_put
+    )
+    expected = token_by_token(*model, ids, stride or N_CTX)
+    assert count == n_tokens - 1 == len(expected)
+    assert total == pytest.approx(sum(expected.values()), rel=1e-5)
+
+
+def test_more_context_is_what_a_shorter_stride_buys():
+    for start, target in window_starts(n_tokens=100, n_ctx=10, stride=3)[1:]:
+        assert target - start > 10 - 3
+
+
+def test_a_stride_longer_than_the_window_would_skip_tokens(model):
+    with pytest.raises(UserError, match=r"eval.stride 13 .*n_ctx 12"):
+        stream_losses(*model, None, 40, EvaluationConfig(stride=13), jax.device_put)
+
+
+def test_a_cap_on_the_windows_reads_the_first(model):
+    ids = tiny.tokens(1, 60)[0]
+    total, count = stream_losses(
+        *model, lambda a, b: ids[a:b], 60, EvaluationConfig(batch_size=2), jax.device_put, windows=2
+    )
+    assert count == 2 * N_CTX
+    losses = token_by_token(*model, ids, N_CTX)
+    assert total == pytest.approx(sum(losses[i] for i in range(1, 2 * N_CTX + 1)), rel=1e-5)
+
+
+def test_perplexity_bits_and_words_of_a_uniform_guess():
+    info = {"tokens": 101, "bytes": 400, "words": 50}
+    found = evaluate.perplexity_metrics(100 * math.log(8), 100, info)
+    assert found["perplexity"] == pytest.approx(8)
+    assert found["bits_per_byte"] == pytest.approx(3 * 101 / 400)
+    assert found["perplexity_per_word"] == pytest.approx(8 ** (101 / 50))
+
+
+def test_predictions_are_the_likeliest_class_or_the_expected_score():
+    probabilities = np.array([[0.0, 0.2, 0.8, 0, 0, 0], [0, 0, 0, 0, 0, 1.0]])
+    accuracy, pearson = (
+        Task("t", "classification", "accuracy"),
+        Task("t", "similarity", "pearson"),
+    )
+    assert evaluate.predictions(accuracy, probabilities).tolist() == [2, 5]
+    np.testing.assert_allclose(evaluate.predictions(pearson, probabilities), [1.8, 5.0])
+
+
+def test_softmax_stands_large_logits():
+    np.testing.assert_allclose(evaluate.softmax(np.array([[1000.0, 1000.0]])), [[0.5, 0.5]])

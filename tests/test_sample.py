@@ -1,0 +1,92 @@
+"""Sampling: what may be drawn, how often, and that the cache changes nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.sample import SampleConfig, generate, restrict
+
+N_TEXT = tiny.CONFIG.vocab_size
+
+
+@pytest.fixture(scope="module")
+def model():
+    network = tiny.network()
+    return network, tiny.params(network)
+
+
+def test_greedy_sampling_equals_asking_the_whole_model_for_each_token(model):
+    network, params = model
+    found = generate(network, params, [3, 1, 4], SampleConfig(length=6, temperature=0), N_TEXT)[0]
+    ids = [3, 1, 4]
+    for _ in range(6):
+        logits_V = network.logits(params, network.hidden(params, np.asarray([ids])))[0, -1]
+        ids.append(int(jnp.argmax(logits_V[:N_TEXT])))
+    assert found.tolist() == ids[3:]
+
+
+def test_special_rows_are_never_drawn_though_they_score_highest(model):
+    network, params = model
+    table = np.array(params["wte"]["embedding"])
+    table[N_TEXT:] = 50 * np.sign(table[N_TEXT:])
+    loud = params | {"wte": {"embedding": table}}
+    config = SampleConfig(length=9, num_samples=8)
+    assert generate(network, loud, [1], config, N_TEXT).max() < N_TEXT
+
+
+def test_samples_differ_and_a_seed_repeats_them(model):
+    config = SampleConfig(length=8, num_samples=3, seed=5)
+    first, again = (generate(*model, [1, 2], config, N_TEXT) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len({tuple(row) for row in first.tolist()}) == 3
+    other = generate(*model, [1, 2], SampleConfig(length=8, num_samples=3, seed=6), N_TEXT)
+    assert (first != other).any()
+
+
+def test_the_first_token_is_drawn_as_often_as_its_probability_says(model):
+    network, params = model
+    config = SampleConfig(length=1, num_samples=4000, temperature=0.7)
+    drawn = generate(network, params, [2, 7], config, N_TEXT)[:, 0]
+    logits_V = network.logits(params, network.hidden(params, np.asarray([[2, 7]])))[0, -1]
+    expected = np.asarray(jax.nn.softmax(logits_V[:N_TEXT] / 0.7))
+    frequency = np.bincount(drawn, minlength=N_TEXT) / 4000
+    deviation = np.sqrt(expected * (1 - expected) / 4000)
+    assert (np.abs(frequency - expected) < 5 * deviation + 1e-3).all()
+
+
+def kept(logits, **settings):
+    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **settings}
+    found = restrict(jnp.asarray([logits]), **settings)[0]
+    return np.flatnonzero(np.isfinite(found)).tolist()
+
+
+def test_top_k_and_top_p_keep_the_likeliest():
+    logits = np.log([0.1, 0.5, 0.15, 0.25])
+    assert kept(logits) == [0, 1, 2, 3]
+    assert kept(logits, top_k=2) == [1, 3]
+    assert kept(logits, top_p=0.5) == [1]
+    assert kept(logits, top_p=0.6) == [1, 3]
+    assert kept(logits, top_p=0.76) == [1, 2, 3]
+    assert kept(logits, top_k=3, top_p=0.99) == [1, 2, 3]
+
+
+def test_a_length_that_is_not_given_is_what_fits(model):
+    assert generate(*model, [1] * 5, SampleConfig(), N_TEXT).shape == (1, tiny.CONFIG.n_ctx - 5)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "length", "says"),
+    [([], 1, "empty"), ([1] * 12, None, "cut at least 1 token"), ([1] * 10, 3, "at most 2")],
+)
+def test_a_prompt_that_does_not_fit_is_an_error_that_says_what_to_cut(model, prompt, length, says):
+    with pytest.raises(UserError, match=says):
+        generate(*model, prompt, SampleConfig(length=length), N_TEXT)
+
+
+@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"length": 0}])
+def test_settings_without_meaning_are_errors(wrong):
+    with pytest.raises(UserError):
+        SampleConfig(**wrong)
