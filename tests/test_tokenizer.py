@@ -88,7 +88,9 @@ def test_a_text_can_be_cut_before_spaces_and_line_ends(tokenizer):
     for cut in range(1, len(text)):
         if text[cut] in " \r\n" and text[cut - 1] not in " \r\n":
             assert tokenizer.encode(text[:cut]) + tokenizer.encode(text[cut:]) == whole
-    assert whole == tokenizer._processor.encode(text)
+    line = "the rest  of    the day, they went on " * 200
+    for uncut in (text, *(line[start:] for start in range(40))):
+        assert tokenizer.encode(uncut) == tokenizer._processor.encode(uncut)
 
 
 def test_no_piece_crosses_a_line_end_or_goes_on_after_a_space(tokenizer):
@@ -118,6 +120,11 @@ def test_a_word_of_any_length_can_be_trained_on():
     text = "z" * 200_000
     tokenizer = train_sentencepiece([text], 300)
     assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_corpus_without_spaces_leaves_spaces_alone():
+    tokenizer = train_sentencepiece(["nospace"], 300)
+    assert tokenizer.decode(tokenizer.encode(" a  b\u2581")) == " a  b\u2581"
 
 
 def test_a_small_corpus_reduces_the_vocabulary():

@@ -233,10 +233,9 @@ def _trained_model(counts: Counter[str], vocab_size: int) -> bytes:
     from sentencepiece import SentencePieceTrainer
 
     frequent = _without_rare_characters(counts, vocab_size)
-    ordered = sorted(frequent.items(), key=lambda item: (-item[1], item[0]))
     model = io.BytesIO()
     SentencePieceTrainer.train(
-        sentence_iterator=(f"{unit}\t{count}" for unit, count in ordered),
+        sentence_iterator=(f"{unit}\t{count}" for unit, count in frequent.items()),
         input_format="tsv",
         model_writer=model,
         model_type="bpe",
