@@ -76,10 +76,10 @@ PACKAGES = (
 )
 
 # Tests describe themselves rather than the library; vendored code would be counted twice.
-SKIPPED_FOLDERS = frozenset(
-    ("test", "tests", "testing", "idlelib", "lib2to3", "turtledemo", "ensurepip", "__pycache__")
-    + ("site-packages", "dist-packages", "_vendor", "_distutils", "externals", "third_party")
-    + ("_api",)  # TensorFlow's table of public names
+SKIPPED_FOLDERS = re.compile(
+    r"tests?|testing|idlelib|lib2to3|turtledemo|ensurepip|__pycache__|(site|dist)-packages"
+    r"|_vendor|_distutils|externals|third_party"
+    r"|_api"  # TensorFlow's table of public names
 )
 
 
@@ -90,6 +90,11 @@ class Document:
     text: str
     package: str
     source: str  # path of the file below the folder that holds its package, with forward slashes
+
+    @property
+    def name(self) -> str:
+        """The file it comes from; documents of one name are never divided between splits."""
+        return f"{self.package}/{self.source}"
 
 
 @dataclass(frozen=True)
@@ -108,6 +113,10 @@ class Corpus:
             for field in (document.package, document.source, document.text):
                 digest.update(field.encode() + b"\0")
         return digest.hexdigest()
+
+    def texts(self) -> list[str]:
+        """The texts alone, in order."""
+        return [document.text for document in self.documents]
 
     def describe(self) -> str:
         """What was read, in a few lines for a person."""
@@ -200,7 +209,7 @@ def _version(name: str) -> str:
 def _python_files(root: Path) -> Iterator[Path]:
     """Every module below a folder, in the order of their paths, without tests and vendored code."""
     for folder, subfolders, names in os.walk(root):
-        subfolders[:] = sorted(name for name in subfolders if name not in SKIPPED_FOLDERS)
+        subfolders[:] = sorted(name for name in subfolders if not SKIPPED_FOLDERS.fullmatch(name))
         for name in sorted(names):
             if name.endswith(".py") and not name.startswith("test_") and "_test" not in name:
                 yield Path(folder, name)
