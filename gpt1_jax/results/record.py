@@ -97,17 +97,24 @@ class WorkdirLock:
 
 
 class Record:
-    """The metrics of one run. Rows are {"step", "split", name: value, ...}."""
+    """The metrics of one run. Rows are {"step", "split", name: value, ...}.
+
+    newest: the last values of each split among the rows that a resumed run keeps.
+    """
 
     def __init__(self, workdir: Path, config: LogConfig, resumed_from: int, active: bool = True):
         """Drops rows after step `resumed_from`, and a last line that a crash has torn."""
         self.workdir = workdir
         self._active = active
         self._file = self._events = None
+        self.newest: dict[str, dict[str, float]] = {}
         if not active:
             return
         path = workdir / "metrics.jsonl"
         rows = [row for row in read_rows(path) if row["step"] <= resumed_from]
+        for row in rows:
+            values = {name: value for name, value in row.items() if name not in ("step", "split")}
+            self.newest[row["split"]] = values
         temporary = path.with_name(path.name + ".tmp")
         temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
         os.replace(temporary, path)
@@ -144,6 +151,14 @@ class Record:
             self._file.close()
             if self._events:
                 self._events.close()
+
+
+def read_result(workdir: Path) -> dict | None:
+    """result.json, or None where there is none yet."""
+    try:
+        return json.loads((workdir / "result.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def read_rows(path: Path) -> list[dict]:

@@ -4,6 +4,7 @@ Starting points in order: the newest sound checkpoint of the workdir; the weight
 fresh parameters.
 """
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -52,7 +53,7 @@ FREE_MODEL_KEYS = (
 
 @dataclass
 class Run:
-    """A run that is ready to take its next step.
+    """A run that is ready to take its next step, the one after `first_step`.
 
     state: {"params", "optimizer", "step"} on the devices of `mesh`; progress: what a checkpoint
     says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples.
@@ -66,15 +67,12 @@ class Run:
     held_out: Tokens | Examples | None
     task: LoadedTask | None
     total_steps: int
+    first_step: int
     state: dict[str, Any]
     progress: dict[str, Any]
     checkpoints: Checkpoints
     lock: record.WorkdirLock | None
     config: dict[str, Any]
-
-    @property
-    def first_step(self) -> int:
-        return self.progress["step"]
 
     @property
     def last_step(self) -> int:
@@ -116,20 +114,25 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     config = _config(experiment, tokenizer, data, loaded, total)
     shapes = jax.eval_shape(fresh, jax.random.key(experiment.seed))
     shardings = sharding.state_shardings(mesh, shapes)
-    lock = _claim(workdir, config)
-    checkpoint.check_space(workdir, shapes)
-    checkpoints = Checkpoints(workdir, experiment.checkpoint)
-    abstract = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-        shardings,
-    )
-    state, progress = _resumed(checkpoints, abstract, say) or _begun(
-        experiment, fresh, source_model, shardings
-    )
-    if jax.process_index() == 0:
-        record.write_json(workdir / "config.json", config)
-        tokenizer.save(workdir / "tokenizer")
+    with contextlib.ExitStack() as undone:
+        lock = _claim(workdir, config)
+        if lock:
+            undone.callback(lock.release)
+        checkpoint.check_space(workdir, shapes)
+        checkpoints = Checkpoints(workdir, experiment.checkpoint)
+        undone.callback(checkpoints.close)
+        abstract = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            shardings,
+        )
+        state, progress = _resumed(checkpoints, abstract, say) or _begun(
+            experiment, fresh, source_model, shardings
+        )
+        if jax.process_index() == 0:
+            record.write_json(workdir / "config.json", config)
+            tokenizer.save(workdir / "tokenizer")
+        undone.pop_all()
     return Run(
         experiment=experiment,
         workdir=workdir,
@@ -139,6 +142,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         held_out=held_out,
         task=loaded,
         total_steps=total,
+        first_step=progress["step"],
         state=state,
         progress=progress,
         checkpoints=checkpoints,
@@ -287,17 +291,18 @@ def _claim(workdir: Path, config: dict) -> record.WorkdirLock | None:
     """Locks the workdir, after making sure that it is empty or belongs to this very run."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
-    lock = record.WorkdirLock(workdir) if jax.process_index() == 0 else None
-    if not (workdir / "config.json").exists():
-        return lock
-    before, now = trained.read_config(workdir).get("identity", {}), config["identity"]
+    if (workdir / "config.json").exists():
+        _check_same(workdir, trained.read_config(workdir).get("identity", {}), config["identity"])
+    return record.WorkdirLock(workdir) if jax.process_index() == 0 else None
+
+
+def _check_same(workdir: Path, before: dict, now: dict) -> None:
     for key in sorted(set(before) | set(now)):
         if before.get(key) != now.get(key):
             raise UserError(
                 f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
                 f"{_short(now.get(key))}; choose another --workdir or the same setting"
             )
-    return lock
 
 
 def _short(value: Any) -> str:

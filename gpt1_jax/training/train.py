@@ -4,9 +4,9 @@ What happens now and then (evaluating, recording, saving) is an action at its in
 that is due, the order is evaluate, record, save: a checkpoint never knows more than the disk does.
 """
 
+import contextlib
 import dataclasses
 import functools
-import json
 import math
 import os
 import signal
@@ -28,7 +28,7 @@ from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.model import objective
 from gpt1_jax.model.objective import Network
-from gpt1_jax.results.record import Record, provenance
+from gpt1_jax.results.record import Record, provenance, read_result
 from gpt1_jax.training import sharding
 from gpt1_jax.training.experiment import Experiment
 from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
@@ -74,7 +74,7 @@ def update_function(
         gradient, terms = compute(state["params"], batch, seed, state["step"])
         updates, moments = transformation.update(gradient, state["optimizer"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        terms["grad_norm"] = optax.global_norm(gradient)
+        terms["grad_norm"] = optax.tree.norm(gradient)
         return {"params": params, "optimizer": moments, "step": state["step"] + 1}, terms
 
     shapes = jax.eval_shape(lambda: fresh_state(network, transformation, jax.random.key(0)))
@@ -190,7 +190,8 @@ class Trainer:
     def __init__(self, run: Run, record: Record, progress: Progress):
         self.run, self.record, self.progress = run, record, progress
         self.pending = None
-        self.latest: dict[str, dict[str, float]] = {}
+        # What was measured before a resume belongs to the result too.
+        self.latest = dict(record.newest)
         config = run.experiment
         self._every = config.eval.every or (
             run.source.steps_per_epoch if run.task else DEFAULT_EVALUATION_INTERVAL
@@ -225,20 +226,23 @@ class Trainer:
         """Records a step's terms, each step's loss being checked and every log.every-th written."""
         values = {name: float(value) for name, value in jax.device_get(terms).items()}
         config = self.run.experiment
-        if not math.isfinite(values["loss"] + values["grad_norm"]):
-            self._stop_not_finite(step, values)
+        self._require_finite(step, "", values)
         self.latest["train"] = values
         if step % config.log.every == 0 or step == self.run.total_steps:
             self.record.row(step, "train", values)
         self.progress.training(step, values)
 
-    def _stop_not_finite(self, step: int, values: dict[str, float]) -> None:
+    def _require_finite(self, step: int, split: str, values: dict[str, float]) -> None:
+        names = [name for name in ("loss", "grad_norm") if name in values]
+        if all(math.isfinite(values[name]) for name in names):
+            return
         self.run.checkpoints.wait()
         good, _ = self.run.checkpoints.newest_sound()
         where = f"step {good} in {self.run.checkpoints.folder}" if good is not None else "none"
+        what = ", ".join(f"{split} {name} {values[name]}".strip() for name in names)
         raise UserError(
-            f"loss {values['loss']} with gradient norm {values['grad_norm']} at step {step}; the "
-            f"last good checkpoint is {where}; a lower optimizer.learning_rate may help"
+            f"{what} at step {step}; the last good checkpoint is {where}; a lower "
+            "optimizer.learning_rate may help"
         )
 
     def evaluate(self, step: int) -> bool:
@@ -248,6 +252,7 @@ class Trainer:
             metrics, split = held_out_metrics(run), "valid"
         else:
             metrics, split = dev_metrics(run), "dev"
+        self._require_finite(step, split, metrics)
         self.latest[split] = metrics
         self.record.row(step, split, metrics)
         shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -329,7 +334,7 @@ def run_to_end(run: Run, record: Record, progress: Progress, profile: tuple[int,
     )
     with Signals() as signals:
         for step, batch in enumerate(batches, run.first_step + 1):
-            if profile and step == profile[0]:
+            if profile and step == max(profile[0], run.first_step + 1) <= profile[1]:
                 jax.profiler.start_trace(str(run.workdir / "profile"))
             run.state, terms = update(run.state, sharding.place_batch(run.mesh, batch), config.seed)
             progress.count(batch["tokens"].shape)
@@ -338,7 +343,7 @@ def run_to_end(run: Run, record: Record, progress: Progress, profile: tuple[int,
             if step == run.first_step + 1:
                 trainer.flush()
                 progress.resume_clock()
-            if profile and step == profile[1]:
+            if profile and profile[0] <= step == min(profile[1], run.last_step):
                 trainer.flush()
                 jax.profiler.stop_trace()
             if stopping:
@@ -368,29 +373,26 @@ def train(
     began = time.monotonic()
     workdir = Path(workdir).expanduser()
     say = (lambda line: None) if quiet else None
-    run = start(experiment, explicit, workdir, say)
-    active = jax.process_index() == 0
-    path = workdir / "result.json"
-    if run.first_step >= run.last_step and path.exists():
-        run.close()
-        return json.loads(path.read_text())
-    record = Record(workdir, experiment.log, run.first_step, active)
-    progress = Progress(run, quiet)
-    try:
+    with contextlib.ExitStack() as closing:
+        run = start(experiment, explicit, workdir, say)
+        closing.callback(run.close)
+        finished = read_result(workdir) if run.first_step >= run.last_step else None
+        if finished and finished["step"] == run.first_step:
+            return finished
+        record = Record(workdir, experiment.log, run.first_step, jax.process_index() == 0)
+        closing.callback(record.close)
+        progress = Progress(run, quiet)
+        closing.callback(progress.close)
         latest = run_to_end(run, record, progress, profile)
         result = _result(run, latest, progress, time.monotonic() - began)
         record.result(result)
-    finally:
-        progress.close()
-        record.close()
-        run.close()
     return result
 
 
 def _result(run: Run, latest: dict, progress: Progress, wall_seconds: float) -> dict:
     devices = run.mesh.devices.flatten()
     result = {
-        "step": run.last_step,
+        "step": run.progress["step"],
         "metrics": latest,
         **progress.rates(),
         "seconds": wall_seconds,
