@@ -3,7 +3,10 @@
 The settings are environment variables so that they reach the processes which tests start, too.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("GPT1_TEST_PLATFORM", "cpu")
@@ -20,9 +23,14 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Tolerances are those of float32; a GPU would otherwise multiply in TF32.
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# Whole runs compile the same programs again and again, in this process and in others.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpt1-compiled-")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import pytest
 import runs
+
+atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -150,6 +150,21 @@ def assert_same_run(workdir: Path, expected: Path, step: int) -> None:
     assert not different
 
 
+def assert_close_rows(workdir: Path, expected: Path, tolerance: float = 1e-5) -> None:
+    """The same steps and splits, and metrics that differ by rounding at most."""
+    found, wanted = rows(workdir), rows(expected)
+    assert [(row["step"], row["split"]) for row in found] == [
+        (row["step"], row["split"]) for row in wanted
+    ]
+    for row, other in zip(found, wanted, strict=True):
+        for name in ("loss", "lm_loss", "task_loss", "grad_norm"):
+            assert (name in row) == (name in other)
+            if name in row:
+                np.testing.assert_allclose(
+                    row[name], other[name], rtol=tolerance, err_msg=f"{row} {other}"
+                )
+
+
 def copied(workdir: Path, target: Path) -> Path:
     """A copy to go on with."""
     return Path(shutil.copytree(workdir, target))

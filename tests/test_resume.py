@@ -1,0 +1,371 @@
+"""A run that is interrupted, however that happens, ends as if it had not been."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import time
+
+import numpy as np
+import pytest
+import runs
+
+from gpt1_jax.__main__ import main
+from gpt1_jax.data.batches import Windows
+from gpt1_jax.errors import UserError
+from gpt1_jax.results.record import WorkdirLock, read_rows
+from gpt1_jax.training import checkpoint, experiment
+from gpt1_jax.training import train as training
+
+LAST = runs.PRETRAINING["steps"]
+
+
+@pytest.fixture(scope="module")
+def given(tokens):
+    return runs.pretraining(tokens)
+
+
+@pytest.fixture(scope="module")
+def stopped(given, tmp_path_factory):
+    """A run that `stop_after` ended after step 4 of 6, with checkpoints 2 and 4."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    result = runs.run({**given, "stop_after": 4}, workdir)
+    assert result["step"] == 4
+    return workdir
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """`main` leaves its signal handlers behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def flip_a_bit(folder):
+    """In the middle of the largest data file of a checkpoint's item."""
+    names = json.loads((folder / checkpoint.DIGESTS).read_text())
+    path = max((folder / name for name in names), key=lambda p: p.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("first", [1, 3])
+def test_pretraining_in_pieces_equals_the_whole(given, pretrained, tmp_path, first):
+    """Step 1 is neither evaluated nor saved by interval, step 3 is evaluated."""
+    for stop_after in (first, 5, None):
+        result = runs.run({**given, "stop_after": stop_after}, tmp_path)
+    runs.assert_same_run(tmp_path, pretrained, LAST)
+    assert result["metrics"] == json.loads((pretrained / "result.json").read_text())["metrics"]
+
+
+def test_finetuning_in_pieces_equals_the_whole(pretrained, classification, finetuned, tmp_path):
+    given = runs.fine_tuning(pretrained, classification, "classification")
+    for stop_after in (1, 4, None):
+        result = runs.run({**given, "stop_after": stop_after}, tmp_path)
+    runs.assert_same_run(tmp_path, finetuned, LAST)
+    expected = json.loads((finetuned / "result.json").read_text())
+    assert result["metrics"] == expected["metrics"]
+    assert result["best"] == expected["best"]
+
+
+def test_a_stop_is_saved_but_not_evaluated(given, tmp_path):
+    result = runs.run({**given, "stop_after": 1}, tmp_path)
+    assert [(row["step"], row["split"]) for row in runs.rows(tmp_path)] == [(1, "train")]
+    assert set(result["metrics"]) == {"train"}
+    assert runs.params(tmp_path, 1)
+
+
+def test_the_metrics_of_a_resumed_run_include_those_from_before(stopped, given, tmp_path):
+    """Stopped after step 4, step 3 was the last to be evaluated."""
+    workdir = runs.copied(stopped, tmp_path / "run")
+    result = runs.run({**given, "stop_after": 5}, workdir)
+    assert set(result["metrics"]) == {"train", "valid"}
+    valid = [row for row in runs.rows(workdir) if row["split"] == "valid"]
+    assert result["metrics"]["valid"]["loss"] == valid[-1]["loss"]
+
+
+def until(condition, process, seconds=120):
+    """Waits for what a process does. Fails if that ends first."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if process.poll() is not None:
+            pytest.fail(f"ended with {process.returncode}: {process.communicate()[1]}")
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+LONG = {"steps": 300, "eval.every": 100, "checkpoint.every": 10}
+
+
+@pytest.fixture(scope="module")
+def long_run(given, tmp_path_factory):
+    """Uninterrupted."""
+    workdir = tmp_path_factory.mktemp("long") / "run"
+    runs.run({**given, **LONG}, workdir)
+    return workdir
+
+
+def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path):
+    """kill -9 at a random moment after a random checkpoint, then the same command again."""
+    command = runs.words({**given, **LONG}, tmp_path / "run")
+    least = random.randrange(10, 150)
+    checkpoints = tmp_path / "run" / "checkpoints"
+
+    def reached():
+        names = [path.name for path in checkpoints.glob("*")] if checkpoints.exists() else []
+        return any(name.isdigit() and int(name) >= least for name in names)
+
+    with runs.process(command) as process:
+        until(reached, process)
+        time.sleep(random.random() / 10)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "run" / "result.json").exists()
+    assert main([*command, "--quiet"]) == 0
+    runs.assert_same_run(tmp_path / "run", long_run, LONG["steps"])
+    stands = [(row["step"], row["split"]) for row in runs.rows(tmp_path / "run")]
+    assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 100
+
+
+def test_a_signal_saves_and_ends_with_75(given, long_run, tmp_path):
+    command = runs.words({**given, **LONG}, tmp_path / "run")
+    with runs.process(command) as process:
+        until((tmp_path / "run" / "checkpoints" / "20").exists, process)
+        process.terminate()
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert output == ""
+    assert "Traceback" not in errors
+    last = errors.splitlines()[-1]
+    assert "the same command continues" in last
+    step = int(last.partition("after step ")[2].split()[0])
+    assert str(step) in os.listdir(tmp_path / "run" / "checkpoints")
+    assert main([*command, "--quiet"]) == 0
+    runs.assert_same_run(tmp_path / "run", long_run, LONG["steps"])
+
+
+def test_the_first_signal_is_noted_and_the_second_leaves_at_once(monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    before = signal.getsignal(signal.SIGINT)
+    with training.Signals() as signals:
+        assert not signals.stop(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert signals.stop(2)
+        assert left == []
+        assert capsys.readouterr().err.count("\n") == 1
+        os.kill(os.getpid(), signal.SIGINT)
+        assert left == [130]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
+    stopped, given, pretrained, tmp_path, capsys
+):
+    workdir = runs.copied(stopped, tmp_path / "run")
+    flip_a_bit(workdir / "checkpoints" / "4" / "params")
+    runs.run(given, workdir, quiet=False)
+    said = capsys.readouterr().err
+    assert "checkpoint 4 is damaged" in said
+    assert "resuming after step 2" in said
+    runs.assert_same_run(workdir, pretrained, LAST)
+
+
+def test_where_all_checkpoints_are_damaged_the_run_begins_again(
+    stopped, given, pretrained, tmp_path
+):
+    workdir = runs.copied(stopped, tmp_path / "run")
+    for step in ("2", "4"):
+        flip_a_bit(workdir / "checkpoints" / step / "optimizer")
+    runs.run(given, workdir)
+    runs.assert_same_run(workdir, pretrained, LAST)
+
+
+def test_rows_beyond_the_checkpoint_and_a_torn_line_are_dropped(
+    stopped, given, pretrained, tmp_path
+):
+    workdir = runs.copied(stopped, tmp_path / "run")
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "split": "train", "loss": 99.0}\n{"step": 6, "spl')
+    runs.run(given, workdir)
+    runs.assert_same_run(workdir, pretrained, LAST)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 7),
+        ("steps", 7),
+        ("batch_size", 16),
+        ("model.n_layer", 1),
+        ("model.dropout", 0.0),
+        ("model.dtype", "bfloat16"),
+        ("optimizer.learning_rate", 0.5),
+        ("objective.lm_coef", 0.25),
+        ("data.separator", "end"),
+        ("data.windows", "iid"),
+    ],
+)
+def test_a_run_of_other_identity_is_refused_and_nothing_changes(
+    pretrained, given, tmp_path, key, value
+):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    before = runs.snapshot(workdir)
+    with pytest.raises(UserError) as raised:
+        runs.run({**given, key: value}, workdir)
+    message = str(raised.value)
+    assert f"{key} = " in message
+    assert json.dumps(value) in message
+    assert runs.snapshot(workdir) == before
+
+
+def test_other_tokens_by_the_same_tokenizer_are_another_run(pretrained, given, tokens, tmp_path):
+    other = runs.prepare(
+        tmp_path / "tokens",
+        runs.write_documents(tmp_path / "documents", seed=1),
+        vocab=str(tokens / "tokenizer"),
+    )
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    with pytest.raises(UserError, match=r"resolved\.data"):
+        runs.run({**given, "data.path": str(other)}, workdir)
+
+
+def test_moved_tokens_are_the_same_run(stopped, given, pretrained, tokens, tmp_path):
+    moved = shutil.copytree(tokens, tmp_path / "moved")
+    workdir = runs.copied(stopped, tmp_path / "run")
+    runs.run({**given, "data.path": str(moved)}, workdir)
+    runs.assert_same_run(workdir, pretrained, LAST)
+
+
+def test_intervals_may_change_from_piece_to_piece(stopped, given, pretrained, tmp_path):
+    changes = {"log.every": 6, "eval.every": 5, "checkpoint.every": 1, "data.prefetch": 5}
+    workdir = runs.copied(stopped, tmp_path / "run")
+    runs.run({**given, **changes}, workdir)
+    expected = [row for row in runs.rows(pretrained) if row["step"] in (1, 2, 3, 4, 6)]
+    found = runs.rows(workdir)
+    assert [row for row in found if row["step"] != 5] == expected
+    assert [row["split"] for row in found if row["step"] == 5] == ["valid"]
+
+
+def test_devices_may_change_from_piece_to_piece(stopped, given, pretrained, tmp_path):
+    workdir = runs.copied(stopped, tmp_path / "run")
+    runs.run({**given, "mesh.data": 2, "mesh.model": 2}, workdir)
+    runs.assert_close_rows(workdir, pretrained)
+
+
+def test_tf_data_and_the_thread_train_alike(given, pretrained, tmp_path):
+    pytest.importorskip("tensorflow")
+    for driver in ("tfdata", "thread"):
+        runs.run({**given, "data.driver": driver}, tmp_path / driver)
+        runs.assert_same_run(tmp_path / driver, pretrained, LAST)
+
+
+def test_a_finished_command_returns_its_result_and_trains_nothing(
+    given, pretrained, tmp_path, monkeypatch
+):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    before = runs.snapshot(workdir)
+    monkeypatch.setattr(training, "run_to_end", None)
+    assert runs.run(given, workdir) == json.loads((pretrained / "result.json").read_text())
+    assert runs.snapshot(workdir) == before
+
+
+@pytest.mark.parametrize("left", ["none", "of an earlier piece"])
+def test_a_result_that_was_lost_at_the_very_end_is_written_again(
+    given, stopped, pretrained, tmp_path, left
+):
+    """A kill between the last checkpoint and the result."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    (workdir / "result.json").unlink()
+    if left != "none":
+        shutil.copy(stopped / "result.json", workdir)
+    result = runs.run(given, workdir)
+    expected = json.loads((pretrained / "result.json").read_text())
+    assert (result["step"], result["metrics"]) == (expected["step"], expected["metrics"])
+    assert json.loads((workdir / "result.json").read_text()) == result
+    runs.assert_same_run(workdir, pretrained, LAST)
+
+
+def test_two_processes_never_train_in_one_workdir(given, stopped, tmp_path, capsys):
+    workdir = runs.copied(stopped, tmp_path / "run")
+    lock = WorkdirLock(workdir)
+    before = runs.snapshot(workdir)
+    assert main(runs.words(given, workdir)) == 2
+    assert "another process is training" in capsys.readouterr().err
+    assert runs.snapshot(workdir) == before
+    lock.release()
+    assert main([*runs.words(given, workdir), "--quiet"]) == 0
+
+
+def nan_at(number):
+    """Windows.batch, with weights that make the loss of one step no number."""
+    sound = Windows.batch
+
+    def batch(self, step, rows=None):
+        made = sound(self, step, rows)
+        if step == number - 1:
+            made["weights"] = made["weights"] * np.float32("nan")
+        return made
+
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("bad", "good"), [(1, "none"), (4, "step 2"), (5, "step 4"), (6, "step 4")]
+)
+def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
+    given, pretrained, tmp_path, monkeypatch, bad, good
+):
+    with monkeypatch.context() as patched:
+        patched.setattr(Windows, "batch", nan_at(bad))
+        with pytest.raises(UserError) as raised:
+            runs.run(given, tmp_path)
+    message = str(raised.value)
+    assert f"at step {bad};" in message
+    assert f"last good checkpoint is {good}" in message
+    kept = [int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+    assert all(step < bad for step in kept)
+    assert all(row["step"] < bad for row in read_rows(tmp_path / "metrics.jsonl"))
+    runs.run(given, tmp_path)
+    runs.assert_same_run(tmp_path, pretrained, LAST)
+
+
+def test_parameters_that_are_not_finite_are_found_by_the_evaluation(
+    given, pretrained, tmp_path, monkeypatch
+):
+    """The loss of a step is that of the parameters before it."""
+    bad = {"loss": float("nan"), "perplexity": float("nan")}
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "held_out_metrics", lambda run: bad)
+        with pytest.raises(UserError, match=r"at step 3; .*last good checkpoint is step 2"):
+            runs.run(given, tmp_path)
+    assert not (tmp_path / "checkpoints" / "3").exists()
+    runs.run(given, tmp_path)
+    runs.assert_same_run(tmp_path, pretrained, LAST)
+
+
+def test_a_loss_that_is_not_finite_is_said_in_one_line(given, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(Windows, "batch", nan_at(2))
+    assert main([*runs.words(given, tmp_path / "run"), "--quiet"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "optimizer.learning_rate" in line
+
+
+def test_a_trace_is_taken_of_the_steps_that_are_left(given, stopped, tmp_path, monkeypatch):
+    """Also where the run resumes inside of them, or ends there."""
+    calls = []
+    monkeypatch.setattr(training.jax.profiler, "start_trace", lambda path: calls.append("start"))
+    monkeypatch.setattr(training.jax.profiler, "stop_trace", lambda: calls.append("stop"))
+    for profile in ((2, 5), (5, 5), (6, 9), (2, 3)):
+        workdir = runs.copied(stopped, tmp_path / f"{profile}")
+        training.train(*_described(given), workdir, profile=profile, quiet=True)
+        assert calls == ([] if profile == (2, 3) else ["start", "stop"]), profile
+        calls.clear()
+
+
+def _described(given):
+    return experiment.experiment(given), set(given)
