@@ -192,11 +192,11 @@ _NAME = re.compile(
     "|".join(
         (
             r"`[^`]*`",  # code span
+            rf"(?i:\b(?:{'|'.join(map(re.escape, _LIBRARIES))})\b)(?![.]\w)(?:[ -]?\d+(?:\.\d+)*)?",
             r"\b(?!e\.g|i\.e)[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+",  # dotted
             r"\b\w+\(\)",  # call
             r"\b\w*_\w*",  # snake_case
             r"\b\w*[a-z0-9][A-Z]\w*|\b[A-Z]{2,}[a-z]{2,}\w*",  # camelCase
-            rf"(?i:\b(?:{'|'.join(map(re.escape, _LIBRARIES))})\b)(?:[ -]?\d[\d.]*\d)?",
         )
     )
 )
