@@ -121,7 +121,7 @@ def prepare(flags: argparse.Namespace) -> dict:
         return corpus.prepare(config)
     found = documentation.documents()
     print(found.describe(), file=sys.stderr)
-    return corpus.prepare(config, found.texts())
+    return corpus.prepare(config, found.documents)
 
 
 def train(flags: argparse.Namespace) -> dict:

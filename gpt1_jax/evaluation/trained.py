@@ -105,9 +105,13 @@ class Trained:
         sequences = []
         for example in examples:
             before = " ".join(filter(None, example.texts))
+            # Choices go on where the context ends, which takes a space between them.
             space = " " if before else ""
             context = beginning + self.tokenizer.encode(before)
-            sequences += [(context, self.tokenizer.encode(space + c)) for c in example.choices]
+            sequences += [
+                (context, self.tokenizer.encode(space + choice.strip()))
+                for choice in example.choices
+            ]
         scores = probes.mean_log_probabilities(self.network, self.params, sequences, jax.device_put)
         return scores.reshape(len(examples), -1).argmax(axis=1)
 

@@ -1,0 +1,245 @@
+"""Many runs that make one table: the paper's ablation in miniature (Radford et al. 2018, table 5).
+
+The quickstart needs no network: it pre-trains on the documentation installed on this machine,
+fine-tunes on tasks cut from files it has not seen, and prints what was measured. Each part is kept
+in the workdir and not done again, so a quickstart that was stopped goes on where it was.
+"""
+
+import dataclasses
+import json
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from gpt1_jax.data import tasks
+from gpt1_jax.data.tasks import TaskConfig
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import baselines, trained
+from gpt1_jax.evaluation.sample import SampleConfig
+from gpt1_jax.evaluation.trained import Trained
+from gpt1_jax.model.objective import network
+from gpt1_jax.results.record import provenance, write_json
+from gpt1_jax.text import corpus, documentation, documentation_tasks
+from gpt1_jax.text.corpus import PrepareConfig
+from gpt1_jax.text.documentation_tasks import Cut
+from gpt1_jax.training import experiment
+from gpt1_jax.training.train import train
+
+CONFIG = "configs/quickstart.py"
+VOCAB_SIZE = 2048
+SEEDS = (0, 1)
+PROMPT = "This function returns"
+# How each row of the table differs from the full recipe, by config key.
+VARIANTS: dict[str, dict[str, str]] = {
+    "full": {},
+    "no_pretraining": {"n_transfer": "-1"},
+    "no_aux_lm": {"objective.lm_coef": "0"},
+}
+# Shares of the time for updates; the rest goes to reading, compiling and evaluating.
+PRETRAINING_SHARE, FINETUNING_SHARE = 0.30, 0.25
+SPEED_STEPS = 40
+DEV_EXAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much there is time for: updates of pre-training, with a checkpoint at each quarter, and
+    training labels of each task."""
+
+    pretraining_steps: int
+    labels: int
+    tokens_per_s: float
+
+
+def quickstart(workdir: str | Path, minutes: float = 8.0) -> dict:
+    """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
+
+    Plans for `minutes` on the machine it finds. Returns and writes result.json: `table`, an object
+    by variant of objects by task, `sample`, `seconds` and what else was measured. Raises UserError
+    for too little time, or too little documentation.
+    """
+    if minutes < 1:
+        raise UserError(f"--minutes={minutes:g}; expected at least 1")
+    began = time.monotonic()
+    workdir = Path(workdir).expanduser()
+    say("reading the documentation that is installed here")
+    found = documentation.documents(workers=2)
+    say(found.describe())
+    everything = documentation_tasks.cut(found, train=sys.maxsize, dev=DEV_EXAMPLES)
+    tokens = corpus.prepare(
+        PrepareConfig(output=str(workdir / "tokens"), vocab_size=VOCAB_SIZE, workers=2),
+        everything.pretraining,
+    )
+    plan = _plan(workdir, minutes, everything)
+    cut = documentation_tasks.cut(found, train=plan.labels, dev=DEV_EXAMPLES)
+    folders = documentation_tasks.write(cut.tasks, workdir / "tasks")
+    say(f"pre-training, {plan.pretraining_steps} updates")
+    pretraining = _trained(
+        workdir / "pretrained",
+        "",
+        {
+            "data.path": str(workdir / "tokens"),
+            "steps": str(plan.pretraining_steps),
+            "checkpoint.every": str(plan.pretraining_steps // 4),
+            "checkpoint.keep": "4",
+        },
+    )
+    result = {
+        **_ablation(workdir, folders, cut),
+        "zero_shot_word_order": _zero_shot_curve(workdir, folders["word_order"], plan),
+        "pretraining": pretraining["metrics"],
+        "sample": _sample(trained.load(workdir / "pretrained")),
+        "corpus": found.summary() | {"tokens": tokens["splits"]["train"]["tokens"]},
+        "plan": dataclasses.asdict(plan),
+        "seeds": list(SEEDS),
+        "seconds": time.monotonic() - began,
+        "device": jax.devices()[0].device_kind,
+        **provenance(dataclasses.asdict(plan)),
+    }
+    write_json(workdir / "result.json", result)
+    say(_described(result, cut, workdir))
+    return result
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _trained(workdir: Path, arguments: str, settings: Mapping[str, str], quiet=False) -> dict:
+    """The result of a run of the quickstart's config, trained now or before."""
+    described, explicit = experiment.load(f"{CONFIG}:{arguments}", settings)
+    return train(described, explicit, workdir, quiet=quiet)
+
+
+def _plan(workdir: Path, minutes: float, everything: Cut) -> Plan:
+    """What fits into the time at the speed that a few updates show; remembered, so that a
+    quickstart that goes on keeps to it."""
+    path = workdir / "plan.json"
+    if path.exists():
+        return Plan(**json.loads(path.read_text()))
+    settings = {"data.path": str(workdir / "tokens"), "steps": str(SPEED_STEPS)}
+    speed = _trained(workdir / "speed", "", settings, quiet=True)["tokens_per_s"]
+    described, _ = experiment.load(CONFIG, settings)
+    tuning, _ = experiment.load(f"{CONFIG}:finetune")
+    seconds = 60 * minutes
+    per_update = described.batch_size * described.model.n_ctx
+    updates = int(PRETRAINING_SHARE * seconds * speed / per_update)
+    # A row of multiple choice is as much work as it has choices.
+    per_label = described.model.n_ctx * sum(
+        len(task.train[0].get("choices", "1")) for task in everything.tasks.values()
+    )
+    runs = len(VARIANTS) * len(SEEDS)
+    labels = int(FINETUNING_SHARE * seconds * speed / (per_label * runs * tuning.epochs))
+    plan = Plan(
+        pretraining_steps=max(40, updates // 4 * 4),
+        # Whole batches, and a number that every label divides.
+        labels=max(tuning.batch_size * 5, labels // 80 * 80),
+        tokens_per_s=speed,
+    )
+    write_json(path, dataclasses.asdict(plan))
+    return plan
+
+
+def _zero_shot_curve(workdir: Path, folder: Path, plan: Plan) -> dict[str, float]:
+    """Accuracy of choosing the true word order with no training on it, by updates of pre-training:
+    figure 2 (right) of the paper in miniature."""
+    task = _load_task(folder, "multiple_choice")
+    examples = task.splits["dev"]
+    labels = np.array([example.label for example in examples])
+    accuracies = {}
+    for step in range(0, plan.pretraining_steps + 1, plan.pretraining_steps // 4):
+        if step == 0:
+            model = _untrained(trained.load(workdir / "pretrained"))
+        else:
+            model = trained.load(workdir / "pretrained", step)
+        accuracies[str(step)] = float(np.mean(model.choose(examples) == labels))
+    return accuracies
+
+
+def _untrained(model: Trained) -> Trained:
+    """The same model as it was before its first update."""
+    fresh = network(model.model_config, "plain", None, 0)
+    params = fresh.init(jax.random.key(model.config["seed"]))
+    return dataclasses.replace(model, params=params, step=0)
+
+
+def _load_task(folder: Path, shape: str) -> tasks.LoadedTask:
+    return tasks.load(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
+
+
+def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
+    """Mean accuracy on dev by variant and task, its spread over seeds, and the baselines."""
+    table, spread, scores = {}, {}, {}
+    for variant, changes in VARIANTS.items():
+        table[variant], spread[variant], scores[variant] = {}, {}, {}
+        for name, folder in folders.items():
+            values = []
+            for seed in SEEDS:
+                settings = {
+                    "task.path": str(folder),
+                    "task.shape": cut.tasks[name].shape,
+                    "task.metric": "accuracy",
+                    "initial": str(workdir / "pretrained"),
+                    "seed": str(seed),
+                    **changes,
+                }
+                run = workdir / "finetuned" / variant / f"{name}-{seed}"
+                result = _trained(run, "finetune", settings, quiet=True)
+                values.append(result["metrics"]["dev"]["accuracy"])
+            table[variant][name] = statistics.mean(values)
+            spread[variant][name] = max(values) - min(values)
+            scores[variant][name] = values
+            shown = ", ".join(f"{value:.3f}" for value in values)
+            say(f"{variant} {name}: {shown}")
+    plain = {
+        name: baselines.baselines(_load_task(folder, cut.tasks[name].shape))
+        for name, folder in folders.items()
+    }
+    return {"table": table, "spread": spread, "scores": scores, "baselines": plain}
+
+
+def _sample(model: Trained) -> str:
+    config = SampleConfig(temperature=0.7, top_k=40, length=48)
+    return PROMPT + model.sample(PROMPT, config)[0]
+
+
+def _described(result: dict, cut: Cut, workdir: Path) -> str:
+    """The tables as text, with what to try next."""
+    names = list(cut.tasks)
+    width = max(len(name) for name in [*VARIANTS, "bag of words"]) + 2
+
+    def row(name: str, cells) -> str:
+        return name.ljust(width) + "".join(cell.rjust(18) for cell in cells)
+
+    lines = ["", row("accuracy on dev, %", names)]
+    for variant in VARIANTS:
+        cells = [
+            f"{100 * result['table'][variant][n]:.1f} ±{50 * result['spread'][variant][n]:.1f}"
+            for n in names
+        ]
+        lines.append(row(variant, cells))
+    for baseline in ("chance", "majority", "bag_of_words"):
+        cells = [f"{100 * result['baselines'][name][baseline]:.1f}" for name in names]
+        lines.append(row(baseline.replace("_", " "), cells))
+    counts = [f"{len(task.train)} + {len(task.dev)}" for task in cut.tasks.values()]
+    lines.append(row("train + dev", counts))
+    lines += ["", f"mean of seeds {SEEDS}; ± is half of the difference between them"]
+    lines += [f"{task.name} ({task.shape}): {task.question}" for task in cut.tasks.values()]
+    curve = result["zero_shot_word_order"].items()
+    steps = ", ".join(f"{100 * accuracy:.1f} % after {step}" for step, accuracy in curve)
+    lines += ["", f"word order with no training on it, by updates of pre-training: {steps}"]
+    lines += ["", "a sample:", result["sample"], "", f"{result['seconds']:.0f} seconds; next:"]
+    pretrained = workdir / "pretrained"
+    lines += [
+        f'  gpt1 sample --workdir={pretrained} --prompt="The array" --num_samples=3',
+        f"  gpt1 evaluate --workdir={pretrained}",
+        "  gpt1 prepare --output=tokens --input='books/*.txt'",
+        "  gpt1 train --config=configs/pretrain.py:tiny --workdir=run --config.data.path=tokens",
+    ]
+    return "\n".join(lines)
