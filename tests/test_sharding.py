@@ -16,6 +16,10 @@ from gpt1_jax.training import sharding
 from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.training.sharding import MeshConfig
 
+pytestmark = pytest.mark.skipif(
+    jax.default_backend() != "cpu", reason="the eight fake devices are of the CPU"
+)
+
 
 def training_state(config):
     """The shapes of everything a fine-tuning run holds."""
