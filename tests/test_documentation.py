@@ -19,6 +19,8 @@ Parameters
 values : array_like
     The values to take the mean of, in any order that is at hand.
 
+The paragraph stands in the table and it is a part of it.
+
 .. versionadded:: 1.2
    The rows of this directive say nothing to a reader of the text.
 
@@ -104,6 +106,7 @@ def test_markup_is_removed(markup, text):
         "See https://example.com for the documentation of the function.",
         "x = f(a, b) and y = g(b, c) or z = h(c, d).",
         "Too short to be.",
+        "The A1 B2 C3 of the D4 is in the E5 or the F6.",
     ],
 )
 def test_what_is_not_prose(text):

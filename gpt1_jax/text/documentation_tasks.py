@@ -238,15 +238,17 @@ def _is_usable(text: str) -> bool:
 LIBRARIES = ("tensorflow", "python", "matplotlib", "scipy", "numpy", "jax", "sklearn", "orbax")
 # Common words that call for different surroundings.
 NEXT_WORDS = ("a", "be", "of", "the", "to")
-_FRAGMENT_WORDS, _FRAGMENT_CHARACTERS = 14, 90
 _SIDE = 5  # words of context, and of each choice, in word_order
+# Everything fits 48 ids of a vocabulary of 2,048 with room to spare, so that a step is cheap.
+_LONGEST_FRAGMENT = 14  # words
+_MOST_CHARACTERS = {"library": 120, "next_word": 90, "word_order": 70}
 
 
 def _library(shuffled: list[Sentence], seen: set[str], rng: random.Random) -> Iterator[list[dict]]:
     """Groups of one sentence of each library."""
     by_package: dict[str, list[Sentence]] = {}
     for sentence in shuffled:
-        if _is_new(sentence.text, seen):
+        if len(sentence.text) <= _MOST_CHARACTERS["library"] and _is_new(sentence.text, seen):
             by_package.setdefault(sentence.package, []).append(sentence)
     classes = [package for package in LIBRARIES if package in by_package][:5]
     for group in zip(*(by_package[package] for package in classes), strict=False):
@@ -296,7 +298,9 @@ def _word_order(
         ending = words[start + _SIDE : start + 2 * _SIDE]
         swapped = _two_pairs_swapped(ending, rng)
         fragment = " ".join(context + ending)
-        if swapped == ending or len(fragment) > _FRAGMENT_CHARACTERS or not _is_new(fragment, seen):
+        if swapped == ending or len(fragment) > _MOST_CHARACTERS["word_order"]:
+            continue
+        if not _is_new(fragment, seen):
             continue
         choices = [" " + " ".join(ending), " " + " ".join(swapped)]
         label = len(group)
@@ -327,8 +331,8 @@ def _fragments(
         if not places:
             continue
         place = rng.choice(places)
-        before = words[max(0, place - _FRAGMENT_WORDS) : place]
-        while len(" ".join(before)) > _FRAGMENT_CHARACTERS:
+        before = words[max(0, place - _LONGEST_FRAGMENT) : place]
+        while len(" ".join(before)) > _MOST_CHARACTERS["next_word"]:
             before = before[1:]
         if _is_new(" ".join(before), seen):
             found[words[place]].append(" ".join(before))
