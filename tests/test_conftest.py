@@ -8,7 +8,7 @@ import pytest
 
 
 def test_rank_promotion_raises():
-    with pytest.raises(ValueError, match="rank promotion"):
+    with pytest.raises(ValueError, match="rank_promotion"):
         jnp.ones((2, 3)) + jnp.ones(3)
 
 
