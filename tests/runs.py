@@ -108,18 +108,22 @@ def words(given: dict, workdir: Path) -> list[str]:
     return ["train", "--config=configs/pretrain.py", f"--workdir={workdir}", *flags]
 
 
-def process(arguments: list[str], devices: int = 8, **settings) -> subprocess.Popen:
-    """`python -m gpt1_jax ...` with so many CPU devices."""
-    flags = [f for f in os.environ["XLA_FLAGS"].split() if "device_count" not in f]
+def environment(devices: int = 8) -> dict[str, str]:
+    """Of a process that has so many CPU devices."""
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     flags.append(f"--xla_force_host_platform_device_count={devices}")
+    return {**os.environ, "XLA_FLAGS": " ".join(flags)}
+
+
+def process(arguments: list[str], devices: int = 8) -> subprocess.Popen:
+    """`python -m gpt1_jax ...`"""
     return subprocess.Popen(
         [sys.executable, "-m", "gpt1_jax", *arguments],
         cwd=ROOT,
-        env={**os.environ, "XLA_FLAGS": " ".join(flags)},
+        env=environment(devices),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **settings,
     )
 
 

@@ -58,6 +58,13 @@ def test_pretraining_in_pieces_equals_the_whole(given, pretrained, tmp_path, fir
     """Step 1 is neither evaluated nor saved by interval, step 3 is evaluated."""
     for stop_after in (first, 5, None):
         result = runs.run({**given, "stop_after": stop_after}, tmp_path)
+        # The newest row of each split, also of one from before the piece.
+        newest = {row.pop("split"): row for row in runs.rows(tmp_path)}
+        assert result["step"] == newest["train"]["step"]
+        assert result["metrics"] == {
+            split: {name: value for name, value in row.items() if name != "step"}
+            for split, row in newest.items()
+        }
     runs.assert_same_run(tmp_path, pretrained, LAST)
     assert result["metrics"] == json.loads((pretrained / "result.json").read_text())["metrics"]
 
@@ -79,15 +86,6 @@ def test_a_stop_is_saved_but_not_evaluated(given, tmp_path):
     assert runs.params(tmp_path, 1)
 
 
-def test_the_metrics_of_a_resumed_run_include_those_from_before(stopped, given, tmp_path):
-    """Stopped after step 4, step 3 was the last to be evaluated."""
-    workdir = runs.copied(stopped, tmp_path / "run")
-    result = runs.run({**given, "stop_after": 5}, workdir)
-    assert set(result["metrics"]) == {"train", "valid"}
-    valid = [row for row in runs.rows(workdir) if row["split"] == "valid"]
-    assert result["metrics"]["valid"]["loss"] == valid[-1]["loss"]
-
-
 def until(condition, process, seconds=120):
     """Waits for what a process does. Fails if that ends first."""
     end = time.monotonic() + seconds
@@ -98,7 +96,7 @@ def until(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-LONG = {"steps": 300, "eval.every": 100, "checkpoint.every": 10}
+LONG = {"steps": 400, "eval.every": 200, "checkpoint.every": 50}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +110,7 @@ def long_run(given, tmp_path_factory):
 def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path):
     """kill -9 at a random moment after a random checkpoint, then the same command again."""
     command = runs.words({**given, **LONG}, tmp_path / "run")
-    least = random.randrange(10, 150)
+    least = random.choice((50, 100, 150, 200))
     checkpoints = tmp_path / "run" / "checkpoints"
 
     def reached():
@@ -121,20 +119,20 @@ def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path):
 
     with runs.process(command) as process:
         until(reached, process)
-        time.sleep(random.random() / 10)
+        time.sleep(random.random() / 4)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "result.json").exists()
     assert main([*command, "--quiet"]) == 0
     runs.assert_same_run(tmp_path / "run", long_run, LONG["steps"])
     stands = [(row["step"], row["split"]) for row in runs.rows(tmp_path / "run")]
-    assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 100
+    assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 200
 
 
 def test_a_signal_saves_and_ends_with_75(given, long_run, tmp_path):
     command = runs.words({**given, **LONG}, tmp_path / "run")
     with runs.process(command) as process:
-        until((tmp_path / "run" / "checkpoints" / "20").exists, process)
+        until((tmp_path / "run" / "checkpoints" / "50").exists, process)
         process.terminate()
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
@@ -253,7 +251,7 @@ def test_intervals_may_change_from_piece_to_piece(stopped, given, pretrained, tm
 
 def test_devices_may_change_from_piece_to_piece(stopped, given, pretrained, tmp_path):
     workdir = runs.copied(stopped, tmp_path / "run")
-    runs.run({**given, "mesh.data": 2, "mesh.model": 2}, workdir)
+    runs.run({**given, "mesh.data": 4, "mesh.model": 2}, workdir)
     runs.assert_close_rows(workdir, pretrained)
 
 
@@ -314,9 +312,7 @@ def nan_at(number):
     return batch
 
 
-@pytest.mark.parametrize(
-    ("bad", "good"), [(1, "none"), (4, "step 2"), (5, "step 4"), (6, "step 4")]
-)
+@pytest.mark.parametrize(("bad", "good"), [(1, "none"), (4, "step 2"), (6, "step 4")])
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     given, pretrained, tmp_path, monkeypatch, bad, good
 ):
