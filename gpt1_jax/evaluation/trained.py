@@ -135,10 +135,15 @@ class Trained:
         path, output = Path(path), Path(output)
         if not output.parent.is_dir():
             raise UserError(f"--output={output}: there is no folder {output.parent}")
+        if output.is_dir():
+            raise UserError(f"--output={output} is a folder; expected a file in it")
+        if output.exists() and path.exists() and output.samefile(path):
+            raise UserError(f"--output={output} is the file of --input; choose another")
         examples = tasks.read(path, self.task.shape)
+        predictions = self.predict(examples)
         temporary = output.with_name(output.name + ".tmp")
         with temporary.open("w") as file:
-            for row in self.predict(examples):
+            for row in predictions:
                 file.write(json.dumps(row) + "\n")
         os.replace(temporary, output)
         return len(examples)

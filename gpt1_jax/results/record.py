@@ -82,8 +82,11 @@ class WorkdirLock:
     process that holds it, however that dies."""
 
     def __init__(self, workdir: Path):
-        workdir.mkdir(parents=True, exist_ok=True)
-        self._file = (workdir / ".lock").open("w")
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+            self._file = (workdir / ".lock").open("w")
+        except OSError as error:
+            raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from gpt1_jax.errors import UserError
 
@@ -192,13 +193,16 @@ class Checkpoints:
 
     def set_aside_after(self, step: int | None) -> None:
         """Renames the checkpoints newer than `step`, found damaged, so that their steps can be
-        saved again and nothing is deleted."""
-        for newer in [s for s in self.steps() if step is None or s > step]:
-            target = self.folder.parent / "damaged" / f"{newer}"
-            while target.exists():
-                target = target.with_name(target.name + "+")
-            target.parent.mkdir(exist_ok=True)
-            (self.folder / str(newer)).rename(target)
+        saved again and nothing is deleted. Every process calls it, when it has seen them."""
+        multihost_utils.sync_global_devices("damaged checkpoints are seen")
+        if jax.process_index() == 0:
+            for newer in [s for s in self.steps() if step is None or s > step]:
+                target = self.folder.parent / "damaged" / f"{newer}"
+                while target.exists():
+                    target = target.with_name(target.name + "+")
+                target.parent.mkdir(exist_ok=True)
+                (self.folder / str(newer)).rename(target)
+        multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
     def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any, dict]:
@@ -236,7 +240,9 @@ class Checkpoints:
 def check_space(workdir: Path, state: Any) -> None:
     """UserError unless the disk has room for one more checkpoint of `state` (arrays or shapes)."""
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    free = shutil.disk_usage(workdir).free
+    # Another process may not have made the folder yet.
+    made = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(made).free
     if free < needed:
         raise UserError(
             f"{workdir} has {free / 1e9:.2f} GB free, one checkpoint takes {needed / 1e9:.2f} GB; "
@@ -253,8 +259,12 @@ def transfer(fresh: dict, source: dict, n_transfer: int | None) -> dict:
     """
     if n_transfer == -1:
         return fresh
-    blocks = [name for name in fresh if name.startswith("h_")]
-    chosen = ["wte", "wpe", *(blocks if n_transfer is None else blocks[:n_transfer])]
+    # By number: sorted as text, as JAX sorts the names, h_10 comes before h_2.
+    n_blocks = sum(name.startswith("h_") for name in fresh)
+    n_taken = n_blocks if n_transfer is None else n_transfer
+    if n_taken > n_blocks:
+        raise UserError(f"n_transfer is {n_transfer}, but the model has {n_blocks} blocks")
+    chosen = ["wte", "wpe", *(f"h_{number}" for number in range(n_taken))]
     result = dict(fresh)
     for name in chosen:
         if name not in source:

@@ -81,7 +81,7 @@ class Experiment:
     @property
     def is_task(self) -> bool:
         """Whether this is fine-tuning on a task rather than pre-training."""
-        return self.task.name is not None or self.task.path is not None
+        return self.task != TaskConfig()
 
 
 # Keys of the model that change how it is computed, but neither its parameters nor its meaning.

@@ -55,6 +55,11 @@ def mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     used = data * config.model
     if config.data == -1 and used != len(devices):
         raise UserError(f"mesh.model {config.model} does not divide {len(devices)} device(s)")
+    if jax.process_count() > 1 and used != len(devices):
+        raise UserError(
+            f"mesh.data {config.data} x mesh.model {config.model} leaves devices unused, which "
+            f"several processes cannot do; set mesh.data=-1 to use all {len(devices)}"
+        )
     grid = np.asarray(devices[:used]).reshape(data, config.model)
     return Mesh(grid, ("data", "model"))
 

@@ -18,6 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from gpt1_jax.data import tasks, transformations
@@ -87,9 +88,11 @@ class Run:
 
     @property
     def rows(self) -> slice:
-        """The rows of each global batch that this process holds."""
-        share = self.experiment.batch_size // jax.process_count()
-        return slice(share * jax.process_index(), share * (jax.process_index() + 1))
+        """The rows of each global batch that the devices of this process hold."""
+        shape = (self.experiment.batch_size,)
+        indices = sharding.batch_sharding(self.mesh).addressable_devices_indices_map(shape)
+        starts, stops, _ = zip(*(rows.indices(*shape) for (rows,) in indices.values()), strict=True)
+        return slice(min(starts), max(stops))
 
 
 def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -> Run:
@@ -100,6 +103,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     tokenizer = _tokenizer(experiment, source_model)
     loaded = tasks.load(experiment.task) if experiment.is_task else None
     experiment = _resolved(experiment, explicit, source_model, tokenizer, loaded)
+    _check_lengths(experiment)
     mesh = sharding.mesh(experiment.mesh)
     _check_devices(experiment, mesh)
     source, held_out, data = _data(experiment, tokenizer, loaded, say)
@@ -154,20 +158,26 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
 def _tokenizer(experiment: Experiment, source: Trained | None) -> Tokenizer:
     """The source's tokenizer, else that of the tokens; both must be the same where both are."""
     path = experiment.data.path
-    if source is None and path is None:
-        needed = "data.path (its tokenizer) or initial" if experiment.is_task else "data.path"
-        raise UserError(f"{needed} is not set: give a folder that `prepare` made")
-    if path is not None:
-        manifest = corpus.read_manifest(path)
-        if source is not None:
-            expected = manifest["tokenizer"]["fingerprint"]
-            if source.tokenizer.fingerprint != expected:
-                raise UserError(
-                    f"the tokens in {path} were made by another tokenizer ({expected[:12]}) than "
-                    f"that of {experiment.initial} ({source.tokenizer.fingerprint[:12]}); "
-                    f"prepare them with --vocab={experiment.initial}/tokenizer"
-                )
-    return source.tokenizer if source else tokenizers.load(Path(path) / "tokenizer")
+    if path is None and not experiment.is_task:
+        raise UserError(
+            "data.path is not set: give a folder that `prepare` made; or task.path, to fine-tune"
+        )
+    if path is None:
+        if source is None:
+            raise UserError(
+                "a tokenizer is needed: set initial (weights with their tokenizer) or data.path (a "
+                "folder that `prepare` made)"
+            )
+        return source.tokenizer
+    expected = corpus.read_manifest(path)["tokenizer"]["fingerprint"]
+    where = Path(experiment.initial if source else path) / "tokenizer"
+    tokenizer = source.tokenizer if source else tokenizers.load(where)
+    if tokenizer.fingerprint != expected:
+        raise UserError(
+            f"the tokens in {path} were made by another tokenizer ({expected[:12]}) than that in "
+            f"{where} ({tokenizer.fingerprint[:12]}); prepare them with --vocab={where}"
+        )
+    return tokenizer
 
 
 def _resolved(
@@ -210,6 +220,14 @@ def _resolved(
         metric=loaded.task.metric,
     )
     return dataclasses.replace(experiment, task=task)
+
+
+def _check_lengths(experiment: Experiment) -> None:
+    stride, n_ctx = experiment.eval.stride, experiment.model.n_ctx
+    if stride is not None and stride > n_ctx:
+        raise UserError(f"eval.stride {stride} is longer than model.n_ctx {n_ctx}")
+    if experiment.objective.lm_coef == 0 and not experiment.is_task:
+        raise UserError("objective.lm_coef is 0, which leaves pre-training no loss; set it to 1")
 
 
 def _check_devices(experiment: Experiment, mesh: Mesh) -> None:
@@ -265,6 +283,9 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     held_out = (
         Tokens.open(config.path, "valid", separator) if "valid" in manifest["splits"] else None
     )
+    if held_out is not None and len(held_out) < 2:
+        say(f"the valid split of {config.path} has one token, too few to evaluate")
+        held_out = None
     source = Windows(tokens, model.n_ctx, experiment.batch_size, experiment.seed, config.windows)
     checksums = [shard["sha256"] for s in manifest["splits"].values() for shard in s["shards"]]
     return source, held_out, hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
@@ -293,6 +314,13 @@ def _claim(workdir: Path, config: dict) -> record.WorkdirLock | None:
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
     if (workdir / "config.json").exists():
         _check_same(workdir, trained.read_config(workdir).get("identity", {}), config["identity"])
+    else:
+        for name in ("tokenizer", "metrics.jsonl", "result.json"):
+            if (workdir / name).exists():
+                raise UserError(
+                    f"--workdir={workdir} holds {name} but no config.json, so it is not that of a "
+                    "run; choose an empty or a new folder"
+                )
     return record.WorkdirLock(workdir) if jax.process_index() == 0 else None
 
 
@@ -322,9 +350,8 @@ def _begun(experiment: Experiment, fresh: Callable, source: Trained | None, shar
     """A new state, fresh or with the source's parameters in it, created where it will live."""
     state = jax.jit(fresh, out_shardings=shardings)(jax.random.key(experiment.seed))
     if source is not None:
-        params = checkpoint.transfer(
-            jax.device_get(state["params"]), source.params, experiment.n_transfer
-        )
+        host = multihost_utils.process_allgather(state["params"], tiled=True)
+        params = checkpoint.transfer(host, source.params, experiment.n_transfer)
         state["params"] = jax.device_put(params, shardings["params"])
     return state, {"step": 0, "best_step": None, "best_score": None}
 

@@ -123,6 +123,7 @@ class Progress:
 
     def __init__(self, run: Run, quiet: bool):
         self._model = run.experiment.model
+        self._batch_size = run.experiment.batch_size
         self._terminal = sys.stderr.isatty()
         self._quiet = quiet or jax.process_index() != 0
         self._bar = tqdm(
@@ -138,10 +139,10 @@ class Progress:
         self._flops = 0
 
     def count(self, shape: tuple[int, ...]) -> None:
-        """A batch [B, C, L] was trained on. Time is counted from the end of the first, which
-        compiles."""
+        """A batch was trained on, of which this process has [B, C, L]. Time is counted from the
+        end of the first, which compiles."""
         if self._since is not None:
-            n_tokens = math.prod(shape) * jax.process_count()
+            n_tokens = self._batch_size * math.prod(shape[1:])
             self.tokens += n_tokens
             self._flops += n_tokens * self._model.flops_per_token(shape[-1])
         self._bar.update()
