@@ -1,0 +1,434 @@
+"""Every mistake of a user: exit status 2, one line that names the thing, nothing overwritten."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections import namedtuple
+
+import pytest
+import runs
+
+from gpt1_jax.__main__ import main
+from gpt1_jax.training import checkpoint
+
+VERBS = ("quickstart", "prepare", "train", "evaluate", "sample", "predict")
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """`main` leaves its signal handlers behind."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs the command line, which must refuse, and returns its one line."""
+
+    def run(*words) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        output, errors = capsys.readouterr()
+        assert output == ""
+        assert "Traceback" not in errors
+        (line,) = errors.splitlines()
+        assert line.startswith("gpt1: ")
+        return line
+
+    return run
+
+
+@pytest.fixture
+def answered(capsys):
+    """Runs the command line and returns the JSON of its last line on standard output."""
+
+    def run(*words) -> dict:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 0
+        output = capsys.readouterr().out
+        assert output.count("\n") == 1
+        return json.loads(output)
+
+    return run
+
+
+@pytest.fixture
+def train(tokens, tmp_path):
+    """The words of a run that would be fine, in a new workdir."""
+
+    def words(**changes) -> list[str]:
+        return [*runs.words(runs.pretraining(tokens, **changes), tmp_path / "run"), "--quiet"]
+
+    return words
+
+
+# The command line itself
+
+
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    script = (
+        "import sys\nfrom gpt1_jax.__main__ import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        "print([m for m in ('jax', 'numpy', 'flax', 'tensorflow') if m in sys.modules])"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=runs.ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert all(verb in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    assert "--workdir" in capsys.readouterr().out or verb == "prepare"
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ([], "VERB"),
+        (["trian"], "trian"),
+        (["train"], "--config"),
+        (["train", "--config=configs/pretrain.py"], "--workdir"),
+        (["train", "--config=configs/pretrain.py", "--workdir=W", "--steps=3"], "--steps=3"),
+        (["train", "--config=configs/pretrain.py", "--workdir=W", "more"], "more"),
+        (["train", "--config=configs/pretrain.py", "--workdir=W", "--config.steps"], "KEY=VALUE"),
+        (["train", "--config=configs/pretrain.py", "--workdir=W", "--profile=5"], "--profile=5"),
+        (["train", "--config=configs/pretrain.py", "--workdir=W", "--profile=9:2"], "9:2"),
+        (
+            ["train", "--config=configs/pretrain.py", "--workdir=W", "--num_processes=2"],
+            "--coordinator",
+        ),
+        (["evaluate", "--workdir=W", "--step=last"], "last"),
+        (["evaluate", "--workdir=W", "--config.steps=3"], "--config"),
+        (["prepare", "--output=W"], "--input"),
+        (["prepare", "--output=W", "--docs", "--input=x"], "--input"),
+        (["sample", "--workdir=W"], "--prompt"),
+        (["predict", "--workdir=W", "--input=x"], "--output"),
+    ],
+)
+def test_a_command_that_is_none(refused, tmp_path, monkeypatch, words, named):
+    monkeypatch.chdir(tmp_path)
+    assert named in refused(*words)
+    assert not list(tmp_path.iterdir())
+
+
+# From text to tokens
+
+
+def test_a_corpus_that_cannot_be_read(refused, tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "empty.txt").write_bytes(b"")
+    (corpus / "blank.txt").write_bytes(b" \n\n")
+    (corpus / "binary.txt").write_bytes(b"\x00\x01\x02PK\x03\x04" * 100)
+    (corpus / "latin.txt").write_bytes(b"0123456789caf\xe9 au lait")
+    (corpus / "torn.jsonl").write_text('{"text": "one"}\n{"text": "tw\n')
+    (corpus / "cut.txt.gz").write_bytes(b"\x1f\x8b\x08\x00nothing")
+    output = tmp_path / "tokens"
+
+    def prepare(name):
+        return refused("prepare", f"--output={output}", "--input", corpus / name, "--workers=1")
+
+    assert "missing.txt" in prepare("missing.txt")
+    assert "white space" in prepare("empty.txt")
+    assert "white space" in prepare("blank.txt")
+    assert "binary.txt" in prepare("binary.txt")
+    line = prepare("latin.txt")
+    assert "latin.txt" in line
+    assert "13" in line
+    assert re.search(r"torn\.jsonl\D+2", prepare("torn.jsonl"))
+    assert "cut.txt.gz" in prepare("cut.txt.gz")
+    assert not output.exists()
+
+
+def test_prepare_does_not_touch_a_folder_of_something_else(refused, tokens, tmp_path):
+    glob = runs.write_documents(tmp_path / "documents")
+    before = runs.snapshot(tokens)
+    assert str(tokens) in refused("prepare", f"--output={tokens}", "--input", glob)
+    assert runs.snapshot(tokens) == before
+    assert "0.txt" in refused("prepare", f"--output={tmp_path / 'documents'}", "--input", glob)
+
+
+# Training
+
+
+def test_what_is_wrong_with_a_config_is_said_before_anything_is_written(
+    refused, train, tmp_path, tokens
+):
+    broken = tmp_path / "broken.py"
+    broken.write_text("def get_config(arguments):\n    return (\n")
+    n_tokens = json.loads((tokens / "manifest.json").read_text())["splits"]["train"]["tokens"]
+    flags = train()[2:]
+    cases = [
+        ([*train(), "--config.model.n_layers=2"], "'model.n_layer'"),
+        ([*train(), "--config.batchsize=2"], "'batch_size'"),
+        (train(steps="many"), "steps is 'many'; expected int"),
+        (train(**{"model.dropout": "high"}), "model.dropout is 'high'; expected float"),
+        (train(**{"mesh.data": 3}), "batch_size 8"),
+        (train(batch_size=12, **{"mesh.data": 8}), "batch_size 12"),
+        (train(**{"mesh.data": 2, "optimizer.accumulation": 8}), "batch_size 8"),
+        (train(**{"mesh.data": 16}), "mesh.data 16"),
+        (train(**{"mesh.data": 1, "mesh.model": 3}), "model.n_embd 16"),
+        (train(**{"mesh.data": 0}), "mesh.data 0"),
+        (train(**{"model.n_ctx": 6000}), f"{n_tokens} tokens"),
+        (train(**{"model.vocab_size": 400}), "model.vocab_size is 400"),
+        (train(**{"eval.stride": 17}), "eval.stride 17"),
+        (train(**{"objective.lm_coef": 0}), "objective.lm_coef"),
+        (train(**{"data.path": None}), "data.path"),
+        (train(**{"data.path": tmp_path}), "manifest.json"),
+        (train(**{"data.path": tmp_path / "nowhere"}), "nowhere"),
+        (train(**{"attention.implementation": "cudnn"}), "cudnn"),
+        (["train", f"--config={tmp_path}/none.py", *flags], "none.py"),
+        (["train", f"--config={tmp_path}", *flags], "no such file"),
+        (["train", f"--config={broken}", *flags], "broken.py:2"),
+        (["train", "--config=configs/pretrain.py:tinny", *flags], "'tiny'"),
+    ]
+    for words, named in cases:
+        assert named in refused(*words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_that_is_not_to_be_touched(refused, train, tmp_path, tokens, pretrained):
+    assert "batch_size = 8" in refused(*train(batch_size=16), f"--workdir={pretrained}")
+    (tmp_path / "file").write_text("mine")
+    assert "is a file" in refused(*train(), f"--workdir={tmp_path / 'file'}")
+    assert "file" in refused(*train(), f"--workdir={tmp_path / 'file' / 'below'}")
+    before = runs.snapshot(tokens)
+    assert "tokenizer" in refused(*train(), f"--workdir={tokens}")
+    assert runs.snapshot(tokens) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_broken_config_json_is_named(refused, train, pretrained, tmp_path):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    (workdir / "config.json").write_text('{"steps": ')
+    assert "config.json" in refused(*train())
+    assert "config.json" in refused("evaluate", f"--workdir={workdir}")
+
+
+def test_a_tokenizer_that_does_not_match_the_shards(refused, train, tokens, pretrained, tmp_path):
+    glob = runs.write_documents(tmp_path / "documents", seed=3)
+    other = runs.prepare(tmp_path / "other", glob, vocab_size=310)
+    # To evaluate, to go on training, and a tokenizer that was exchanged.
+    line = refused("evaluate", f"--workdir={pretrained}", f"--data={other}")
+    assert "another tokenizer" in line
+    line = refused(*train(**{"data.path": other}), f"--initial={pretrained}")
+    assert "another tokenizer" in line
+    mixed = shutil.copytree(tokens, tmp_path / "mixed")
+    shutil.rmtree(mixed / "tokenizer")
+    shutil.copytree(other / "tokenizer", mixed / "tokenizer")
+    assert "another tokenizer" in refused(*train(**{"data.path": mixed}))
+    shutil.rmtree(mixed / "tokenizer")
+    assert "tokenizer" in refused(*train(**{"data.path": mixed}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_shards_that_are_not_whole(refused, train, tokens, tmp_path):
+    folder = shutil.copytree(tokens, tmp_path / "tokens")
+    shard = folder / "train-00000.npy"
+    shard.write_bytes(shard.read_bytes()[:-100])
+    assert "train-00000.npy" in refused(*train(**{"data.path": folder}))
+    shard.unlink()
+    assert "train-00000.npy" in refused(*train(**{"data.path": folder}))
+
+
+def test_no_space_for_a_checkpoint(refused, train, tmp_path, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    assert "one checkpoint takes" in refused(*train())
+    assert not list((tmp_path / "run").glob("[a-z]*"))
+
+
+@pytest.fixture
+def tune(pretrained, tmp_path):
+    """The words of a fine-tuning on a task of the shape classification."""
+
+    def words(task, *flags, initial=pretrained):
+        config = (
+            f"configs/finetune.py:path={task},shape=classification,metric=accuracy,batch_size=8"
+        )
+        config += ",log.tensorboard=False,mesh.data=1"
+        start = [f"--initial={initial}"] if initial else []
+        workdir = f"--workdir={tmp_path / 'tuned'}"
+        return ["train", f"--config={config}", workdir, "--quiet", *start, *flags]
+
+    return words
+
+
+def test_a_task_whose_files_are_wrong(refused, tune, classification, tmp_path):
+    cases = [
+        ("train", 7, '{"text": "sun', "train.jsonl, line 7"),
+        ("train", 3, "[1]", "train.jsonl, line 3"),
+        ("dev", 4, '{"text": "sun", "label": "snow"}', 'dev.jsonl, line 4: label "snow"'),
+        ("train", 2, '{"text": "sun", "label": null}', "train.jsonl, line 2"),
+        ("dev", 5, '{"text": "sun"}', "dev.jsonl, line 5"),
+        ("train", 9, '{"label": "sun"}', "train.jsonl, line 9"),
+    ]
+    for case, (split, number, line, named) in enumerate(cases):
+        folder = shutil.copytree(classification, tmp_path / str(case))
+        lines = (folder / f"{split}.jsonl").read_text().splitlines()
+        lines[number - 1] = line
+        (folder / f"{split}.jsonl").write_text("\n".join(lines))
+        assert named in refused(*tune(folder))
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_a_task_or_a_start_that_is_none(refused, tune, pretrained, classification, tmp_path):
+    assert "nowhere" in refused(*tune(tmp_path / "nowhere"))
+    assert "train.jsonl" in refused(*tune(tmp_path))
+    assert "initial" in refused(*tune(classification, initial=None))
+    line = refused(*tune(classification, initial=tmp_path))
+    assert f"{tmp_path} is no workdir" in line
+    line = refused(*tune(classification, "--config.model.n_ctx=32"))
+    assert "model.n_ctx is 32" in line
+    assert "has 16" in line
+    line = refused(*tune(classification, "--config.batch_size=64"))
+    assert "32 examples" in line
+    line = refused(*tune(classification, "--config.task.labels=sun,snow"))
+    assert '"rain"' in line
+    line = refused(*tune(classification, "--config.task.metric=accurracy"))
+    assert "did you mean accuracy" in line
+    # Weights and a config for fine-tuning, but no task.
+    line = refused(
+        "train",
+        "--config=configs/finetune.py",
+        f"--initial={pretrained}",
+        f"--workdir={tmp_path / 'tuned'}",
+    )
+    assert "task.path" in line
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_other_sizes_than_those_of_the_weights_are_fine_where_they_shape_nothing(
+    answered, tune, classification
+):
+    flags = ("--config.model.dropout=0", "--config.model.n_ctx=16", "--config.stop_after=1")
+    assert answered(*tune(classification, *flags))["step"] == 1
+
+
+# From checkpoints to answers
+
+
+def test_a_workdir_without_a_model(refused, pretrained, tmp_path):
+    verbs = (
+        ["evaluate"],
+        ["sample", "--prompt=the"],
+        ["predict", "--input=x.jsonl", f"--output={tmp_path / 'y.jsonl'}"],
+    )
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(pretrained / "config.json", bare)
+    for verb, *flags in verbs:
+        assert "no config.json" in refused(verb, f"--workdir={tmp_path / 'none'}", *flags)
+        assert "no usable checkpoint" in refused(verb, f"--workdir={bare}", *flags)
+        line = refused(verb, f"--workdir={pretrained}", "--step=99", *flags)
+        assert "no checkpoint of step 99; it has 4, 6" in line
+
+
+def test_an_evaluation_that_cannot_be(refused, pretrained, finetuned, classification, tmp_path):
+    assert "test" in refused("evaluate", f"--workdir={pretrained}", "--split=test")
+    line = refused("evaluate", f"--workdir={pretrained}", f"--task={classification}")
+    assert "fine-tuned" in line
+    assert "manifest.json" in refused(
+        "evaluate", f"--workdir={pretrained}", f"--data={classification}"
+    )
+    assert "exam" in refused("evaluate", f"--workdir={finetuned}", "--split=exam")
+    assert "no labels" in refused("evaluate", f"--workdir={finetuned}", "--split=test")
+    assert "elsewhere" in refused(
+        "evaluate", f"--workdir={finetuned}", f"--task={tmp_path / 'elsewhere'}"
+    )
+
+
+def test_a_sample_that_cannot_be(refused, pretrained):
+    def sample(*flags):
+        return refused("sample", f"--workdir={pretrained}", *flags)
+
+    line = sample(f"--prompt={'the cat sat ' * 20}")
+    assert "the context is 16" in line
+    assert "cut at least" in line
+    assert "--length is 99" in sample("--prompt=the", "--length=99")
+    assert "empty" in sample("--prompt=")
+    assert "--length" in sample("--prompt=the", "--length=0")
+    assert "--top_p" in sample("--prompt=the", "--top_p=1.5")
+    assert "--temperature" in sample("--prompt=the", "--temperature=-1")
+    assert "warm" in sample("--prompt=the", "--temperature=warm")
+
+
+def test_a_prediction_that_cannot_be(refused, pretrained, finetuned, classification, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    output.write_text("mine\n")
+    rows = tmp_path / "rows.jsonl"
+
+    def predict(*flags, workdir=finetuned, target=output):
+        return refused("predict", f"--workdir={workdir}", f"--output={target}", *flags)
+
+    assert "language model" in predict(f"--input={classification}/dev.jsonl", workdir=pretrained)
+    assert "none.jsonl" in predict(f"--input={tmp_path}/none.jsonl")
+    rows.write_text('{"text": "sun"}\n{"text": 3}\n')
+    assert "rows.jsonl, line 2" in predict(f"--input={rows}")
+    rows.write_bytes(b'{"text": "sun"}\n{"text": "\xff"}\n')
+    assert "rows.jsonl, line 2" in predict(f"--input={rows}")
+    rows.write_text('{"premise": "sun", "hypothesis": "rain"}\n')
+    assert "entailment" in predict(f"--input={rows}")
+    rows.write_text("")
+    assert "no examples" in predict(f"--input={rows}")
+    rows.write_text('{"text": "sun"}\n')
+    assert "no folder" in predict(f"--input={rows}", target=tmp_path / "none" / "answers.jsonl")
+    assert "folder" in predict(f"--input={rows}", target=tmp_path)
+    assert "--input" in predict(f"--input={rows}", target=rows)
+    assert rows.read_text() == '{"text": "sun"}\n'
+    assert output.read_text() == "mine\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["answers.jsonl", "rows.jsonl"]
+
+
+def test_a_damaged_checkpoint_is_not_believed(refused, answered, pretrained, tmp_path):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    for file in (workdir / "checkpoints" / "6" / "params" / "d").iterdir():
+        file.write_bytes(b"damaged")
+    assert "checkpoint 6 is damaged" in refused("evaluate", f"--workdir={workdir}", "--step=6")
+    assert answered("evaluate", f"--workdir={workdir}")["step"] == 4
+
+
+def test_every_verb_ends_with_a_line_of_json(answered, tmp_path, classification):
+    """The whole way as the README has it, in a folder of one's own."""
+    glob = runs.write_documents(tmp_path / "documents")
+    tokens, pretrained, tuned = (tmp_path / name for name in ("tokens", "pretrained", "tuned"))
+    made = answered(
+        "prepare", f"--output={tokens}", "--input", glob, "--vocab_size=300", "--workers=1"
+    )
+    assert made["splits"]["train"]["tokens"] > 1000
+    words = runs.words(runs.pretraining(tokens), pretrained)
+    assert answered(*words) == json.loads((pretrained / "result.json").read_text())
+    found = answered("evaluate", f"--workdir={pretrained}")
+    assert found["step"] == 6
+    assert set(found["metrics"]) == {"valid"}
+    assert {"loss", "perplexity", "bits_per_byte"} <= set(found["metrics"]["valid"])
+    assert found["tokens_per_s"] > 0
+    flags = ("--prompt=the cat", "--length=3", "--num_samples=2", "--seed=1")
+    found = answered("sample", f"--workdir={pretrained}", *flags)
+    assert len(found["samples"]) == 2
+    assert found == answered("sample", f"--workdir={pretrained}", *flags)
+    config = "configs/finetune.py:path={},shape=classification,metric=accuracy,batch_size=8"
+    found = answered(
+        "train",
+        f"--config={config.format(classification)},epochs=1,mesh.data=1,log.tensorboard=False",
+        f"--workdir={tuned}",
+        f"--initial={pretrained}",
+    )
+    assert found["step"] == 4
+    assert "accuracy" in found["metrics"]["dev"]
+    found = answered("evaluate", f"--workdir={tuned}", "--split=train")
+    assert set(found["metrics"]) == {"train"}
+    assert 0 <= found["metrics"]["train"]["accuracy"] <= 1
+    output = tmp_path / "answers.jsonl"
+    flags = (f"--input={classification / 'test.jsonl'}", f"--output={output}")
+    assert answered("predict", f"--workdir={tuned}", *flags)["examples"] == 5
+    assert output.read_text().count("\n") == 5

@@ -1,0 +1,258 @@
+"""Fine-tuning in every shape, from the weights of a run to answers."""
+
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+import runs
+
+from gpt1_jax.data import tasks
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import trained
+from gpt1_jax.training import checkpoint
+
+LAST = runs.FINE_TUNING["steps"]
+
+
+def result_file(workdir):
+    return json.loads((workdir / "result.json").read_text())
+
+
+@pytest.fixture(scope="module", params=[*runs.METRIC, "score"])
+def fine_tuned(request, pretrained, tmp_path_factory):
+    """(shape, metric, task folder, workdir) of each shape, and of a similarity with scores."""
+    score = request.param == "score"
+    shape = "similarity" if score else request.param
+    metric = "pearson" if score else runs.METRIC[shape]
+    folder = tmp_path_factory.mktemp(request.param)
+    task = runs.write_task(folder / "task", shape, score)
+    runs.run(runs.fine_tuning(pretrained, task, shape, metric), folder / "run")
+    return shape, metric, task, folder / "run"
+
+
+def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
+    shape, metric, task, workdir = fine_tuned
+    result = result_file(workdir)
+    assert set(result["metrics"]) == {"train", "dev"}
+    assert set(result["metrics"]["dev"]) == {"loss", metric}
+    terms = result["metrics"]["train"]
+    assert terms["loss"] == pytest.approx(terms["task_loss"] + 0.5 * terms["lm_loss"], rel=1e-6)
+
+    model = trained.load(workdir)
+    assert model.step == result["best"]["step"]
+    metrics = model.evaluate_task(None, "dev")[0]
+    recorded = [r for r in runs.rows(workdir) if r["split"] == "dev" and r["step"] == model.step]
+    assert metrics == pytest.approx({k: recorded[0][k] for k in metrics}, rel=1e-5, abs=1e-6)
+
+    for split, count in (("dev", 12), ("test", 5)):
+        output = tmp_path / "answers.jsonl"
+        assert model.predict_file(task / f"{split}.jsonl", output) == count
+        answers = [json.loads(line) for line in output.read_text().splitlines()]
+        assert len(answers) == count
+        for answer in answers:
+            assert sum(answer["probabilities"]) == pytest.approx(1.0)
+            assert_answer(answer, shape, metric)
+
+
+def assert_answer(answer, shape, metric):
+    probabilities, label = answer["probabilities"], answer["label"]
+    if metric == "pearson":
+        assert len(probabilities) == 6
+        expected = sum(score * p for score, p in enumerate(probabilities))
+        assert label == pytest.approx(expected)
+        return
+    assert len(probabilities) == 2
+    names = ["rain", "sun"] if shape == "classification" else [0, 1]
+    assert label == names[int(np.argmax(probabilities))]
+
+
+def test_the_predictions_are_what_the_metric_counts(finetuned, classification):
+    model = trained.load(finetuned)
+    accuracy = model.evaluate_task(None, "dev")[0]["accuracy"]
+    examples = tasks.read(classification / "dev.jsonl", "classification")
+    right = [
+        answer["label"] == example.label
+        for answer, example in zip(model.predict(examples), examples, strict=True)
+    ]
+    assert accuracy == pytest.approx(sum(right) / len(right))
+
+
+def test_an_easy_rule_is_learned(pretrained, classification, tmp_path):
+    """Which of two words begins the text: at chance by the first step, then never wrong."""
+    given = runs.fine_tuning(pretrained, classification, "classification")
+    result = runs.run(
+        {**given, "steps": 80, "eval.every": 1000, "checkpoint.every": 1000}, tmp_path
+    )
+    assert result["metrics"]["dev"]["accuracy"] == 1.0
+    assert result["metrics"]["dev"]["loss"] < 0.1
+    first = runs.rows(tmp_path)[0]
+    assert abs(first["task_loss"] - math.log(2)) < 0.3
+
+
+def test_pretraining_learns_the_words(tokens, tmp_path):
+    """From nearly uniform towards the entropy of a word drawn at random and the letters it has."""
+    changes = {"steps": 120, "eval.every": 60, "checkpoint.every": 1000, "model.dropout": 0.0}
+    result = runs.run(runs.pretraining(tokens, **changes), tmp_path)
+    first, last = (row for row in runs.rows(tmp_path) if row["split"] == "valid")
+    assert last["loss"] < first["loss"] < math.log(300)
+    assert last["loss"] < 3.0
+    metrics = result["metrics"]["valid"]
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["loss"]))
+    info = json.loads((tokens / "manifest.json").read_text())["splits"]["valid"]
+    nats = metrics["loss"] * info["tokens"]
+    assert metrics["bits_per_byte"] == pytest.approx(nats / math.log(2) / info["bytes"])
+    assert metrics["perplexity_per_word"] == pytest.approx(math.exp(nats / info["words"]))
+
+
+def test_without_the_auxiliary_loss_there_is_no_such_term(pretrained, classification, tmp_path):
+    changes = {"objective.lm_coef": 0.0, "stop_after": 1}
+    given = runs.fine_tuning(pretrained, classification, "classification", **changes)
+    terms = runs.run(given, tmp_path)["metrics"]["train"]
+    assert "lm_loss" not in terms
+    assert terms["loss"] == terms["task_loss"]
+
+
+def test_fine_tuning_without_weights_takes_the_tokenizer_of_the_tokens(
+    tokens, classification, tmp_path
+):
+    sizes = {k: v for k, v in runs.PRETRAINING.items() if k.startswith("model.")}
+    given = runs.fine_tuning(None, classification, "classification", **sizes)
+    given |= {"initial": None, "data.path": str(tokens), "stop_after": 1}
+    result = runs.run(given, tmp_path)
+    assert result["tokenizer"] == trained.load(tmp_path).tokenizer.fingerprint
+    assert runs.params(tmp_path, 1)["wte"]["embedding"].shape == (303, 16)
+
+
+@pytest.mark.parametrize(("n_transfer", "taken"), [(None, 2), (1, 1), (0, 0), (-1, -1)])
+def test_weights_are_taken_up_to_a_block(pretrained, classification, tmp_path, n_transfer, taken):
+    """The first update of a warm-up has rate 0, so step 1 holds what the run began with."""
+    changes = {"n_transfer": n_transfer, "stop_after": 1, "optimizer.warmup": 0.5}
+    given = runs.fine_tuning(pretrained, classification, "classification", **changes)
+    runs.run(given, tmp_path)
+    source, found = runs.params(pretrained, runs.PRETRAINING["steps"]), runs.params(tmp_path, 1)
+
+    def same(name):
+        cut = {"wte": {"embedding": found["wte"]["embedding"][:300]}}
+        return jax.tree.all(jax.tree.map(np.array_equal, {**found, **cut}[name], source[name]))
+
+    assert [same(name) for name in ("wte", "wpe")] == [taken >= 0] * 2
+    assert [same(f"h_{i}") for i in range(2)] == [taken >= i + 1 for i in range(2)]
+
+
+def test_the_first_blocks_are_counted_by_number_and_not_by_name():
+    """Sorted as text, h_10 and h_11 come before h_2, and JAX sorts so."""
+    table = {"wte": {"embedding": np.zeros((4, 2))}, "wpe": {"embedding": np.zeros((4, 2))}}
+    fresh = table | {f"h_{i}": {"kernel": np.zeros(1)} for i in range(12)}
+    source = table | {f"h_{i}": {"kernel": np.ones(1)} for i in range(12)}
+    fresh = jax.tree.map(lambda leaf: leaf, fresh)
+    for n_transfer in range(13):
+        found = checkpoint.transfer(fresh, source, n_transfer)
+        taken = [i for i in range(12) if found[f"h_{i}"]["kernel"] == 1]
+        assert taken == list(range(n_transfer))
+    with pytest.raises(UserError, match=r"n_transfer is 13.*12 blocks"):
+        checkpoint.transfer(fresh, source, 13)
+
+
+def test_config_json_tells_all_there_is_to_know(finetuned, pretrained):
+    config = json.loads((finetuned / "config.json").read_text())
+    assert config["batch_size"] == 8
+    assert config["initial"] == str(pretrained)
+    # The sizes are those of the source, the rows of the token table three more.
+    assert config["model"]["n_embd"] == 16
+    assert (config["model"]["vocab_size"], config["model"]["n_special"]) == (300, 3)
+    resolved = config["resolved"]
+    assert resolved["total_steps"] == LAST
+    assert resolved["labels"] == ["rain", "sun"]
+    assert resolved["n_outputs"] == 2
+    assert resolved["task"]["shape"] == config["task"]["shape"] == "classification"
+    source = json.loads((pretrained / "config.json").read_text())["resolved"]["tokenizer"]
+    assert resolved["tokenizer"] == source
+    for name in ("seed", "steps", "batch_size", "model.n_layer", "optimizer.learning_rate"):
+        assert name in config["identity"]
+    assert not [k for k in config["identity"] if k.startswith(("mesh.", "log.", "checkpoint."))]
+
+
+def test_result_json_tells_what_came_out_and_of_what(finetuned):
+    result = result_file(finetuned)
+    assert result["step"] == LAST
+    assert result["seeds"] == [42]
+    assert result["tokens_per_s"] > 0
+    assert result["seconds"] > 0
+    assert (result["device"], result["n_devices"]) == ("cpu", 1)
+    assert set(result["best"]) == {"step", "score"}
+    assert {"jax", "flax", "optax", "python"} <= set(result["versions"])
+    assert len(result["config_hash"]) == 64
+    assert "command" in result
+    assert "git" in result
+    tokenizer = json.loads((finetuned / "tokenizer" / "tokenizer.json").read_text())
+    assert result["tokenizer"] == tokenizer["fingerprint"]
+
+
+def test_metrics_have_one_row_for_each_step_and_split(finetuned):
+    stands = [(row["step"], row["split"]) for row in runs.rows(finetuned)]
+    training = [(step, "train") for step in range(1, LAST + 1)]
+    assert sorted(stands) == sorted([*training, (3, "dev"), (6, "dev")])
+
+
+def test_epochs_are_whole_passes_and_evaluated_at_their_end(pretrained, classification, tmp_path):
+    """32 examples in batches of 8 are 4 updates; the partial batch of an epoch is dropped."""
+    given = runs.fine_tuning(pretrained, classification, "classification")
+    given = {**given, "steps": None, "epochs": 1.5, "eval.every": None}
+    result = runs.run(given, tmp_path)
+    assert result["step"] == 6
+    assert [row["step"] for row in runs.rows(tmp_path) if row["split"] == "dev"] == [4, 6]
+
+
+def test_the_best_checkpoint_is_kept_and_used(pretrained, classification, tmp_path, monkeypatch):
+    """The first of equals: a later one must be better to replace it."""
+    from gpt1_jax.training import train
+
+    scores = iter([0.25, 0.75, 0.5, 0.75, 0.5, 0.25])
+    dev_metrics = train.dev_metrics
+    monkeypatch.setattr(
+        train, "dev_metrics", lambda run: {**dev_metrics(run), "accuracy": next(scores)}
+    )
+    changes = {"eval.every": 1, "checkpoint.every": 1, "checkpoint.keep": 1}
+    given = runs.fine_tuning(pretrained, classification, "classification", **changes)
+    for stop_after in (3, 5, None):
+        result = runs.run({**given, "stop_after": stop_after}, tmp_path)
+    assert result["best"] == {"step": 2, "score": 0.75}
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {"2", "6"}
+    assert trained.load(tmp_path).step == 2
+    assert trained.load(tmp_path, 6).step == 6
+
+
+def test_a_better_score_is_saved_between_two_intervals(pretrained, classification, tmp_path):
+    changes = {"eval.every": 2, "checkpoint.every": 1000, "stop_after": 3}
+    given = runs.fine_tuning(pretrained, classification, "classification", **changes)
+    runs.run(given, tmp_path)
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "3"}
+
+
+def test_prepared_tokens_with_a_valid_split_of_one_token_train_without_it(tokens, tmp_path, capsys):
+    """Nothing can be predicted there, and the division by zero would come at the first interval."""
+    (tmp_path / "valid.txt").write_text("a")
+    folder = runs.prepare(
+        tmp_path / "tokens",
+        runs.write_documents(tmp_path / "documents"),
+        valid=(str(tmp_path / "valid.txt"),),
+        vocab=str(tokens / "tokenizer"),
+    )
+    given = runs.pretraining(folder, **{"stop_after": 1, "eval.every": 1})
+    result = runs.run(given, tmp_path / "run", quiet=False)
+    assert set(result["metrics"]) == {"train"}
+    assert "valid" in capsys.readouterr().err
+
+
+def test_without_a_valid_split_there_is_nothing_to_evaluate(tokens, tmp_path):
+    folder = runs.prepare(
+        tmp_path / "tokens",
+        runs.write_documents(tmp_path / "documents"),
+        valid_fraction=0.0,
+        vocab=str(tokens / "tokenizer"),
+    )
+    result = runs.run(runs.pretraining(folder, stop_after=3), tmp_path / "run")
+    assert set(result["metrics"]) == {"train"}
