@@ -1,4 +1,4 @@
-"""GPT-1 in JAX: "Improving Language Understanding by Generative Pre-Training" (Radford et al. 2018), whole.
+"""GPT-1 in JAX: "Improving Language Understanding by Generative Pre-Training" (2018), whole.
 
 Importing the package imports nothing else, so that `gpt1 --help` and the report stay quick.
 """

@@ -10,11 +10,13 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "errors tokenizer scores sharding record optimizer dropout",
-    "attention sources documentation tasks",
-    "gpt documentation_tasks corpus transformations baselines",
+    "errors",
+    "tokenizer sources documentation scores sharding record optimizer dropout",
+    "shards documentation_tasks tasks baselines transformations attention",
+    "corpus gpt",
     "objective checkpoint batches",
     "evaluate sample",
+    "probes",
     "trained",
     "experiment",
     "start",
@@ -71,5 +73,7 @@ def test_help_imports_neither_jax_nor_tensorflow():
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'jax', 'numpy', 'tensorflow', 'flax'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert done.stdout.splitlines()[-1] == "[]"

@@ -61,8 +61,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.training import sharding
-from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
-from gpt1_jax.training.start import fresh_state
+from gpt1_jax.training.optimizer import OptimizerConfig
+from gpt1_jax.training.start import initial_state
 from gpt1_jax.training.train import update_function
 
 devices = topologies.get_topology_desc("v5e:2x4", "tpu").devices
@@ -79,8 +79,8 @@ def placed(tree, shardings):
     )
 
 
-state = jax.eval_shape(lambda: fresh_state(net, optimizer(config, 10), jax.random.key(0)))
-state = placed(state, sharding.state_shardings(mesh, state))
+shapes, shardings, _ = initial_state(net, config, mesh)
+state = placed(shapes, shardings)
 shapes = {"tokens": ((8, 1, 128), "int32"), "weights": ((8, 1, 128), "float32")}
 shapes["rows"] = ((8,), "uint32")
 rows = sharding.batch_sharding(mesh)

@@ -11,7 +11,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.text import documentation_tasks
 from gpt1_jax.text.documentation import Corpus, Document
 from gpt1_jax.text.documentation_tasks import (
-    LIBRARIES,
     NEXT_WORDS,
     cut,
     hold_out,
@@ -21,6 +20,7 @@ from gpt1_jax.text.documentation_tasks import (
     write,
 )
 
+PACKAGES = ("python", "numpy", "scipy", "jax", "flax")
 WORDS = ["".join(letters) for letters in product("bdklmt", "aiou", "nrst")]
 
 
@@ -42,11 +42,11 @@ def corpus() -> Corpus:
             package,
             f"{package}/{file}.py",
         )
-        for package in LIBRARIES
+        for package in PACKAGES
         for file in range(60)
         for _ in range(6)
     ]
-    return Corpus(tuple(documents), dict.fromkeys(LIBRARIES, "1"), ())
+    return Corpus(tuple(documents), dict.fromkeys(PACKAGES, "1"), ())
 
 
 def texts(row: dict) -> str:

@@ -42,9 +42,13 @@ VARIANTS: dict[str, dict[str, str]] = {
     "no_aux_lm": {"objective.lm_coef": "0"},
 }
 # Shares of the time for updates; the rest goes to reading, compiling and evaluating.
-PRETRAINING_SHARE, FINETUNING_SHARE = 0.30, 0.25
+PRETRAINING_SHARE, FINETUNING_SHARE = 0.30, 0.30
 SPEED_STEPS = 40
 DEV_EXAMPLES = 500
+MOST_LABELS = 2000
+# Tasks come in groups of rows in which all labels are equally frequent; this is a whole number of
+# groups for each of them.
+LABELS_STEP = 20
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,13 @@ def quickstart(workdir: str | Path, minutes: float = 8.0) -> dict:
     say("reading the documentation that is installed here")
     found = documentation.documents(workers=2)
     say(found.describe())
-    everything = documentation_tasks.cut(found, train=sys.maxsize, dev=DEV_EXAMPLES)
+    cut = documentation_tasks.cut(found, train=MOST_LABELS, dev=DEV_EXAMPLES)
     tokens = corpus.prepare(
         PrepareConfig(output=str(workdir / "tokens"), vocab_size=VOCAB_SIZE, workers=2),
-        everything.pretraining,
+        cut.pretraining,
     )
-    plan = _plan(workdir, minutes, everything)
-    cut = documentation_tasks.cut(found, train=plan.labels, dev=DEV_EXAMPLES)
+    plan = _plan(workdir, minutes, cut)
+    cut = _with_labels(cut, plan.labels)
     folders = documentation_tasks.write(cut.tasks, workdir / "tasks")
     say(f"pre-training, {plan.pretraining_steps} updates")
     pretraining = _trained(
@@ -117,7 +121,7 @@ def _trained(workdir: Path, arguments: str, settings: Mapping[str, str], quiet=F
     return train(described, explicit, workdir, quiet=quiet)
 
 
-def _plan(workdir: Path, minutes: float, everything: Cut) -> Plan:
+def _plan(workdir: Path, minutes: float, cut: Cut) -> Plan:
     """What fits into the time at the speed that a few updates show; remembered, so that a
     quickstart that goes on keeps to it."""
     path = workdir / "plan.json"
@@ -131,19 +135,26 @@ def _plan(workdir: Path, minutes: float, everything: Cut) -> Plan:
     per_update = described.batch_size * described.model.n_ctx
     updates = int(PRETRAINING_SHARE * seconds * speed / per_update)
     # A row of multiple choice is as much work as it has choices.
-    per_label = described.model.n_ctx * sum(
-        len(task.train[0].get("choices", "1")) for task in everything.tasks.values()
-    )
+    candidates = sum(len(task.train[0].get("choices", "1")) for task in cut.tasks.values())
+    per_label = tuning.data.buckets[0] * candidates
     runs = len(VARIANTS) * len(SEEDS)
     labels = int(FINETUNING_SHARE * seconds * speed / (per_label * runs * tuning.epochs))
     plan = Plan(
         pretraining_steps=max(40, updates // 4 * 4),
-        # Whole batches, and a number that every label divides.
-        labels=max(tuning.batch_size * 5, labels // 80 * 80),
+        labels=max(5 * LABELS_STEP, labels // LABELS_STEP * LABELS_STEP),
         tokens_per_s=speed,
     )
     write_json(path, dataclasses.asdict(plan))
     return plan
+
+
+def _with_labels(cut: Cut, labels: int) -> Cut:
+    """The same tasks with fewer training labels, balanced as before."""
+    tasks = {
+        name: dataclasses.replace(task, train=task.train[:labels])
+        for name, task in cut.tasks.items()
+    }
+    return dataclasses.replace(cut, tasks=tasks)
 
 
 def _zero_shot_curve(workdir: Path, folder: Path, plan: Plan) -> dict[str, float]:

@@ -234,25 +234,12 @@ def _is_usable(text: str) -> bool:
 # The tasks. Each takes shuffled sentences and yields groups of rows, every label equally often in
 # each; `seen` holds the fragments that are used already.
 
-# The first five that are installed are the classes.
-LIBRARIES = ("tensorflow", "python", "matplotlib", "scipy", "numpy", "jax", "sklearn", "orbax")
 # Common words that call for different surroundings.
 NEXT_WORDS = ("a", "be", "of", "the", "to")
 _SIDE = 5  # words of context, and of each choice, in word_order
-# With a vocabulary of 2,048, a library fits 64 ids and the others 32, so that a step is cheap.
+# With a vocabulary of 2,048 every example fits 32 ids, so that a step is cheap.
 _LONGEST_FRAGMENT = 14  # words
-_MOST_CHARACTERS = {"library": 120, "next_word": 70, "word_order": 65}
-
-
-def _library(shuffled: list[Sentence], seen: set[str], rng: random.Random) -> Iterator[list[dict]]:
-    """Groups of one sentence of each library."""
-    by_package: dict[str, list[Sentence]] = {}
-    for sentence in shuffled:
-        if len(sentence.text) <= _MOST_CHARACTERS["library"] and _is_new(sentence.text, seen):
-            by_package.setdefault(sentence.package, []).append(sentence)
-    classes = [package for package in LIBRARIES if package in by_package][:5]
-    for group in zip(*(by_package[package] for package in classes), strict=False):
-        yield [{"text": sentence.text, "label": sentence.package} for sentence in group]
+_MOST_CHARACTERS = {"next_word": 70, "word_order": 65}
 
 
 def _next_word(
@@ -348,7 +335,6 @@ def _is_new(fragment: str, seen: set[str]) -> bool:
 
 _Builder = Callable[[list[Sentence], set[str], random.Random], Iterator[list[dict]]]
 _TASKS: dict[str, tuple[str, str, _Builder]] = {
-    "library": ("classification", "which library does the sentence document?", _library),
     "next_word": ("classification", "which word comes next?", _next_word),
     "word_fits": ("entailment", "does this word come next?", _word_fits),
     "word_order": ("multiple_choice", "which is the true order of the words?", _word_order),

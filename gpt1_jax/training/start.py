@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
@@ -37,7 +36,7 @@ from gpt1_jax.text.tokenizer import Tokenizer
 from gpt1_jax.training import checkpoint, sharding
 from gpt1_jax.training.checkpoint import Checkpoints
 from gpt1_jax.training.experiment import COMPUTATION, Experiment, flatten, identity
-from gpt1_jax.training.optimizer import optimizer
+from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
 
 # The rows start, delimiter, classify that fine-tuning adds to the token table.
 N_SPECIAL = 3
@@ -114,10 +113,8 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         loaded and loaded.task.shape,
         loaded.n_outputs if loaded else 0,
     )
-    fresh = functools.partial(fresh_state, net, optimizer(experiment.optimizer, total))
     config = _config(experiment, tokenizer, data, loaded, total)
-    shapes = jax.eval_shape(fresh, jax.random.key(experiment.seed))
-    shardings = sharding.state_shardings(mesh, shapes)
+    shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
         lock = _claim(workdir, config)
         if lock:
@@ -338,17 +335,25 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else text[:40] + "..."
 
 
-def fresh_state(
-    net: Network, transformation: optax.GradientTransformation, key: jax.Array
-) -> dict[str, Any]:
-    """The state before the first step, with parameters drawn from the key."""
-    params = net.init(key)
-    return {"params": params, "optimizer": transformation.init(params), "step": jnp.int32(0)}
+# Compiled once for all runs of a table.
+@functools.lru_cache(maxsize=8)
+def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh):
+    """Of the state before the first step: its shapes, its shardings, and a compiled function of a
+    key that draws it where it will live."""
+    transformation = optimizer(config, total_updates=1)  # the moments do not depend on it
+
+    def fresh(key: jax.Array) -> dict[str, Any]:
+        params = net.init(key)
+        return {"params": params, "optimizer": transformation.init(params), "step": jnp.int32(0)}
+
+    shapes = jax.eval_shape(fresh, jax.random.key(0))
+    shardings = sharding.state_shardings(mesh, shapes)
+    return shapes, shardings, jax.jit(fresh, out_shardings=shardings)
 
 
 def _begun(experiment: Experiment, fresh: Callable, source: Trained | None, shardings):
-    """A new state, fresh or with the source's parameters in it, created where it will live."""
-    state = jax.jit(fresh, out_shardings=shardings)(jax.random.key(experiment.seed))
+    """A new state, fresh or with the source's parameters in it."""
+    state = fresh(jax.random.key(experiment.seed))
     if source is not None:
         host = multihost_utils.process_allgather(state["params"], tiled=True)
         params = checkpoint.transfer(host, source.params, experiment.n_transfer)

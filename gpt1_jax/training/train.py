@@ -32,7 +32,7 @@ from gpt1_jax.results.record import Record, provenance, read_result
 from gpt1_jax.training import sharding
 from gpt1_jax.training.experiment import Experiment
 from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
-from gpt1_jax.training.start import Run, fresh_state, start
+from gpt1_jax.training.start import Run, initial_state, start
 
 Update = Callable[[dict, dict, int], tuple[dict, dict]]
 
@@ -77,8 +77,7 @@ def update_function(
         terms["grad_norm"] = optax.tree.norm(gradient)
         return {"params": params, "optimizer": moments, "step": state["step"] + 1}, terms
 
-    shapes = jax.eval_shape(lambda: fresh_state(network, transformation, jax.random.key(0)))
-    shardings = sharding.state_shardings(mesh, shapes)
+    _, shardings, _ = initial_state(network, config, mesh)
     everywhere = sharding.replicated(mesh)
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
 
