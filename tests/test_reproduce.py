@@ -102,6 +102,18 @@ def test_what_is_printed_is_what_was_measured(finished):
         for value in row.values():
             assert f"{100 * value:.1f} ±" in table
     assert result["sample"] in table
+    assert table.count("Pre-training") == len(result["baselines"])
+
+
+def test_a_gain_that_the_seeds_do_not_agree_on_is_reported_as_such():
+    scores = {"full": {"a": [0.6, 0.7]}, "no_pretraining": {"a": [0.5, 0.55]}}
+    assert reproduce._gain(scores, "a") == "+12.5 points, in every seed."
+    scores["no_pretraining"]["a"] = [0.5, 0.65]
+    assert reproduce._gain(scores, "a") == "+7.5 points, within the seeds' spread."
+
+
+def test_the_result_on_disk_is_the_one_returned(finished):
+    workdir, result, _ = finished
     assert json.loads((workdir / "result.json").read_text()) == result
 
 

@@ -215,6 +215,14 @@ def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
     return {"table": table, "spread": spread, "scores": scores, "baselines": plain}
 
 
+def _gain(scores: dict, task: str) -> str:
+    """What pre-training changed in a task, and whether the seeds agree on it."""
+    with_it, without = scores["full"][task], scores["no_pretraining"][task]
+    points = 100 * (statistics.mean(with_it) - statistics.mean(without))
+    clear = min(with_it) > max(without) or max(with_it) < min(without)
+    return f"{points:+.1f} points, " + ("in every seed." if clear else "within the seeds' spread.")
+
+
 def _sample(model: Trained) -> str:
     config = SampleConfig(temperature=0.7, top_k=40, length=48)
     return PROMPT + model.sample(PROMPT, config)[0]
@@ -241,7 +249,9 @@ def _described(result: dict, cut: Cut, workdir: Path) -> str:
     counts = [f"{len(task.train)} + {len(task.dev)}" for task in cut.tasks.values()]
     lines.append(row("train + dev", counts))
     lines += ["", f"mean of seeds {SEEDS}; ± is half of the difference between them"]
-    lines += [f"{task.name} ({task.shape}): {task.question}" for task in cut.tasks.values()]
+    for task in cut.tasks.values():
+        gained = _gain(result["scores"], task.name)
+        lines.append(f"{task.name} ({task.shape}): {task.question} Pre-training {gained}")
     curve = result["zero_shot_word_order"].items()
     steps = ", ".join(f"{100 * accuracy:.1f} % after {step}" for step, accuracy in curve)
     lines += ["", f"word order with no training on it, by updates of pre-training: {steps}"]
