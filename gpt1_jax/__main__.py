@@ -7,6 +7,7 @@ standard error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and 
 
 import argparse
 import json
+import os
 import signal
 import sys
 import time
@@ -119,7 +120,7 @@ def prepare(flags: argparse.Namespace) -> dict:
     )
     if not flags.docs:
         return corpus.prepare(config)
-    found = documentation.documents()
+    found = documentation.documents(workers=flags.workers or os.cpu_count() or 1)
     print(found.describe(), file=sys.stderr)
     return corpus.prepare(config, found.documents)
 

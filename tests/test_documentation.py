@@ -157,7 +157,7 @@ def test_reads_without_importing_and_drops_what_was_met_before(own):
     assert corpus.missing == ("own_c",)
     assert corpus.versions == {"own_a": "unknown", "own_b": "unknown"}
     assert "own_a" not in sys.modules
-    assert corpus.texts() == [first, second]
+    assert [document.text for document in corpus.documents] == [first, second]
     assert "own_c" in corpus.describe()
     assert corpus.fingerprint[:16] in corpus.describe()
 

@@ -105,7 +105,7 @@ def test_labels_are_balanced_on_each_side_and_groups_whole(corpus):
 
 def test_a_word_fits_as_often_as_not_and_so_does_each_fragment(corpus):
     task = cut(corpus).tasks["word_fits"]
-    everything = "\n".join(map(mask, corpus.texts()))
+    everything = "\n".join(mask(document.text) for document in corpus.documents)
     for row in task.train:
         assert row["label"] == "no" or row["premise"] + row["hypothesis"] + " " in everything
         twin = {"premise": row["premise"], "hypothesis": row["hypothesis"]}
@@ -117,7 +117,7 @@ def test_a_word_fits_as_often_as_not_and_so_does_each_fragment(corpus):
 
 
 def test_choices_differ_in_nothing_but_order(corpus):
-    everything = "\n".join(map(mask, corpus.texts()))
+    everything = "\n".join(mask(document.text) for document in corpus.documents)
     for row in cut(corpus).tasks["word_order"].train:
         assert texts(row) in everything
         first, second = row["choices"]

@@ -96,7 +96,7 @@ def test_the_curve_begins_before_the_first_update_and_ends_after_the_last(finish
 
 
 def test_what_is_printed_is_what_was_measured(finished):
-    workdir, result, said = finished
+    _, result, said = finished
     table = said[-1]
     for row in result["table"].values():
         for value in row.values():

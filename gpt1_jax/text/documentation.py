@@ -114,10 +114,6 @@ class Corpus:
                 digest.update(field.encode() + b"\0")
         return digest.hexdigest()
 
-    def texts(self) -> list[str]:
-        """The texts alone, in order."""
-        return [document.text for document in self.documents]
-
     def describe(self) -> str:
         """What was read, in a few lines for a person."""
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
