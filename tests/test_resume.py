@@ -96,7 +96,7 @@ def until(condition, process, seconds=120):
         time.sleep(0.01)
 
 
-LONG = {"steps": 400, "eval.every": 200, "checkpoint.every": 50}
+LONG = {"steps": 200, "eval.every": 100, "checkpoint.every": 25}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def long_run(given, tmp_path_factory):
 def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path):
     """kill -9 at a random moment after a random checkpoint, then the same command again."""
     command = runs.words({**given, **LONG}, tmp_path / "run")
-    least = random.choice((50, 100, 150, 200))
+    least = random.choice((25, 50, 75, 100))
     checkpoints = tmp_path / "run" / "checkpoints"
 
     def reached():
@@ -119,20 +119,20 @@ def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path):
 
     with runs.process(command) as process:
         until(reached, process)
-        time.sleep(random.random() / 4)
+        time.sleep(random.random() / 5)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "result.json").exists()
     assert main([*command, "--quiet"]) == 0
     runs.assert_same_run(tmp_path / "run", long_run, LONG["steps"])
     stands = [(row["step"], row["split"]) for row in runs.rows(tmp_path / "run")]
-    assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 200
+    assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 100
 
 
 def test_a_signal_saves_and_ends_with_75(given, long_run, tmp_path):
     command = runs.words({**given, **LONG}, tmp_path / "run")
     with runs.process(command) as process:
-        until((tmp_path / "run" / "checkpoints" / "50").exists, process)
+        until((tmp_path / "run" / "checkpoints" / "25").exists, process)
         process.terminate()
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
