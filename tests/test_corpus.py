@@ -499,8 +499,8 @@ def test_bad_files_are_named_and_leave_nothing(folder, monkeypatch, make, messag
     [
         ({"inputs": ()}, "exactly one of"),
         ({"tfds": "pg19"}, "exactly one of"),
-        ({"inputs": ("blank.txt",)}, "input: nothing but white space"),
-        ({"valid": ("blank.txt",), "valid_fraction": None}, "valid: nothing but white space"),
+        ({"inputs": ("blank.txt",)}, "blank.txt: nothing but white space"),
+        ({"valid": ("blank.txt",), "valid_fraction": None}, "blank.txt: nothing but white space"),
         ({"valid": ("*",), "valid_fraction": None}, "none is left to train on"),
         ({"valid": ("one.txt",)}, "valid and valid_fraction"),
         ({"valid_fraction": 1.0}, "valid_fraction=1.0: expected at least 0"),

@@ -336,8 +336,10 @@ def _survey(inputs: _Inputs, config: PrepareConfig) -> _Survey:
         if inputs.valid:
             held_out = _counted(inputs.valid, digest, progress, config.seed, 0.0)
     if not count.documents or (inputs.valid and not held_out.documents):
-        split = "valid" if count.documents else "input"
-        raise UserError(f"{split}: nothing but white space in it; expected text")
+        blank = inputs.valid if count.documents else inputs.train
+        files = list(blank.description.get("files", ["the documents"]))
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        raise UserError(f"{files[0]}{more}: nothing but white space; expected text")
     empty = count.empty + held_out.empty
     if empty:
         _say(f"{empty} empty documents left out")
