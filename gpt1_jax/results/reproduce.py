@@ -41,8 +41,9 @@ VARIANTS: dict[str, dict[str, str]] = {
     "no_pretraining": {"n_transfer": "-1"},
     "no_aux_lm": {"objective.lm_coef": "0"},
 }
-# Shares of the time for updates; the rest goes to reading, compiling and evaluating.
-PRETRAINING_SHARE, FINETUNING_SHARE = 0.30, 0.30
+# What reading, compiling and evaluating take on two cores, however little is trained, with room for
+# one more row. Of the rest, pre-training has one half and fine-tuning the other.
+RESERVED_SECONDS = 192
 SPEED_STEPS = 40
 DEV_EXAMPLES = 500
 MOST_LABELS = 2000
@@ -64,7 +65,8 @@ class Plan:
 def quickstart(workdir: str | Path, minutes: float = 8.0) -> dict:
     """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
 
-    Plans for `minutes` on the machine it finds. Returns and writes result.json: `table`, an object
+    Plans for `minutes` on the machine it finds, though it takes two or three at least. Returns and
+    writes result.json: `table`, an object
     by variant of objects by task, `sample`, `seconds` and what else was measured. Raises UserError
     for too little time, or too little documentation.
     """
@@ -131,14 +133,14 @@ def _plan(workdir: Path, minutes: float, cut: Cut) -> Plan:
     speed = _trained(workdir / "speed", "", settings, quiet=True)["tokens_per_s"]
     described, _ = experiment.load(CONFIG, settings)
     tuning, _ = experiment.load(f"{CONFIG}:finetune")
-    seconds = 60 * minutes
+    seconds = max(60 * minutes - RESERVED_SECONDS, 6 * minutes) / 2
     per_update = described.batch_size * described.model.n_ctx
-    updates = int(PRETRAINING_SHARE * seconds * speed / per_update)
+    updates = int(seconds * speed / per_update)
     # A row of multiple choice is as much work as it has choices.
     candidates = sum(len(task.train[0].get("choices", "1")) for task in cut.tasks.values())
     per_label = tuning.data.buckets[0] * candidates
     runs = len(VARIANTS) * len(SEEDS)
-    labels = int(FINETUNING_SHARE * seconds * speed / (per_label * runs * tuning.epochs))
+    labels = int(seconds * speed / (per_label * runs * tuning.epochs))
     plan = Plan(
         pretraining_steps=max(40, updates // 4 * 4),
         labels=max(5 * LABELS_STEP, labels // LABELS_STEP * LABELS_STEP),
