@@ -129,7 +129,6 @@ def hold_out(
     seed: int,
     fraction: float = 0.25,
     dev_fraction: float = 0.3,
-    shared: float = 0.3,
 ) -> HeldOut:
     """Divide by file, then drop the held-out sentences whose words are known from elsewhere.
 
@@ -138,7 +137,6 @@ def hold_out(
       seed: decides, with its package and path, where a file goes.
       fraction: of the files to hold out, and `dev_fraction` of these for dev.
       dev_fraction: see `fraction`.
-      shared: the share of known runs of eight words at which a sentence is dropped.
     """
     pretraining: list[Document] = []
     held_out: tuple[list[Document], list[Document]] = ([], [])
