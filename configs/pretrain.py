@@ -14,6 +14,7 @@ Everything not named here is a default of the model and the optimiser, and those
 
 from ml_collections import ConfigDict
 
+from gpt1_jax.errors import UserError
 from gpt1_jax.training.experiment import with_arguments
 
 VARIANTS = ("epochs100", "tiny")
@@ -24,6 +25,8 @@ def get_config(arguments: str = "") -> ConfigDict:
     variants = [part for part in parts if part in VARIANTS]
     rest = ",".join(part for part in parts if part not in VARIANTS)
     config = ConfigDict({"steps": 1_000_000, "objective": {"lm_coef": 1.0}})
+    if len(variants) > 1:
+        raise UserError(f"config argument {arguments!r}; choose one of {', '.join(VARIANTS)}")
     if "epochs100" in variants:
         del config.steps
         config.epochs = 100

@@ -161,6 +161,8 @@ def test_defaults_are_the_papers():
         ({"schedule": "cosine"}, r"optimizer\.schedule is 'cosine'; expected one of warmup_cosine"),
         ({"warmup": 1.0}, r"optimizer\.warmup is 1\.0"),
         ({"warmup": -0.1}, r"optimizer\.warmup is -0\.1"),
+        ({"learning_rate": -1.0}, r"optimizer\.learning_rate is -1\.0"),
+        ({"b2": 1.0}, r"optimizer\.b2 is 1\.0"),
         ({"accumulation": 0}, r"optimizer\.accumulation is 0"),
     ],
 )

@@ -1,5 +1,7 @@
 """Sampling: what may be drawn, how often, and that the cache changes nothing."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,7 +88,9 @@ def test_a_prompt_that_does_not_fit_is_an_error_that_says_what_to_cut(model, pro
         generate(*model, prompt, SampleConfig(length=length), N_TEXT)
 
 
-@pytest.mark.parametrize("wrong", [{"temperature": -1.0}, {"top_p": 0.0}, {"length": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": -1.0}, {"temperature": math.nan}, {"top_p": 0.0}, {"length": 0}]
+)
 def test_settings_without_meaning_are_errors(wrong):
     with pytest.raises(UserError):
         SampleConfig(**wrong)

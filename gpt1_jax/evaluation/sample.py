@@ -32,7 +32,7 @@ class SampleConfig:
     def __post_init__(self):
         if (self.length is not None and self.length < 1) or self.num_samples < 1:
             raise UserError("--length and --num_samples must be at least 1")
-        if self.temperature < 0 or self.top_k < 0 or not 0 < self.top_p <= 1:
+        if not 0 <= self.temperature < float("inf") or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError(
                 "expected --temperature >= 0, --top_k >= 0 and 0 < --top_p <= 1, got "
                 f"{self.temperature}, {self.top_k}, {self.top_p}"

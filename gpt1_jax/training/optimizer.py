@@ -41,6 +41,12 @@ class OptimizerConfig:
             raise UserError(
                 f"optimizer.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}"
             )
+        for name in ("learning_rate", "eps", "l2"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise UserError(f"optimizer.{name} is {getattr(self, name)}; expected 0 or more")
+        for name in ("b1", "b2"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"optimizer.{name} is {getattr(self, name)}; expected 0 <= b < 1")
         if not 0.0 <= self.warmup < 1.0:
             raise UserError(f"optimizer.warmup is {self.warmup}; expected a fraction 0 <= w < 1")
         if self.accumulation < 1:
