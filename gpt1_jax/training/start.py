@@ -322,7 +322,9 @@ def _claim(workdir: Path, config: dict) -> record.WorkdirLock | None:
 
 
 def _check_same(workdir: Path, before: dict, now: dict) -> None:
-    for key in sorted(set(before) | set(now)):
+    # What was set comes before what follows from it.
+    keys = sorted(set(before) | set(now), key=lambda key: (key.startswith("resolved."), key))
+    for key in keys:
         if before.get(key) != now.get(key):
             raise UserError(
                 f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
@@ -364,11 +366,12 @@ def _begun(experiment: Experiment, fresh: Callable, source: Trained | None, shar
 def _resumed(checkpoints: Checkpoints, abstract: dict, say):
     """The newest sound checkpoint, or None if there is none; damaged ones are set aside."""
     step, complaints = checkpoints.newest_sound()
-    for complaint in complaints:
-        say(complaint)
     if complaints:
         checkpoints.set_aside_after(step)
-        say(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
+        complaints.append(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
+    # Damage is no progress: it is said also to those who asked for quiet.
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
     if step is None:
         return None
     params, optimizer_state, progress = checkpoints.restore(
