@@ -8,6 +8,7 @@ standard error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and 
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -37,7 +38,9 @@ def parser() -> Parser:
 
     sub = verb("quickstart", quickstart, "the whole paper in miniature, offline, on two cores")
     sub.add_argument("--workdir", default="runs/quickstart", help="default: %(default)s")
-    sub.add_argument("--minutes", type=float, default=8.0, help="time to take, 8 by default")
+    sub.add_argument(
+        "--minutes", type=float, default=8.0, help="time to plan for; default: %(default)g"
+    )
 
     sub = verb("prepare", prepare, "text to token shards")
     sub.add_argument("--output", required=True, help="folder for shards, manifest and tokenizer")
@@ -130,8 +133,6 @@ def train(flags: argparse.Namespace) -> dict:
     overrides = dict(flags.overrides)
     if flags.initial is not None:
         overrides["initial"] = flags.initial
-    import jax
-
     from gpt1_jax.training import experiment
     from gpt1_jax.training.train import train
 
@@ -139,9 +140,22 @@ def train(flags: argparse.Namespace) -> dict:
     if any(value is not None for value in several):
         if any(value is None for value in several):
             raise UserError("--coordinator, --num_processes and --process_id go together")
-        jax.distributed.initialize(*several)
+        _connect(*several)
     described, explicit = experiment.load(flags.config, overrides)
     return train(described, explicit, flags.workdir, profile=profile, quiet=flags.quiet)
+
+
+def _connect(coordinator: str, num_processes: int, process_id: int) -> None:
+    import jax
+
+    if not re.fullmatch(r".+:\d+", coordinator):
+        raise UserError(f"--coordinator={coordinator}; expected HOST:PORT, as in 10.0.0.2:8476")
+    if not 0 <= process_id < num_processes:
+        raise UserError(
+            f"--process_id={process_id}; expected 0 to {num_processes - 1}, one less than "
+            "--num_processes"
+        )
+    jax.distributed.initialize(coordinator, num_processes, process_id)
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:
@@ -154,6 +168,8 @@ def _profile(text: str | None) -> tuple[int, int] | None:
 
 
 def evaluate(flags: argparse.Namespace) -> dict:
+    if flags.data is not None and flags.task is not None:
+        raise UserError("--data and --task: give one of them")
     from gpt1_jax.evaluation import trained
 
     model = trained.load(flags.workdir, flags.step)

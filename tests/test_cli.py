@@ -106,6 +106,22 @@ def test_each_verb_has_help(verb, capsys):
             ["train", "--config=configs/pretrain.py", "--workdir=W", "--num_processes=2"],
             "--coordinator",
         ),
+        (
+            [
+                *("train", "--config=configs/pretrain.py", "--workdir=W", "--coordinator=host"),
+                *("--num_processes=2", "--process_id=0"),
+            ],
+            "HOST:PORT",
+        ),
+        (
+            [
+                *("train", "--config=configs/pretrain.py", "--workdir=W", "--coordinator=host:1"),
+                *("--num_processes=2", "--process_id=2"),
+            ],
+            "--process_id=2",
+        ),
+        (["train", "--config=configs/pretrain.py:tiny,epochs100", "--workdir=W"], "choose one"),
+        (["evaluate", "--workdir=W", "--data=x", "--task=y"], "--data and --task"),
         (["evaluate", "--workdir=W", "--step=last"], "last"),
         (["evaluate", "--workdir=W", "--config.steps=3"], "--config"),
         (["prepare", "--output=W"], "--input"),
@@ -212,6 +228,10 @@ def test_a_broken_config_json_is_named(refused, train, pretrained, tmp_path):
     (workdir / "config.json").write_text('{"steps": ')
     assert "config.json" in refused(*train())
     assert "config.json" in refused("evaluate", f"--workdir={workdir}")
+    # That of another library's model.
+    (workdir / "config.json").write_text('{"model_type": "gpt"}')
+    assert "not that of a run" in refused("evaluate", f"--workdir={workdir}")
+    assert "not that of a run" in refused(*train())
 
 
 def test_a_tokenizer_that_does_not_match_the_shards(refused, train, tokens, pretrained, tmp_path):

@@ -80,6 +80,8 @@ def test_perplexity_bits_and_words_of_a_uniform_guess():
     assert found["perplexity"] == pytest.approx(8)
     assert found["bits_per_byte"] == pytest.approx(3 * 101 / 400)
     assert found["perplexity_per_word"] == pytest.approx(8 ** (101 / 50))
+    # A tail of line ends.
+    assert "perplexity_per_word" not in evaluate.perplexity_metrics(3.0, 2, info | {"words": 0})
 
 
 def test_predictions_are_the_likeliest_class_or_the_expected_score():

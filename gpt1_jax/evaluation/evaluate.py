@@ -121,7 +121,9 @@ def perplexity_metrics(total: float, count: int, split_info: dict | None = None)
         # All of the text's nats, also where only some of its windows were read.
         nats = loss * split_info["tokens"]
         metrics["bits_per_byte"] = nats / math.log(2) / split_info["bytes"]
-        metrics["perplexity_per_word"] = math.exp(min(nats / split_info["words"], 700.0))
+        # A tail of nothing but line ends has no words.
+        if split_info["words"]:
+            metrics["perplexity_per_word"] = math.exp(min(nats / split_info["words"], 700.0))
     return metrics
 
 

@@ -68,6 +68,10 @@ class Trained:
             )
         separator = self.tokenizer.end if data["separator"] == "end" else None
         tokens = Tokens.open(folder, split, separator)
+        if len(tokens) < 2:
+            raise UserError(
+                f"the {split} split of {folder} has {len(tokens)} token(s); expected at least 2"
+            )
         total, count = evaluate.stream_losses(
             self.network,
             self.params,
@@ -135,6 +139,8 @@ class Trained:
         path, output = Path(path), Path(output)
         if not output.parent.is_dir():
             raise UserError(f"--output={output}: there is no folder {output.parent}")
+        if not os.access(output.parent, os.W_OK):
+            raise UserError(f"--output={output}: the folder {output.parent} cannot be written to")
         if output.is_dir():
             raise UserError(f"--output={output} is a folder; expected a file in it")
         if output.exists() and path.exists() and output.samefile(path):
@@ -197,14 +203,17 @@ def load(workdir: str | Path, step: int | None = None) -> Trained:
 
 
 def read_config(workdir: Path) -> dict:
-    """config.json of a run. UserError if there is none or it is not JSON."""
+    """config.json of a run. UserError if there is none, or it is not one that `train` wrote."""
     path = workdir / "config.json"
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{workdir} is no workdir of a run: it has no config.json") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+    if not (isinstance(config, dict) and "resolved" in config and "identity" in config):
+        raise UserError(f"{path} is not that of a run; expected a folder that `train` made")
+    return config
 
 
 def _chosen_step(checkpoints: Checkpoints, workdir: Path, step: int | None) -> int:
