@@ -5,7 +5,8 @@
 
 Arguments choose a variant:
     (none)      1,000,000 updates, the length that the BERT paper reports and the figures fit
-    epochs100   100 epochs, the length that the paper itself states
+    epochs100   100 epochs, the length that the paper itself states; warm-up stays 0.2 % of the
+                updates, which is the paper's 2,000 at a million
     tiny        2 layers of width 128, 300 updates: minutes on a laptop
 and key=value sets a config key, as in pretrain.py:tiny,steps=1000.
 

@@ -155,7 +155,8 @@ def _connect(coordinator: str, num_processes: int, process_id: int) -> None:
             f"--process_id={process_id}; expected 0 to {num_processes - 1}, one less than "
             "--num_processes"
         )
-    jax.distributed.initialize(coordinator, num_processes, process_id)
+    # JAX's own 100 seconds are long to wait for a peer that is gone.
+    jax.distributed.initialize(coordinator, num_processes, process_id, heartbeat_timeout_seconds=30)
 
 
 def _profile(text: str | None) -> tuple[int, int] | None:

@@ -75,13 +75,13 @@ def test_a_cap_on_the_windows_reads_the_first(model):
 
 
 def test_perplexity_bits_and_words_of_a_uniform_guess():
-    info = {"tokens": 101, "bytes": 400, "words": 50}
-    found = evaluate.perplexity_metrics(100 * math.log(8), 100, info)
+    info = {"tokens": 90, "bytes": 400, "words": 50}  # and 11 separators
+    found = evaluate.perplexity_metrics(100 * math.log(8), 100, 101, info)
     assert found["perplexity"] == pytest.approx(8)
     assert found["bits_per_byte"] == pytest.approx(3 * 101 / 400)
     assert found["perplexity_per_word"] == pytest.approx(8 ** (101 / 50))
     # A tail of line ends.
-    assert "perplexity_per_word" not in evaluate.perplexity_metrics(3.0, 2, info | {"words": 0})
+    assert "perplexity_per_word" not in evaluate.perplexity_metrics(3.0, 2, 3, info | {"words": 0})
 
 
 def test_predictions_are_the_likeliest_class_or_the_expected_score():

@@ -112,18 +112,21 @@ def _fetched(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def perplexity_metrics(total: float, count: int, split_info: dict | None = None) -> dict:
-    """loss (nats per token) and perplexity; with the counts of the text also bits per byte and
-    perplexity per word, which can be compared between tokenisers."""
+def perplexity_metrics(total: float, count: int, n_tokens: int, split_info: dict) -> dict:
+    """loss (nats per token) and perplexity; bits per byte and perplexity per word, which can be
+    compared between tokenisers.
+
+    `total` nats over `count` tokens, of a stream of `n_tokens` (separators included) that stands
+    for the `bytes` and `words` of `split_info`.
+    """
     loss = total / count
     metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
-    if split_info:
-        # All of the text's nats, also where only some of its windows were read.
-        nats = loss * split_info["tokens"]
-        metrics["bits_per_byte"] = nats / math.log(2) / split_info["bytes"]
-        # A tail of nothing but line ends has no words.
-        if split_info["words"]:
-            metrics["perplexity_per_word"] = math.exp(min(nats / split_info["words"], 700.0))
+    # All of the stream's nats, also where only some of its windows were read.
+    nats = loss * n_tokens
+    metrics["bits_per_byte"] = nats / math.log(2) / split_info["bytes"]
+    # A tail of nothing but line ends has no words.
+    if split_info["words"]:
+        metrics["perplexity_per_word"] = math.exp(min(nats / split_info["words"], 700.0))
     return metrics
 
 

@@ -80,7 +80,8 @@ class Trained:
             EvaluationConfig(**self.config["eval"]),
             jax.device_put,
         )
-        return evaluate.perplexity_metrics(total, count, tokens.split_info), count
+        metrics = evaluate.perplexity_metrics(total, count, len(tokens), tokens.split_info)
+        return metrics, count
 
     def evaluate_task(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
         """Loss and metric on a split of the task's folder, by default that of the training, and the

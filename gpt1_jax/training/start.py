@@ -98,6 +98,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     """The run, resumed or new. `explicit` are the config keys that were set rather than defaulted;
     `say` gets a line about each thing worth knowing. Raises UserError for whatever does not fit."""
     say = say or (lambda line: print(line, file=sys.stderr))
+    experiment = _with_absolute_paths(experiment)
     source_model = trained.load(experiment.initial) if experiment.initial else None
     tokenizer = _tokenizer(experiment, source_model)
     loaded = tasks.load(experiment.task) if experiment.is_task else None
@@ -175,6 +176,21 @@ def _tokenizer(experiment: Experiment, source: Trained | None) -> Tokenizer:
             f"{where} ({tokenizer.fingerprint[:12]}); prepare them with --vocab={where}"
         )
     return tokenizer
+
+
+def _with_absolute_paths(experiment: Experiment) -> Experiment:
+    """Folders as they are found from anywhere: a run is the same run wherever its command is typed,
+    and can be evaluated from elsewhere."""
+
+    def absolute(path: str | None) -> str | None:
+        return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
+
+    return dataclasses.replace(
+        experiment,
+        initial=absolute(experiment.initial),
+        data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
+        task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
+    )
 
 
 def _resolved(

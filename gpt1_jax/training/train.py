@@ -300,7 +300,8 @@ def held_out_metrics(run: Run) -> dict[str, float]:
         place,
         config.windows,
     )
-    return evaluate.perplexity_metrics(total, count, run.held_out.split_info)
+    n_tokens = len(run.held_out)
+    return evaluate.perplexity_metrics(total, count, n_tokens, run.held_out.split_info)
 
 
 def dev_metrics(run: Run) -> dict[str, float]:
