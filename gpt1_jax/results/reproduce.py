@@ -43,7 +43,7 @@ VARIANTS: dict[str, dict[str, str]] = {
 }
 # What reading, compiling and evaluating take on two cores, however little is trained, with room for
 # one more row. Of the rest, pre-training has one half and fine-tuning the other.
-RESERVED_SECONDS = 192
+RESERVED_SECONDS = 210
 SPEED_STEPS = 40
 DEV_EXAMPLES = 500
 MOST_LABELS = 2000
