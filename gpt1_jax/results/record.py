@@ -171,12 +171,10 @@ def read_rows(path: Path) -> list[dict]:
     """
     if not path.exists():
         return []
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_text().splitlines()
     rows = []
     for number, line in enumerate(lines, 1):
         try:
-            if not line.endswith("\n"):
-                raise ValueError("torn")
             rows.append(json.loads(line))
         except ValueError:
             if number == len(lines):
