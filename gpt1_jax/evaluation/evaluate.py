@@ -17,11 +17,14 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.scores import METRICS
 from gpt1_jax.model.objective import Network, task_losses, token_losses
 
+# Updates between evaluations of a language model where eval.every does not say.
+DEFAULT_INTERVAL = 1000
+
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """When and how to evaluate. `every` updates; None means after each epoch for a task and every
-    1000 updates for a language model; the end of training is always evaluated.
+    DEFAULT_INTERVAL updates for a language model; the end of training is always evaluated.
 
     The held-out stream is read in windows of n_ctx that start `stride` tokens apart (None: n_ctx,
     so without overlap), and at most `windows` of them while training (None: all).

@@ -220,11 +220,12 @@ def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
 
 
 def _gain(scores: dict, task: str) -> str:
-    """What pre-training changed in a task, and whether the seeds agree on it."""
+    """What pre-training changed in a task, beside the difference that a seed makes."""
     with_it, without = scores["full"][task], scores["no_pretraining"][task]
-    points = 100 * (statistics.mean(with_it) - statistics.mean(without))
-    clear = min(with_it) > max(without) or max(with_it) < min(without)
-    return f"{points:+.1f} points, " + ("in every seed." if clear else "within the seeds' spread.")
+    gain = statistics.mean(with_it) - statistics.mean(without)
+    spread = max(max(values) - min(values) for values in (with_it, without))
+    verdict = "more than" if abs(gain) > spread else "within"
+    return f"{100 * gain:+.1f} points, {verdict} the seeds' spread of {100 * spread:.1f}."
 
 
 def _sample(model: Trained) -> str:

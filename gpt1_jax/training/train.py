@@ -194,7 +194,7 @@ class Trainer:
         self.latest = dict(record.newest)
         config = run.experiment
         self._every = config.eval.every or (
-            run.source.steps_per_epoch if run.task else DEFAULT_EVALUATION_INTERVAL
+            run.source.steps_per_epoch if run.task else evaluate.DEFAULT_INTERVAL
         )
 
     def after(self, step: int, terms: dict, stopping: bool) -> None:
@@ -269,10 +269,6 @@ class Trainer:
         self.run.progress["step"] = step
         state = self.run.state
         self.run.checkpoints.save(step, state["params"], state["optimizer"], self.run.progress)
-
-
-# Updates between evaluations of a language model, where eval.every does not say.
-DEFAULT_EVALUATION_INTERVAL = 1000
 
 
 def _place_for_evaluation(run: Run) -> Callable[[np.ndarray], jax.Array]:
