@@ -11,7 +11,7 @@ import tiny
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
-from gpt1_jax.model.gpt import GPT, ModelConfig, empty_cache
+from gpt1_jax.model.gpt import GPT, ModelConfig
 from gpt1_jax.model.objective import Head, Network
 
 RATES = {"embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3}
@@ -117,7 +117,7 @@ def test_a_position_depends_on_itself_and_all_earlier_ones_alone(network, params
 def test_cached_decoding_equals_the_whole_at_once(network, params):
     tokens = tiny.tokens(length=12)
     decode = jax.jit(network.decode)
-    pieces, cache = [], empty_cache(network.body.config, len(tokens))
+    pieces, cache = [], network.empty_cache(len(tokens))
     for first, last in [(0, 5), (5, 6), (6, 9), *((n, n + 1) for n in range(9, 12))]:
         hidden, cache = decode(params, tokens[:, first:last], cache)
         pieces.append(hidden)
@@ -128,7 +128,7 @@ def test_cached_decoding_equals_the_whole_at_once(network, params):
 
 def test_an_empty_cache_can_be_donated(network, params):
     decode = jax.jit(network.decode, donate_argnums=2)
-    hidden, _ = decode(params, tiny.tokens(length=5), empty_cache(network.body.config, 3))
+    hidden, _ = decode(params, tiny.tokens(length=5), network.empty_cache(3))
     assert np.isfinite(hidden).all()
 
 

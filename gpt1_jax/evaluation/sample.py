@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.gpt import empty_cache
 from gpt1_jax.model.objective import Network
 
 DEFAULT_LENGTH = 64
@@ -76,7 +75,7 @@ def _generate(network: Network, params, prompt_NL, config: SampleConfig, n_text:
         return (next_token(hidden_NLD[:, -1], key), cache), token_N
 
     keys = jax.random.split(key, config.length)
-    cache = empty_cache(network.body.config, prompt_NL.shape[0])
+    cache = network.empty_cache(prompt_NL.shape[0])
     hidden_NLD, cache = network.decode(params, prompt_NL, cache)
     first_N = next_token(hidden_NLD[:, -1], keys[0])
     (last_N, _), tokens_TN = jax.lax.scan(extend, (first_N, cache), keys[1:])

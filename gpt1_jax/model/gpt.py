@@ -18,6 +18,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.attention import attention
 from gpt1_jax.model.dropout import dropout
 
+BODIES = ("transformer", "lstm")
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -25,8 +26,11 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float
 class ModelConfig:
     """Sizes and numerics of the model. The defaults are the paper's; rates left at None follow
     `dropout`. `n_special` counts the rows start, delimiter, classify that fine-tuning adds to the
-    token table. Raises UserError for sizes that do not fit together."""
+    token table. `body` is the Transformer or, for the paper's ablation, an LSTM of `n_units` with
+    the keys from `n_units` on (lstm.py), which has no heads. Raises UserError for sizes that do not
+    fit together."""
 
+    body: str = "transformer"
     vocab_size: int = 40478
     n_special: int = 0
     n_ctx: int = 512
@@ -43,13 +47,22 @@ class ModelConfig:
     dtype: str = "float32"
     scan_layers: bool = False
     remat: bool = False
+    n_units: int = 2048
+    forget_bias: float = 1.0
+    tied_output: bool = True
 
     def __post_init__(self):
+        if self.body not in BODIES:
+            raise UserError(f"model.body is {self.body!r}; expected one of {', '.join(BODIES)}")
+        if self.body == "transformer" and not self.tied_output:
+            raise UserError("model.tied_output=False is for model.body=lstm; GPT-1 ties its output")
+        if self.body == "lstm" and self.scan_layers:
+            raise UserError("model.scan_layers is for model.body=transformer; leave it out")
         if self.n_head < 1 or self.n_embd % self.n_head:
             raise UserError(
                 f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}"
             )
-        for name in ("vocab_size", "n_ctx", "n_embd", "n_layer"):
+        for name in ("vocab_size", "n_ctx", "n_embd", "n_layer", "n_units"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name} is {getattr(self, name)}; expected at least 1")
         if self.dtype not in DTYPES:
@@ -74,7 +87,11 @@ class ModelConfig:
 
     def flops_per_token(self, length: int) -> int:
         """Matrix-product FLOPs of forward and backward per token, counting full L x L attention."""
-        weights = 12 * self.n_layer * self.n_embd**2 + self.n_rows * self.n_embd
+        output = self.n_rows * self.n_embd
+        if self.body == "lstm":
+            layer = 4 * self.n_units * (self.n_embd + self.n_units) + self.n_units * self.n_embd
+            return 6 * (self.n_layer * layer + output)
+        weights = 12 * self.n_layer * self.n_embd**2 + output
         return 6 * weights + 12 * self.n_layer * self.n_embd * length
 
 
@@ -87,31 +104,20 @@ class Cache:
     length: jax.Array
 
 
-def empty_cache(config: ModelConfig, n_sequences: int) -> Cache:
-    """A cache for `n_sequences` of up to n_ctx tokens each."""
-    head_size = config.n_embd // config.n_head
-    shape = (n_sequences, config.n_ctx, config.n_head, head_size)
-
-    def zeros():
-        return tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.n_layer))
-
-    # Keys and values in arrays of their own: one buffer cannot be donated twice.
-    return Cache(key=zeros(), value=zeros(), length=jnp.int32(0))
-
-
-def _dense(config: ModelConfig, features: int) -> nn.Dense:
+def dense(config: ModelConfig, features: int, **options) -> nn.Dense:
+    """A linear layer with the initialisation and the dtype of the model."""
     init = nn.initializers.normal(config.init_std)
-    return nn.Dense(features, dtype=config.compute_dtype, kernel_init=init)
+    return nn.Dense(features, dtype=config.compute_dtype, kernel_init=init, **options)
 
 
-def _by_rows(dense: Callable, x: jax.Array) -> jax.Array:
-    """`dense` of x [..., D] as one matrix product over all rows.
+def by_rows(linear: Callable, x: jax.Array) -> jax.Array:
+    """`linear` of x [..., D] as one matrix product over all rows.
 
     The gradient of the weights is then one product as well; with two axes of rows, XLA transposes
     its arguments first on the CPU, which took a tenth of a small model's step.
     """
-    rows = dense(x.reshape(-1, x.shape[-1]))
-    return rows.reshape(*x.shape[:-1], rows.shape[-1])
+    rows = linear(x.reshape(-1, x.shape[-1]))
+    return rows.reshape(*x.shape[:-1], *rows.shape[1:])
 
 
 def _layer_norm(config: ModelConfig) -> nn.LayerNorm:
@@ -128,13 +134,13 @@ class Attention(nn.Module):
     implementation: str
 
     def setup(self):
-        self.c_attn = _dense(self.config, 3 * self.config.n_embd)
-        self.c_proj = _dense(self.config, self.config.n_embd)
+        self.c_attn = dense(self.config, 3 * self.config.n_embd)
+        self.c_proj = dense(self.config, self.config.n_embd)
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
         """Returns [N, L, D] and the keys and values, those of the cache included."""
         config = self.config
-        qkv = _by_rows(self.c_attn, x_NLD)
+        qkv = by_rows(self.c_attn, x_NLD)
         heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
         query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
         if cache is not None:
@@ -152,7 +158,7 @@ class Attention(nn.Module):
             layer=layer,
             n_ctx=config.n_ctx,
         )
-        out_NLD = _by_rows(self.c_proj, merged_NLHK.reshape(x_NLD.shape))
+        out_NLD = by_rows(self.c_proj, merged_NLHK.reshape(x_NLD.shape))
         out_NLD = dropout(out_NLD, keys_N, config.rate("resid"), layer, "attention_output")
         return out_NLD, (key, value)
 
@@ -163,12 +169,12 @@ class MLP(nn.Module):
     config: ModelConfig
 
     def setup(self):
-        self.c_fc = _dense(self.config, 4 * self.config.n_embd)
-        self.c_proj = _dense(self.config, self.config.n_embd)
+        self.c_fc = dense(self.config, 4 * self.config.n_embd)
+        self.c_proj = dense(self.config, self.config.n_embd)
 
     def __call__(self, x_NLD, keys_N, layer):
-        inner = nn.gelu(_by_rows(self.c_fc, x_NLD), approximate=True)
-        out_NLD = _by_rows(self.c_proj, inner)
+        inner = nn.gelu(by_rows(self.c_fc, x_NLD), approximate=True)
+        out_NLD = by_rows(self.c_proj, inner)
         return dropout(out_NLD, keys_N, self.config.rate("resid"), layer, "mlp_output")
 
 
@@ -221,7 +227,19 @@ class GPT(nn.Module):
 
     def logits(self, hidden_NLD: jax.Array) -> jax.Array:
         """Scores [N, L, V] of the next token, over tokens and special rows; no bias."""
-        return _by_rows(self.wte.attend, hidden_NLD)
+        return by_rows(self.wte.attend, hidden_NLD)
+
+    @nn.nowrap
+    def empty_cache(self, n_sequences: int) -> Cache:
+        """A cache for `n_sequences` of up to n_ctx tokens each."""
+        config = self.config
+        shape = (n_sequences, config.n_ctx, config.n_head, config.n_embd // config.n_head)
+
+        def zeros():
+            return tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.n_layer))
+
+        # Keys and values in arrays of their own: one buffer cannot be donated twice.
+        return Cache(key=zeros(), value=zeros(), length=jnp.int32(0))
 
     def decode(self, tokens_NL: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Hidden states [N, L, D] of tokens that follow the cache, and the longer cache."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, ModelConfig
+from gpt1_jax.model.lstm import LSTM
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Head(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """A body (the transformer) and, for a task, a head. The parameters form one tree:
+    """A body (the Transformer or the LSTM) and, for a task, a head. The parameters form one tree:
     those of the body at the top, the head's as `clf`."""
 
     body: nn.Module
@@ -83,6 +84,10 @@ class Network:
         variables = {"params": _without_head(params)}
         return self.body.apply(variables, hidden_NLD, method="logits")
 
+    def empty_cache(self, n_sequences: int):
+        """What `decode` starts from."""
+        return self.body.empty_cache(n_sequences)
+
     def decode(self, params: dict, tokens_NL: jax.Array, cache):
         """Hidden states of the tokens that follow the cache, and the cache with them."""
         variables = {"params": _without_head(params)}
@@ -99,7 +104,8 @@ class Network:
 def network(config: ModelConfig, implementation: str, shape: str | None, n_outputs: int) -> Network:
     """The body and, for a task's input shape, the head with `n_outputs`."""
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
-    return Network(GPT(config, implementation), head)
+    body = LSTM(config) if config.body == "lstm" else GPT(config, implementation)
+    return Network(body, head)
 
 
 def _without_head(params: dict) -> dict:

@@ -8,6 +8,7 @@ bit as a wrong number without noticing.
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,15 +29,33 @@ ITEMS = ("params", "optimizer", "progress")
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Save after every `every` updates; keep the newest `keep`, and besides them the best one."""
+    """Save after every `every` updates; keep the newest `keep`, and besides them the best one.
+
+    `per_decade` checkpoints of each factor of ten in updates are saved and kept as well, evenly on
+    a logarithmic axis (`on_grid`): the points of figure 2 (right) of the paper. 0 saves none.
+    """
 
     every: int = 1000
     keep: int = 2
+    per_decade: int = 0
 
     def __post_init__(self):
-        for name in ("every", "keep"):
-            if getattr(self, name) < 1:
-                raise UserError(f"checkpoint.{name} is {getattr(self, name)}; expected at least 1")
+        for name, least in (("every", 1), ("keep", 1), ("per_decade", 0)):
+            value = getattr(self, name)
+            if value < least:
+                raise UserError(f"checkpoint.{name} is {value}; expected at least {least}")
+
+
+def on_grid(step: int, per_decade: int) -> bool:
+    """Whether a step is one of `per_decade` in each factor of ten, rounded to whole steps.
+
+    >>> [step for step in range(1, 101) if on_grid(step, 3)]
+    [1, 2, 5, 10, 22, 46, 100]
+    """
+    if step < 1 or per_decade < 1:
+        return False
+    nearest = round(math.log10(step) * per_decade)
+    return step == round(10 ** (nearest / per_decade))
 
 
 def _digest(path: epath.Path) -> str:
@@ -98,14 +117,17 @@ class _JsonRestore(ocp.args.JsonRestore):
 
 @dataclass(frozen=True)
 class _Keep:
-    """Which checkpoints stay: the newest `newest`, and the best step so far."""
+    """Which checkpoints stay: the newest, the best step so far, and those of the grid."""
 
-    newest: int
+    config: CheckpointConfig
     best: dict
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        old = len(checkpoints) - self.newest
-        return [i >= old or c.step == self.best["step"] for i, c in enumerate(checkpoints)]
+        old = len(checkpoints) - self.config.keep
+        return [
+            i >= old or c.step == self.best["step"] or on_grid(c.step, self.config.per_decade)
+            for i, c in enumerate(checkpoints)
+        ]
 
 
 class Checkpoints:
@@ -120,7 +142,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=config is not None,
             read_only=config is None,
-            preservation_policy=_Keep(config.keep, self._best) if config else None,
+            preservation_policy=_Keep(config, self._best) if config else None,
             # An interrupted save leaves a temporary folder behind, which nobody will finish.
             cleanup_tmp_directories=config is not None,
         )
@@ -264,7 +286,10 @@ def transfer(fresh: dict, source: dict, n_transfer: int | None) -> dict:
     n_taken = n_blocks if n_transfer is None else n_transfer
     if n_taken > n_blocks:
         raise UserError(f"n_transfer is {n_transfer}, but the model has {n_blocks} blocks")
-    chosen = ["wte", "wpe", *(f"h_{number}" for number in range(n_taken))]
+    whole = [name for name in fresh if not name.startswith("h_") and name != "clf"]
+    # An output matrix of its own (lm_head) reads the last block, and goes where that goes.
+    tables = [name for name in whole if name != "lm_head" or n_taken == n_blocks]
+    chosen = [*tables, *(f"h_{number}" for number in range(n_taken))]
     result = dict(fresh)
     for name in chosen:
         if name not in source:

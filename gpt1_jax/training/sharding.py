@@ -38,6 +38,13 @@ RULES: tuple[tuple[str, P], ...] = (
     (r"(^|/)mlp/c_proj/kernel$", P("model", None)),
     (r"(^|/)mlp/c_proj/bias$", P()),
     (r"(^|/)ln_[12]/(scale|bias)$", P()),
+    # The LSTM: its units are divided, so that the loop over tokens has one sum as well.
+    (r"(^|/)input_kernel$", P(None, None, "model")),
+    (r"(^|/)recurrent_kernel$", P(None, None, "model")),
+    (r"(^|/)h_\d+/bias$", P(None, "model")),
+    (r"(^|/)h_\d+/proj/kernel$", P("model", None)),
+    (r"(^|/)h_\d+/proj/bias$", P()),
+    (r"(^|/)lm_head/kernel$", P(None, "model")),
     (r"(^|/)clf/(kernel|bias)$", P()),
     (r"(^|/)(count|step)$", P()),
 )

@@ -30,6 +30,7 @@ from gpt1_jax.model import objective
 from gpt1_jax.model.objective import Network
 from gpt1_jax.results.record import Record, provenance, read_result
 from gpt1_jax.training import sharding
+from gpt1_jax.training.checkpoint import on_grid
 from gpt1_jax.training.experiment import Experiment
 from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.training.start import Run, initial_state, start
@@ -205,7 +206,12 @@ class Trainer:
             self.observe(*previous)
         # Stopping early adds no evaluation, so that a run in pieces records what a whole one does.
         evaluating = step == run.total_steps or step % self._every == 0
-        saving = stopping or step == run.last_step or step % config.checkpoint.every == 0
+        saving = (
+            stopping
+            or step == run.last_step
+            or step % config.checkpoint.every == 0
+            or on_grid(step, config.checkpoint.per_decade)
+        )
         if not (evaluating or saving):
             return
         self.flush()

@@ -1,0 +1,131 @@
+"""The LSTM that the paper sets beside the Transformer (Radford et al. 2018, section 5, table 5).
+
+The paper says that it is one layer of 2048 units in the same framework: the same pre-training,
+input transformations and auxiliary objective, hence the same call as GPT. What it does not say is a
+key of the config: the embedding width (`n_embd`), the width between the layer and the output
+(`n_embd` again, by a projection), `tied_output`, `forget_bias`, and the learning rate.
+
+Shapes: N sequences, L tokens, D width, U units, V rows of the token table.
+"""
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.model.dropout import dropout
+from gpt1_jax.model.gpt import ModelConfig, by_rows, dense
+
+
+@flax.struct.dataclass
+class State:
+    """Where the layers stand after the tokens so far: output and cell, each [N, U] per layer."""
+
+    output: tuple[jax.Array, ...]
+    cell: tuple[jax.Array, ...]
+    length: jax.Array
+
+
+class Layer(nn.Module):
+    """One LSTM layer and the projection of its output to the width of the embeddings.
+
+    The four gates lie along an axis of their own, in the order input, forget, cell, output, so that
+    the units can be divided over devices.
+    """
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x_NLD, keys_N, layer, state=None):
+        """Returns [N, L, D] and the state after the last token."""
+        config = self.config
+        dtype, units = config.compute_dtype, config.n_units
+        init = nn.initializers.normal(config.init_std)
+        width = x_NLD.shape[-1]
+        input_kernel = self.param("input_kernel", init, (width, 4, units))
+        recurrent_kernel = self.param("recurrent_kernel", init, (units, 4, units))
+        bias_4U = self.param("bias", _forgetting(config.forget_bias), (4, units))
+        # What the tokens add to the gates is one product over all of them; the loop keeps only what
+        # must wait for the step before.
+        gates_NL4U = by_rows(lambda x: jnp.tensordot(x, input_kernel.astype(dtype), 1), x_NLD)
+        gates_NL4U = gates_NL4U + bias_4U.astype(dtype)[None, None]
+        recurrent_kernel = recurrent_kernel.astype(dtype)
+
+        def step(carry, gates_N4U):
+            output_NU, cell_NU = carry
+            gates_N4U = gates_N4U + jnp.tensordot(output_NU, recurrent_kernel, 1)
+            # The cell adds up over the whole sequence: float32, whatever the dtype of the products.
+            enter, forget, new, leave = jnp.moveaxis(gates_N4U.astype(jnp.float32), 1, 0)
+            cell_NU = nn.sigmoid(forget) * cell_NU + nn.sigmoid(enter) * jnp.tanh(new)
+            output_NU = (nn.sigmoid(leave) * jnp.tanh(cell_NU)).astype(dtype)
+            return (output_NU, cell_NU), output_NU
+
+        state = state or _zeros(config, x_NLD.shape[0])
+        state, outputs_LNU = jax.lax.scan(step, state, jnp.moveaxis(gates_NL4U, 1, 0))
+        out_NLD = by_rows(dense(config, width, name="proj"), jnp.moveaxis(outputs_LNU, 0, 1))
+        return dropout(out_NLD, keys_N, config.rate("resid"), layer, "mlp_output"), state
+
+
+def _forgetting(forget_bias: float):
+    """Zeros, but `forget_bias` for the forget gate."""
+
+    def init(key, shape, dtype=jnp.float32):
+        return jnp.zeros(shape, dtype).at[1].set(forget_bias)
+
+    return init
+
+
+def _zeros(config: ModelConfig, n_sequences: int) -> tuple[jax.Array, jax.Array]:
+    shape = (n_sequences, config.n_units)
+    return jnp.zeros(shape, config.compute_dtype), jnp.zeros(shape, jnp.float32)
+
+
+class LSTM(nn.Module):
+    """The body and its output. Parameters are wte, h_0 ... and, untied, lm_head; order is in the
+    recurrence, so there are no positions."""
+
+    config: ModelConfig
+
+    def setup(self):
+        config = self.config
+        init = nn.initializers.normal(config.init_std)
+        self.wte = nn.Embed(
+            config.n_rows, config.n_embd, embedding_init=init, dtype=config.compute_dtype
+        )
+        layer = nn.remat(Layer) if config.remat else Layer
+        for index in range(config.n_layer):
+            setattr(self, f"h_{index}", layer(config))
+        if not config.tied_output:
+            self.lm_head = dense(config, config.n_rows, use_bias=False)
+
+    def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
+        """Hidden states [N, L, D], with dropout where `keys_N` are given."""
+        x_NLD = dropout(self.wte(tokens_NL), keys_N, self.config.rate("embd"), 0, "embedding")
+        for layer in range(self.config.n_layer):
+            x_NLD, _ = getattr(self, f"h_{layer}")(x_NLD, keys_N, layer)
+        if self.is_initializing() and not self.config.tied_output:
+            self.lm_head(x_NLD)
+        return x_NLD
+
+    def logits(self, hidden_NLD: jax.Array) -> jax.Array:
+        """Scores [N, L, V] of the next token, over tokens and special rows; no bias."""
+        return by_rows(self.wte.attend if self.config.tied_output else self.lm_head, hidden_NLD)
+
+    @nn.nowrap
+    def empty_cache(self, n_sequences: int) -> State:
+        """The state before the first token."""
+        states = [_zeros(self.config, n_sequences) for _ in range(self.config.n_layer)]
+        outputs, cells = zip(*states, strict=True)
+        return State(output=outputs, cell=cells, length=jnp.int32(0))
+
+    def decode(self, tokens_NL: jax.Array, cache: State) -> tuple[jax.Array, State]:
+        """Hidden states [N, L, D] of tokens that follow the cache, and the state after them."""
+        x_NLD = self.wte(tokens_NL)
+        outputs, cells = [], []
+        for layer in range(self.config.n_layer):
+            past = (cache.output[layer], cache.cell[layer])
+            x_NLD, (output, cell) = getattr(self, f"h_{layer}")(x_NLD, None, layer, past)
+            outputs.append(output)
+            cells.append(cell)
+        length = cache.length + tokens_NL.shape[1]
+        return x_NLD, State(output=tuple(outputs), cell=tuple(cells), length=length)
