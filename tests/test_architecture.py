@@ -11,7 +11,9 @@ PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
     "errors",
+    "config_files",
     "tokenizer sources documentation scores sharding record optimizer dropout",
+    "paper",
     "shards documentation_tasks tasks baselines transformations attention",
     "corpus gpt",
     "lstm checkpoint batches",
