@@ -114,9 +114,10 @@ def test_metrics_are_those_of_the_tasks():
 
 def test_the_tables_tell_their_tasks():
     assert INDEX.tasks(2) == ("mnli", "snli", "scitail", "qnli", "rte")
-    assert INDEX.tasks(3) == ("story_cloze", "race")
+    assert INDEX.tasks(3) == ("story_cloze", "race_middle", "race_high", "race")
     assert INDEX.tasks(4) == ("cola", "sst2", "mrpc", "stsb", "qqp")
     assert INDEX.tasks(5) == ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+    assert len(INDEX.headlines()) == 12
     assert INDEX.table_variants(4) == ("full",)
     assert INDEX.table_variants(5) == tuple(INDEX.variants)
 

@@ -118,6 +118,15 @@ class Paper:
         """The tasks of a table, in the order of its columns."""
         return tuple(dict.fromkeys(c.task for c in self.tables[number].columns if c.task))
 
+    def headlines(self) -> dict[str, tuple[int, Column]]:
+        """The column that stands for each of the twelve tasks, with the number of its table."""
+        return {
+            column.task: (number, column)
+            for number in (2, 3, 4)
+            for column in self.tables[number].columns
+            if column.task and column.headline
+        }
+
     def table_variants(self, number: int) -> tuple[str, ...]:
         """The variants that are rows of a table: the full one alone, or all four of table 5."""
         return tuple(row.variant for row in self.tables[number].rows if row.variant)
@@ -153,3 +162,11 @@ def load() -> Paper:
         figures={figure.name: figure for figure in index["FIGURES"]},
         leaderboard=index["LEADERBOARD"],
     )
+
+
+def tasks_of(table: int | None = None, figure: str | None = None) -> tuple[str, ...]:
+    """The tasks of a table or a figure; of table 1, which lists them and measures nothing, none."""
+    index = load()
+    if figure is not None:
+        return index.figures[figure].tasks
+    return index.tasks(table) if table in index.tables else ()
