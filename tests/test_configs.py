@@ -20,7 +20,15 @@ VARIANTS = {
         "path=FOLDER,shape=classification,metric=accuracy,labels=no,yes",
         *TASKS,
     ),
-    "quickstart.py": ("", "finetune", "steps=10", "finetune,epochs=2"),
+    "quickstart.py": (
+        "",
+        "transformer",
+        "lstm",
+        "finetune",
+        "steps=10",
+        "lstm,steps=10",
+        "finetune,epochs=2",
+    ),
 }
 ALL = [(name, arguments) for name, variants in VARIANTS.items() for arguments in variants]
 
