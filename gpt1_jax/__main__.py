@@ -90,6 +90,10 @@ def parser() -> Parser:
     _takes_model(sub)
     sub.add_argument("--input", required=True, metavar="F.jsonl", help="rows like the task's")
     sub.add_argument("--output", required=True, metavar="G.jsonl")
+
+    sub = verb("report", report, "tables, figures and one page from what has run")
+    sub.add_argument("--runs", required=True, help="what reproduce filled, or folders of runs")
+    sub.add_argument("--output", required=True, help="folder for the report")
     return top
 
 
@@ -217,6 +221,12 @@ def predict(flags: argparse.Namespace) -> dict:
     model = trained.load(flags.workdir, flags.step)
     count = model.predict_file(flags.input, flags.output)
     return {"step": model.step, "examples": count, "output": flags.output}
+
+
+def report(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.results import report
+
+    return report.report(flags.runs, flags.output)
 
 
 def _overrides(words: list[str]) -> dict[str, str]:

@@ -48,11 +48,14 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class Task:
-    """A row of the table: what goes in (`shape`) and what is measured (`metric`)."""
+    """A row of the table: what goes in (`shape`) and what is measured (`metric`); how the paper
+    names it and under which of the four groups of its table 1."""
 
     name: str
     shape: str
     metric: str
+    title: str = ""
+    group: str | None = None
 
     @property
     def regression(self) -> bool:
@@ -64,27 +67,31 @@ TASKS = {
     task.name: task
     for task in (
         # The twelve of the paper (its table 1), with the metrics of its tables 2 to 4.
-        Task("snli", "entailment", "accuracy"),
-        Task("mnli", "entailment", "accuracy"),
-        Task("qnli", "entailment", "accuracy"),
-        Task("rte", "entailment", "accuracy"),
-        Task("scitail", "entailment", "accuracy"),
-        Task("race", "multiple_choice", "accuracy"),
-        Task("story_cloze", "multiple_choice", "accuracy"),
-        Task("mrpc", "similarity", "f1"),
-        Task("qqp", "similarity", "f1"),
-        Task("stsb", "similarity", "pearson"),
-        Task("sst2", "classification", "accuracy"),
-        Task("cola", "classification", "matthews"),
+        Task("snli", "entailment", "accuracy", "SNLI", "NLI"),
+        Task("mnli", "entailment", "accuracy", "MultiNLI", "NLI"),
+        Task("qnli", "entailment", "accuracy", "Question NLI", "NLI"),
+        Task("rte", "entailment", "accuracy", "RTE", "NLI"),
+        Task("scitail", "entailment", "accuracy", "SciTail", "NLI"),
+        Task("race", "multiple_choice", "accuracy", "RACE", "QA"),
+        Task("race_middle", "multiple_choice", "accuracy", "RACE-m"),
+        Task("race_high", "multiple_choice", "accuracy", "RACE-h"),
+        Task("story_cloze", "multiple_choice", "accuracy", "Story Cloze", "QA"),
+        Task("mrpc", "similarity", "f1", "MSR Paraphrase Corpus", "Similarity"),
+        Task("qqp", "similarity", "f1", "Quora Question Pairs", "Similarity"),
+        Task("stsb", "similarity", "pearson", "STS Benchmark", "Similarity"),
+        Task(
+            "sst2", "classification", "accuracy", "Stanford Sentiment Treebank-2", "Classification"
+        ),
+        Task("cola", "classification", "matthews", "CoLA", "Classification"),
         # No column of the paper, but part of its GLUE score of 72.8.
-        Task("wnli", "entailment", "accuracy"),
+        Task("wnli", "entailment", "accuracy", "Winograd NLI"),
         # Of the paper's zero-shot figure.
-        Task("dprd", "multiple_choice", "accuracy"),
+        Task("dprd", "multiple_choice", "accuracy", "Definite pronoun resolution"),
         # Small stand-ins: for SNLI, and for the two sets of multiple choice.
-        Task("snli_small", "entailment", "accuracy"),
-        Task("codah", "multiple_choice", "accuracy"),
-        Task("comve_validation", "multiple_choice", "accuracy"),
-        Task("comve_explanation", "multiple_choice", "accuracy"),
+        Task("snli_small", "entailment", "accuracy", "SNLI (a tenth of its dev set)"),
+        Task("codah", "multiple_choice", "accuracy", "CODAH"),
+        Task("comve_validation", "multiple_choice", "accuracy", "ComVE A"),
+        Task("comve_explanation", "multiple_choice", "accuracy", "ComVE B"),
     )
 }
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-import gpt1_jax
+from gpt1_jax.config_files import find_config
 from gpt1_jax.data.batches import DataConfig
 from gpt1_jax.data.tasks import TaskConfig
 from gpt1_jax.errors import UserError
@@ -174,19 +174,6 @@ def _updated(given: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
         if overrides.get(key) not in (None, "None", "none") and other not in overrides:
             given.pop(other, None)
     return given | overrides
-
-
-def find_config(name: str) -> Path:
-    """A config file by path: in the current folder, then in the installation."""
-    package = Path(gpt1_jax.__file__).parent
-    for folder in (Path(), package, package.parent):
-        if (folder / name).is_file():
-            return folder / name
-    shipped = [path for root in (package, package.parent) for path in root.glob("configs/*.py")]
-    names = ", ".join(sorted(f"configs/{path.name}" for path in shipped))
-    raise UserError(
-        f"--config={name}: no such file here, nor in the installation, which has {names}"
-    )
 
 
 def experiment(given: Mapping[str, Any]) -> Experiment:
