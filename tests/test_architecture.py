@@ -11,13 +11,14 @@ PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
     "errors",
-    "tokenizer sources documentation scores sharding record optimizer dropout",
-    "shards documentation_tasks tasks baselines transformations attention",
-    "corpus gpt",
+    "tokenizer sources documentation scores sharding record optimizer dropout task_table",
+    "shards documentation_tasks task_files baselines transformations attention",
+    "corpus gpt task_sets",
+    "tasks",
     "objective checkpoint batches",
     "evaluate sample",
     "probes",
-    "trained",
+    "trained glue",
     "experiment",
     "start",
     "train",
