@@ -107,7 +107,9 @@ class Trained:
         elif task is None or str(task) in TASKS:
             config = own
         else:
-            config = dataclasses.replace(own, path=str(task))
+            config = dataclasses.replace(
+                own, path=str(task), train_examples=None, dev_examples=None
+            )
         if not self.task.regression and self.task.shape != "multiple_choice":
             config = dataclasses.replace(config, labels=self.labels)
         loaded = tasks.load(config, only=split)
