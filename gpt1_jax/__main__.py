@@ -74,7 +74,7 @@ def parser() -> Parser:
     _takes_model(sub)
     sub.add_argument("--split", help="default: valid for tokens, dev for a task")
     sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare")
-    sub.add_argument("--task", metavar="FOLDER", help="a folder of the task's files")
+    sub.add_argument("--task", metavar="NAME", help="another task of this shape, or a folder")
 
     sub = verb("sample", sample, "text that continues a prompt")
     _takes_model(sub)
@@ -88,8 +88,12 @@ def parser() -> Parser:
 
     sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
     _takes_model(sub)
-    sub.add_argument("--input", required=True, metavar="F.jsonl", help="rows like the task's")
+    sub.add_argument("--input", metavar="F.jsonl", help="rows like the task's")
     sub.add_argument("--output", required=True, metavar="G.jsonl")
+    sub.add_argument(
+        "--glue", action="store_true", help="a file for the GLUE server, by default of the test set"
+    )
+    sub.add_argument("--task", metavar="NAME", help="with --glue: another task, such as ax")
 
     sub = verb("report", report, "tables, figures and one page from what has run")
     sub.add_argument("--runs", required=True, help="what reproduce filled, or folders of runs")
@@ -181,7 +185,9 @@ def evaluate(flags: argparse.Namespace) -> dict:
     began = time.monotonic()
     if model.task is not None and flags.data is None:
         split = flags.split or "dev"
-        metrics, n_tokens = model.evaluate_task(flags.task, split)
+        metrics, n_tokens, n_cut = model.evaluate_task(flags.task, split)
+        cut = {"truncated": n_cut}
+        print(f"{n_cut} examples cut to fit n_ctx", file=sys.stderr)
     else:
         if flags.task is not None:
             raise UserError(
@@ -189,9 +195,11 @@ def evaluate(flags: argparse.Namespace) -> dict:
             )
         split = flags.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(flags.data, split)
+        cut = {}
     return {
         "step": model.step,
         "metrics": {split: metrics},
+        **cut,
         "tokens_per_s": n_tokens / (time.monotonic() - began),
     }
 
@@ -216,9 +224,13 @@ def sample(flags: argparse.Namespace) -> dict:
 
 
 def predict(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import trained
+    if not flags.glue and (flags.input is None or flags.task is not None):
+        raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
+    from gpt1_jax.evaluation import glue, trained
 
     model = trained.load(flags.workdir, flags.step)
+    if flags.glue:
+        return glue.submit(model, flags.output, task=flags.task, path=flags.input)
     count = model.predict_file(flags.input, flags.output)
     return {"step": model.step, "examples": count, "output": flags.output}
 

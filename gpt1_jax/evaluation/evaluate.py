@@ -151,12 +151,13 @@ def predictions(task: Task, probabilities: np.ndarray) -> np.ndarray:
 
 
 def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str, float]:
-    """The loss and the task's metric of a split, from the logits of all its examples."""
+    """The loss and the task's metrics of a split, from the logits of all its examples."""
     probabilities = softmax(logits)
     labels = [example.label for example in loaded.splits[split]]
     losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)))
-    score = METRICS[loaded.task.metric](labels, predictions(loaded.task, probabilities))
-    return {"loss": float(np.mean(losses)), loaded.task.metric: float(score)}
+    predicted = predictions(loaded.task, probabilities)
+    scores = {name: float(METRICS[name](labels, predicted)) for name in loaded.task.metrics}
+    return {"loss": float(np.mean(losses)), **scores}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -97,7 +97,12 @@ OPERATIONAL = (
     "data.driver",
     "data.prefetch",
     "data.path",
+    # How a task is read shows in resolved.data, a digest of its tokens.
     "task.path",
+    "task.data_dir",
+    "task.check_counts",
+    "task.ambiguous_pronouns",
+    "task.split_seed",
     "model.scan_layers",
     "model.remat",
 )

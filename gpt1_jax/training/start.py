@@ -272,10 +272,17 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     """Training source, held-out data, and a digest of both."""
     config, model = experiment.data, experiment.model
     if loaded is not None:
+        # Examples that are missing are no progress either.
+        for note in loaded.notes:
+            print(note, file=sys.stderr)
         sources, digest = {}, hashlib.sha256()
         for split in ("train", "dev"):
             candidates, cut = transformations.encode_all(
-                loaded.splits[split], loaded.task.shape, tokenizer, model.n_ctx
+                loaded.splits[split],
+                loaded.task.shape,
+                tokenizer,
+                model.n_ctx,
+                loaded.task.truncation,
             )
             say(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
             targets = loaded.targets(split)
