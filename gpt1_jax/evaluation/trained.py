@@ -16,7 +16,7 @@ from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples
 from gpt1_jax.data.tasks import Example, Task, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import evaluate, probes, sample
+from gpt1_jax.evaluation import evaluate, sample
 from gpt1_jax.evaluation.evaluate import EvaluationConfig
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.model.gpt import ModelConfig
@@ -101,24 +101,6 @@ class Trained:
             raise UserError(f"the {split} split of {config.path} has no labels to compare with")
         logits, n_tokens = self._logits(loaded.splits[split])
         return evaluate.task_metrics(loaded, split, logits), n_tokens
-
-    def choose(self, examples: list[Example]) -> np.ndarray:
-        """The choice [N] of each multiple choice with the highest mean log-probability after its
-        context and question, with no training on the task."""
-        # A text of the training begins after an end token, if it had those.
-        beginning = [self.tokenizer.end] if self.config["data"]["separator"] == "end" else []
-        sequences = []
-        for example in examples:
-            before = " ".join(filter(None, example.texts))
-            # Choices go on where the context ends, which takes a space between them.
-            space = " " if before else ""
-            context = beginning + self.tokenizer.encode(before)
-            sequences += [
-                (context, self.tokenizer.encode(space + choice.strip()))
-                for choice in example.choices
-            ]
-        scores = probes.mean_log_probabilities(self.network, self.params, sequences, jax.device_put)
-        return scores.reshape(len(examples), -1).argmax(axis=1)
 
     def predict(self, examples: list[Example]) -> list[dict]:
         """{"label", "probabilities"} of each example; a score for a label if that is the task, and
