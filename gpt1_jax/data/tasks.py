@@ -32,27 +32,35 @@ REGRESSION = ("pearson", "spearman")
 
 HIGHEST_SCORE = 5
 
+SCORE_LOSSES = ("soft6", "mse")
+"""How a score is learned: as a distribution over the six whole scores (`score_distribution`), whose
+expectation is the prediction; or as one linear output, by the squared error."""
+
 
 @dataclass(frozen=True)
 class TaskConfig:
     """Which task: the name of a row of TASKS, or a shape and a metric of one's own, which also
     override the row's; and the folder with its files. `labels` fixes the classes and their order,
-    by default those of the training set, sorted."""
+    by default those of the training set, sorted. `score_loss`, of a task with scores for labels, is
+    one of SCORE_LOSSES; the released code has soft6 for STS-B, the paper says nothing."""
 
     name: str | None = None
     path: str | None = None
     shape: str | None = None
     metric: str | None = None
     labels: tuple[str | int, ...] | None = None
+    score_loss: str = "soft6"
 
 
 @dataclass(frozen=True)
 class Task:
-    """A row of the table: what goes in (`shape`) and what is measured (`metric`)."""
+    """A row of the table: what goes in (`shape`) and what is measured (`metric`); and how a score
+    is learned, where the labels are scores."""
 
     name: str
     shape: str
     metric: str
+    score_loss: str = TaskConfig.score_loss
 
     @property
     def regression(self) -> bool:
@@ -112,17 +120,20 @@ class LoadedTask:
 
     @property
     def n_outputs(self) -> int:
-        """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression."""
-        if self.task.shape == "multiple_choice":
+        """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression, or
+        by mse the score itself."""
+        if self.task.shape == "multiple_choice" or self.task.score_loss == "mse":
             return 1
         return HIGHEST_SCORE + 1 if self.task.regression else len(self.labels)
 
     def targets(self, split: str) -> np.ndarray | None:
-        """What the loss compares with: int32 [N], or float32 [N, 6] for scores
-        (`score_distribution`); None for a split without labels."""
+        """What the loss compares with: int32 [N], or for scores float32 [N, 6]
+        (`score_distribution`) or by mse float32 [N]; None for a split without labels."""
         labels = [example.label for example in self.splits[split]]
         if labels[0] is None:
             return None
+        if self.task.score_loss == "mse":
+            return np.array(labels, np.float32)
         return score_distribution(labels) if self.task.regression else np.array(labels, np.int32)
 
 
@@ -200,7 +211,13 @@ def _task(config: TaskConfig) -> Task:
     metric = _known("metric", config.metric or (row and row.metric), METRICS)
     if shape == "multiple_choice" and metric != "accuracy":
         raise UserError(f"task.metric={metric} does not fit multiple_choice; expected accuracy")
-    return Task(name, shape, metric)
+    score_loss = _known("score_loss", config.score_loss, SCORE_LOSSES)
+    if score_loss == "mse" and metric not in REGRESSION:
+        raise UserError(
+            f"task.score_loss=mse is for labels that are scores, which task.metric={metric} has "
+            f"not; expected task.metric {' or '.join(REGRESSION)}"
+        )
+    return Task(name, shape, metric, score_loss)
 
 
 def _known(key: str, value: str | None, known: Iterable[str]) -> str:

@@ -160,18 +160,25 @@ def answer_all(
     return np.concatenate(logits)[:count].astype(np.float64)
 
 
-def predictions(task: Task, probabilities: np.ndarray) -> np.ndarray:
+def predictions(task: Task, logits: np.ndarray) -> np.ndarray:
     """Scores [B] of a regression, else the likeliest class or choice [B], from [B, k] or [B, C]."""
-    return expected_score(probabilities) if task.regression else probabilities.argmax(axis=-1)
+    if not task.regression:
+        return logits.argmax(axis=-1)
+    return logits[:, 0] if task.score_loss == "mse" else expected_score(softmax(logits))
+
+
+def probabilities(task: Task, logits: np.ndarray) -> np.ndarray | None:
+    """Of the classes, the choices or the whole scores, as many as there are logits; None where the
+    output is the score itself."""
+    return None if task.score_loss == "mse" else softmax(logits)
 
 
 def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str, float]:
     """The loss and the task's metric of a split, from the logits of its examples, or of the first
     of them."""
-    probabilities = softmax(logits)
     labels = [example.label for example in loaded.splits[split][: len(logits)]]
     losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)[: len(logits)]))
-    score = METRICS[loaded.task.metric](labels, predictions(loaded.task, probabilities))
+    score = METRICS[loaded.task.metric](labels, predictions(loaded.task, logits))
     return {"loss": float(np.mean(losses)), loaded.task.metric: float(score)}
 
 

@@ -104,15 +104,16 @@ class Trained:
 
     def predict(self, examples: list[Example]) -> list[dict]:
         """{"label", "probabilities"} of each example; a score for a label if that is the task, and
-        the probabilities in the order of the labels."""
+        the probabilities in the order of the labels, None where the score is all there is."""
         self._require_task()
-        probabilities = evaluate.softmax(self._logits(examples)[0])
-        labels = evaluate.predictions(self.task, probabilities).tolist()
+        logits = self._logits(examples)[0]
+        labels = evaluate.predictions(self.task, logits).tolist()
+        probabilities = evaluate.probabilities(self.task, logits)
+        rows = [None] * len(labels) if probabilities is None else probabilities.tolist()
         if not self.task.regression:
             labels = [self.labels[index] for index in labels]
         return [
-            {"label": label, "probabilities": row}
-            for label, row in zip(labels, probabilities.tolist(), strict=True)
+            {"label": label, "probabilities": row} for label, row in zip(labels, rows, strict=True)
         ]
 
     def predict_file(self, path: str | Path, output: str | Path) -> int:
