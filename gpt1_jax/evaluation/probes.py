@@ -357,7 +357,8 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     total, positive = float(len(labels)), float(np.sum(labels))
     product = called * (total - called) * positive * (total - positive)
     matthews = (total * hits - called * positive) / np.sqrt(np.where(product > 0, product, np.inf))
-    return float(thresholds[matthews.argmax()])
+    # Equal ones may differ in their last digits.
+    return float(thresholds[matthews.round(9).argmax()])
 
 
 def measure(
