@@ -75,6 +75,10 @@ def parser() -> Parser:
     sub.add_argument("--split", help="default: valid for tokens, dev for a task")
     sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare")
     sub.add_argument("--task", metavar="NAME", help="another task of this shape, or a folder")
+    sub.add_argument(
+        "--probes", action="store_true", help="zero-shot; and --config.probes.KEY=VALUE"
+    )
+    sub.add_argument("--probe_data", metavar="FOLDER", help="of the probes' task folders")
 
     sub = verb("sample", sample, "text that continues a prompt")
     _takes_model(sub)
@@ -179,11 +183,18 @@ def _profile(text: str | None) -> tuple[int, int] | None:
 def evaluate(flags: argparse.Namespace) -> dict:
     if flags.data is not None and flags.task is not None:
         raise UserError("--data and --task: give one of them")
+    if flags.probes and (flags.data or flags.task or flags.split):
+        raise UserError("--probes takes --probe_data=FOLDER, not --data, --task or --split")
+    if flags.probe_data is not None and not flags.probes:
+        raise UserError("--probe_data is for --probes, which is not given")
     from gpt1_jax.evaluation import trained
 
     model = trained.load(flags.workdir, flags.step)
     began = time.monotonic()
-    if model.task is not None and flags.data is None:
+    if flags.probes:
+        metrics, n_tokens = _probes(model, flags)
+        split = "probes"
+    elif model.task is not None and flags.data is None:
         split = flags.split or "dev"
         metrics, n_tokens, n_cut = model.evaluate_task(flags.task, split)
         cut = {"truncated": n_cut}
@@ -202,6 +213,22 @@ def evaluate(flags: argparse.Namespace) -> dict:
         **cut,
         "tokens_per_s": n_tokens / (time.monotonic() - began),
     }
+
+
+def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
+    """The zero-shot probes by name, as the run's config has them with the flags on top; and the
+    number of tokens."""
+    from gpt1_jax.evaluation import probes
+    from gpt1_jax.training import experiment
+
+    overrides = dict(flags.overrides)
+    if flags.probe_data is not None:
+        overrides["probes.path"] = flags.probe_data
+    config = experiment.section("probes", model.config.get("probes", {}), overrides)
+    if config.path is None:
+        raise UserError("--probes needs --probe_data=FOLDER, which holds a folder for each task")
+    rows, n_tokens = probes.of_trained(model, config)
+    return {row.pop("probe"): row for row in rows}, n_tokens
 
 
 def sample(flags: argparse.Namespace) -> dict:
@@ -253,6 +280,15 @@ def _overrides(words: list[str]) -> dict[str, str]:
     return found
 
 
+def _require_use(flags: argparse.Namespace) -> None:
+    """UserError for config keys that the verb does not read."""
+    probing = flags.verb == "evaluate" and flags.probes
+    for key in flags.overrides:
+        if flags.verb != "train" and not (probing and key.startswith("probes.")):
+            hint = "; --probes takes --config.probes.KEY=VALUE" if probing else ""
+            raise UserError(f"--config.{key} is for train, not {flags.verb}{hint}")
+
+
 def main(words: list[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
 
@@ -265,8 +301,7 @@ def main(words: list[str] | None = None) -> int:
             signal.signal(number, stopped)
         flags, rest = parser().parse_known_args(words)
         flags.overrides = _overrides(rest)
-        if flags.overrides and flags.verb != "train":
-            raise UserError(f"--config.KEY=VALUE is for train, not {flags.verb}")
+        _require_use(flags)
         print(json.dumps(flags.run(flags)))
         return 0
     except UserError as error:

@@ -72,9 +72,7 @@ def write(root: Path, scores: dict = SCORES, **changes) -> Path:
         model = {"body": body, "n_layer": 2}
         write_run(root / folder, task, seed, score, n_transfer=transfer, model=model)
         place = {"n_transfer": None, "figure": None, **place}
-        entries.append(
-            {"variant": variant, "task": task, "seed": seed, "folder": folder, **place}
-        )
+        entries.append({"variant": variant, "task": task, "seed": seed, "folder": folder, **place})
 
     for variant, row in scores.items():
         for task, values in row.items():

@@ -19,6 +19,10 @@ FIELDS = {
 REGRESSION = ("pearson", "spearman")
 """Metrics of tasks whose label is a score, 0 to 5, rather than a class."""
 
+SCORE_LOSSES = ("soft6", "mse")
+"""How a score is learned: as a distribution over the six whole scores (`tasks.score_distribution`),
+whose expectation is the prediction; or as one linear output, by the squared error."""
+
 ENTAILMENT = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
 
@@ -42,13 +46,15 @@ class Example:
 class Task:
     """What goes in (`shape`), what is measured (`metric`, which chooses the checkpoint, and
     `further` ones), and how that is cut which does not fit (`truncation`, a rule of
-    transformations.py; None: the first rule of the shape)."""
+    transformations.py; None: the first rule of the shape); and how a score is learned, where the
+    labels are scores."""
 
     name: str
     shape: str
     metric: str
     further: tuple[str, ...] = ()
     truncation: str | None = None
+    score_loss: str = SCORE_LOSSES[0]
 
     @property
     def regression(self) -> bool:

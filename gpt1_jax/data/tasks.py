@@ -17,14 +17,28 @@ import numpy as np
 from gpt1_jax.data.task_files import JsonlFolder, official_files
 from gpt1_jax.data.task_files import read as read  # what predicts reads no whole task
 from gpt1_jax.data.task_sets import TfdsSets
-from gpt1_jax.data.task_table import FIELDS, TASKS, Division, Example, Part, Row, Task
+from gpt1_jax.data.task_table import (
+    FIELDS,
+    REGRESSION,
+    SCORE_LOSSES,
+    TASKS,
+    Division,
+    Example,
+    Part,
+    Row,
+    Task,
+)
 from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.scores import METRICS
 
 HIGHEST_SCORE = 5
 
-CHOICES = {"check_counts": ("warn", "strict", "off"), "ambiguous_pronouns": ("skip", "first")}
+CHOICES = {
+    "check_counts": ("warn", "strict", "off"),
+    "ambiguous_pronouns": ("skip", "first"),
+    "score_loss": SCORE_LOSSES,
+}
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,8 @@ class TaskConfig:
     check_counts: what a number of examples other than the table's does: "warn", "strict" refuses.
     ambiguous_pronouns: "skip" examples whose pronoun stands in several places, or take the "first".
     train_examples, dev_examples: as many examples of these splits at most, always the same ones.
+    score_loss: how a score is learned, one of SCORE_LOSSES; the released code has soft6 for STS-B,
+      the paper says nothing.
     split_seed: of the division into train and dev where the source has no dev (Story Cloze,
       definite pronouns), by default the row's.
 
@@ -56,6 +72,7 @@ class TaskConfig:
     train_examples: int | None = None
     dev_examples: int | None = None
     split_seed: int | None = None
+    score_loss: str = SCORE_LOSSES[0]
 
     def __post_init__(self):
         for key, known in CHOICES.items():
@@ -93,17 +110,20 @@ class LoadedTask:
 
     @property
     def n_outputs(self) -> int:
-        """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression."""
-        if self.task.shape == "multiple_choice":
+        """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression, or
+        by mse the score itself."""
+        if self.task.shape == "multiple_choice" or self.task.score_loss == "mse":
             return 1
         return HIGHEST_SCORE + 1 if self.task.regression else len(self.labels)
 
     def targets(self, split: str) -> np.ndarray | None:
-        """What the loss compares with: int32 [N], or float32 [N, 6] for scores
-        (`score_distribution`); None for a split without labels."""
+        """What the loss compares with: int32 [N], or for scores float32 [N, 6]
+        (`score_distribution`) or by mse float32 [N]; None for a split without labels."""
         labels = [example.label for example in self.splits[split]]
         if labels[0] is None:
             return None
+        if self.task.score_loss == "mse":
+            return np.array(labels, np.float32)
         return score_distribution(labels) if self.task.regression else np.array(labels, np.int32)
 
     def require_labels(self, split: str) -> None:
@@ -286,6 +306,12 @@ def _task(config: TaskConfig) -> Task:
     if shape == "multiple_choice" and metric != "accuracy":
         raise UserError(f"task.metric={metric} does not fit multiple_choice; expected accuracy")
     as_in_table = row is not None and shape == row.shape
+    score_loss = config.score_loss
+    if score_loss == "mse" and metric not in REGRESSION:
+        raise UserError(
+            f"task.score_loss=mse is for labels that are scores, which task.metric={metric} has "
+            f"not; expected task.metric {' or '.join(REGRESSION)}"
+        )
     truncation = config.truncation or (row.truncation if as_in_table else None)
     return Task(
         name,
@@ -293,6 +319,7 @@ def _task(config: TaskConfig) -> Task:
         metric,
         further=row.further if as_in_table and metric == row.metric else (),
         truncation=_known("truncation", truncation or TRUNCATIONS[shape][0], TRUNCATIONS[shape]),
+        score_loss=score_loss,
     )
 
 

@@ -17,7 +17,7 @@ from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples
 from gpt1_jax.data.tasks import TASKS, Example, LoadedTask, Task, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import evaluate, probes, sample
+from gpt1_jax.evaluation import evaluate, sample
 from gpt1_jax.evaluation.evaluate import EvaluationConfig
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.model.gpt import ModelConfig
@@ -117,38 +117,20 @@ class Trained:
             print(note, file=sys.stderr)
         return loaded if row else dataclasses.replace(loaded, task=self.task)
 
-    def choose(self, examples: list[Example]) -> np.ndarray:
-        """The choice [N] of each multiple choice with the highest mean log-probability after its
-        context and question, with no training on the task."""
-        # A text of the training begins after an end token, if it had those.
-        beginning = [self.tokenizer.end] if self.config["data"]["separator"] == "end" else []
-        sequences = []
-        for example in examples:
-            before = " ".join(filter(None, example.texts))
-            # Choices go on where the context ends, which takes a space between them.
-            space = " " if before else ""
-            context = beginning + self.tokenizer.encode(before)
-            sequences += [
-                (context, self.tokenizer.encode(space + choice.strip()))
-                for choice in example.choices
-            ]
-        scores = probes.mean_log_probabilities(self.network, self.params, sequences, jax.device_put)
-        return scores.reshape(len(examples), -1).argmax(axis=1)
-
     def predict(self, examples: list[Example]) -> list[dict]:
         """{"label", "probabilities"} of each example; a score for a label if that is the task, and
-        the probabilities in the order of the labels."""
+        the probabilities in the order of the labels, None where the score is all there is."""
         self._require_task()
         logits, _, n_cut = self._logits(examples)
         if n_cut:
             print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
-        probabilities = evaluate.softmax(logits)
-        labels = evaluate.predictions(self.task, probabilities).tolist()
+        labels = evaluate.predictions(self.task, logits).tolist()
+        probabilities = evaluate.probabilities(self.task, logits)
+        rows = [None] * len(labels) if probabilities is None else probabilities.tolist()
         if not self.task.regression:
             labels = [self.labels[index] for index in labels]
         return [
-            {"label": label, "probabilities": row}
-            for label, row in zip(labels, probabilities.tolist(), strict=True)
+            {"label": label, "probabilities": row} for label, row in zip(labels, rows, strict=True)
         ]
 
     def predict_file(self, path: str | Path, output: str | Path) -> int:
