@@ -42,6 +42,19 @@ def parser() -> Parser:
         "--minutes", type=float, default=8.0, help="time to plan for; default: %(default)g"
     )
 
+    sub = verb("reproduce", reproduce, "the runs of a table or figure of the paper, and its report")
+    sub.add_argument("--table", type=int, help="1 to 5")
+    sub.add_argument("--figure", metavar="2left|2right")
+    sub.add_argument("--workdir", required=True)
+    sub.add_argument("--scale", default="paper", help="paper or small; default: %(default)s")
+    sub.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    sub.add_argument("--tasks", help="names or folders, with commas; default: those of the paper")
+    sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare, to pre-train on")
+    sub.add_argument("--task_data", metavar="D", help="a folder with a folder of each task's files")
+    sub.add_argument("--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data")
+    sub.add_argument("--initial", metavar="WORKDIR", help="weights in place of pre-training")
+    sub.add_argument("--initial_lstm", metavar="WORKDIR", help="the same for the LSTM")
+
     sub = verb("prepare", prepare, "text to token shards")
     sub.add_argument("--output", required=True, help="folder for shards, manifest and tokenizer")
     source = sub.add_mutually_exclusive_group(required=True)
@@ -111,9 +124,34 @@ def _takes_model(sub: Parser) -> None:
 
 
 def quickstart(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.results import reproduce
+    from gpt1_jax.results.quickstart import quickstart
 
-    return reproduce.quickstart(flags.workdir, minutes=flags.minutes)
+    return quickstart(flags.workdir, minutes=flags.minutes)
+
+
+def reproduce(flags: argparse.Namespace) -> dict:
+    try:
+        seeds = tuple(int(seed) for seed in flags.seeds.split(","))
+    except ValueError:
+        raise UserError(f"--seeds={flags.seeds}; expected numbers, as in 0,1,2") from None
+    given = {"transformer": flags.initial, "lstm": flags.initial_lstm}
+    from gpt1_jax.results.reproduce import Request, reproduce
+
+    return reproduce(
+        Request(
+            workdir=flags.workdir,
+            table=flags.table,
+            figure=flags.figure,
+            scale=flags.scale,
+            seeds=seeds,
+            tasks=tuple(flags.tasks.split(",")) if flags.tasks else None,
+            data=flags.data,
+            task_data=flags.task_data,
+            data_dir=flags.data_dir,
+            initial={body: source for body, source in given.items() if source},
+            settings=flags.overrides,
+        )
+    )
 
 
 def prepare(flags: argparse.Namespace) -> dict:
@@ -284,9 +322,10 @@ def _require_use(flags: argparse.Namespace) -> None:
     """UserError for config keys that the verb does not read."""
     probing = flags.verb == "evaluate" and flags.probes
     for key in flags.overrides:
-        if flags.verb != "train" and not (probing and key.startswith("probes.")):
+        training = flags.verb in ("train", "reproduce")
+        if not training and not (probing and key.startswith("probes.")):
             hint = "; --probes takes --config.probes.KEY=VALUE" if probing else ""
-            raise UserError(f"--config.{key} is for train, not {flags.verb}{hint}")
+            raise UserError(f"--config.{key} is for train and reproduce, not {flags.verb}{hint}")
 
 
 def main(words: list[str] | None = None) -> int:

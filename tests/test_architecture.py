@@ -23,6 +23,7 @@ RANKS = (
     "start",
     "train",
     "reproduce",
+    "quickstart",
     "__main__",
 )
 RANK = {module: rank for rank, row in enumerate(RANKS) for module in row.split()}
