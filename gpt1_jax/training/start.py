@@ -49,6 +49,10 @@ FREE_MODEL_KEYS = (
     "attn_dropout",
     "resid_dropout",
     "clf_dropout",
+    "preset",
+    "embd_dropout_on",
+    "softmax_rows",
+    "softmax_positions",
 )
 
 
@@ -111,6 +115,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     _check_devices(experiment, mesh)
     source, held_out, data = _data(experiment, tokenizer, loaded, say)
     questions = _questions(experiment, tokenizer, say)
+    experiment = _with_softmax_positions(experiment, tokenizer, loaded, source, held_out)
     total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
     net = network(
         experiment.model,
@@ -330,6 +335,30 @@ def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Questi
             f"fit n_ctx, {dev.skipped} skipped"
         )
     return questions
+
+
+def _with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, held_out):
+    """The experiment with the number of position rows that its softmax runs over.
+
+    The released code shrinks n_ctx to the longest sequence of all three splits, and with it the
+    shared table. Here n_ctx stays that of the weights, and the table ends where the task's does.
+    """
+    model = experiment.model
+    if model.choice("softmax_rows") == "tokens":
+        return experiment
+    longest = model.n_ctx
+    if loaded is not None:
+        examples = loaded.splits.get("test", [])
+        test, _ = transformations.encode_all(examples, loaded.task.shape, tokenizer, model.n_ctx)
+        lengths = [len(ids) for candidates in test for ids in candidates]
+        longest = max(source.longest, held_out.longest, *lengths)
+    if model.softmax_positions is not None and model.softmax_positions < longest:
+        raise UserError(
+            f"model.softmax_positions is {model.softmax_positions}, but sequences have up to "
+            f"{longest} tokens; leave it out to take as many positions"
+        )
+    model = dataclasses.replace(model, softmax_positions=model.softmax_positions or longest)
+    return dataclasses.replace(experiment, model=model)
 
 
 def _config(
