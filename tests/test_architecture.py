@@ -10,20 +10,20 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "errors",
-    "config_files",
-    "tokenizer sources documentation scores sharding record optimizer dropout paper",
-    "shards documentation_tasks tasks measured baselines transformations attention",
-    "corpus gpt tables",
-    "lstm checkpoint batches figures sentences",
-    "objective markdown",
-    "evaluate sample page",
+    "dropout errors scores task_table",
+    "attention baselines batches checkpoint config_files documentation optimizer record "
+    "sharding sources task_files tokenizer",
+    "documentation_tasks gpt measured paper shards task_sets transformations",
+    "corpus lstm tasks",
+    "glue objective tables",
+    "evaluate figures markdown sample sentences",
+    "page trained",
     "probes report",
-    "trained",
     "experiment",
     "start",
     "train",
     "reproduce",
+    "quickstart",
     "__main__",
 )
 RANK = {module: rank for rank, row in enumerate(RANKS) for module in row.split()}
