@@ -57,8 +57,15 @@ def test_nine_of_twelve_with_each_margin_and_the_three_others():
     assert lost == "The three that it does not win are RTE -5.7, MRPC -3.7, SST-2 -1.9."
 
 
+def test_the_glue_score_with_what_the_leaderboard_adds():
+    assert sentences.published(INDEX)[2] == (
+        "Its GLUE score, recomputed from the cells with what its leaderboard adds (MRPC accuracy "
+        "75.7, STS-B Spearman 80.0, QQP accuracy 88.5, WNLI accuracy 53.4), is 72.8."
+    )
+
+
 def test_what_table_5_says():
-    _, _, lstm, fresh, auxiliary = sentences.published(INDEX)
+    _, _, _, lstm, fresh, auxiliary = sentences.published(INDEX)
     assert "-5.6 on average by the printed averages (-5.5 by the cells themselves)" in lstm
     assert lstm.endswith("ahead only on MRPC +0.9.")
     assert "-14.8 on average by the printed averages (-14.7 by the cells themselves)" in fresh
@@ -215,6 +222,15 @@ def test_the_best_step_is_taken_not_the_last(runs):
     assert run.score("accuracy") == 0.60
     assert run.score("accuracy", "train_examples") == pytest.approx(0.70)
     assert run.score("f1") is None
+
+
+def test_a_note_says_whether_dev_chose_the_checkpoint(runs, tmp_path):
+    assert "which also chose the checkpoint" in "".join(grid(runs, "table5").notes)
+    root = reproductions.write(tmp_path / "runs", {"full": {"rte": (0.5,)}})
+    path = root / "finetuned/full/rte-0/metrics.jsonl"
+    rows = [line for line in path.read_text().splitlines() if '"step": 6' not in line]
+    path.write_text("\n".join(rows))
+    assert "on dev, at the end of training" in "".join(grid(root, "table5").notes)
 
 
 def test_tasks_of_no_table_have_a_table_of_their_own(runs):
