@@ -184,6 +184,12 @@ def test_the_average_is_over_all_columns_once_all_have_run(tmp_path):
     assert not [name for name in found if "avg-of" in name]
 
 
+def test_an_average_is_over_the_seeds_that_every_column_has(tmp_path):
+    scores = {"full": {**every_task_once()["full"], "cola": (0.1, 0.3)}}
+    found = entries(reproductions.write(tmp_path / "runs", scores))
+    assert found["table-5-full-avg"].scores.by_seed == {0: pytest.approx((7 * 50 + 10) / 8)}
+
+
 def test_an_average_of_some_columns_stands_beside_the_same_of_the_published(runs):
     found = grid(runs, "table5")
     assert found.header[1] == "Avg of 2"
@@ -222,13 +228,16 @@ def test_the_best_step_is_taken_not_the_last(runs):
     assert run.score("accuracy") == 0.60
     assert run.score("accuracy", "train_examples") == pytest.approx(0.70)
     assert run.score("f1") is None
+    assert entries(runs)["table-5-full-mrpc"].scores.runs[0].score("accuracy") == 0.80
 
 
 def test_a_note_says_whether_dev_chose_the_checkpoint(runs, tmp_path):
     assert "which also chose the checkpoint" in "".join(grid(runs, "table5").notes)
     root = reproductions.write(tmp_path / "runs", {"full": {"rte": (0.5,)}})
     path = root / "finetuned/full/rte-0/metrics.jsonl"
-    rows = [line for line in path.read_text().splitlines() if '"step": 6' not in line]
+    rows = [
+        line for line in path.read_text().splitlines() if '"dev"' not in line or '"step": 4' in line
+    ]
     path.write_text("\n".join(rows))
     assert "on dev, at the end of training" in "".join(grid(root, "table5").notes)
 
