@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from gpt1_jax.errors import Interrupted, UserError
 
+SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
 
 
@@ -63,7 +64,7 @@ def parser() -> Parser:
         "--config", required=True, metavar="FILE[:ARGS]", help="and --config.KEY=VALUE"
     )
     sub.add_argument("--workdir", required=True)
-    sub.add_argument("--initial", metavar="WORKDIR", help="start from its weights")
+    sub.add_argument("--initial", metavar="SOURCE", help="weights to start from; " + SOURCES)
     sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps")
     sub.add_argument("--quiet", action="store_true", help="no progress")
     sub.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes")
@@ -90,12 +91,29 @@ def parser() -> Parser:
     _takes_model(sub)
     sub.add_argument("--input", required=True, metavar="F.jsonl", help="rows like the task's")
     sub.add_argument("--output", required=True, metavar="G.jsonl")
+
+    sub = verb("convert", convert, "weights and tokenizer from one layout to another")
+    sub.add_argument("--from", dest="source", required=True, metavar="SOURCE", help=SOURCES)
+    sub.add_argument("--to", required=True, metavar="TARGET", help="openai:D, hf:D or native:D")
+    sub.add_argument(
+        "--tokenizer", metavar="MODE", help="of foreign weights: original (openai:), hf_basic (hf:)"
+    )
+    sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
     return top
 
 
 def _takes_model(sub: Parser) -> None:
-    sub.add_argument("--workdir", required=True)
+    model = sub.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", help="a run of train")
+    model.add_argument("--initial", metavar="SOURCE", help="weights: " + SOURCES)
     sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
+
+
+def _model(flags: argparse.Namespace):
+    """The model that a verb was asked to use."""
+    from gpt1_jax.evaluation import trained
+
+    return trained.load(flags.initial or flags.workdir, flags.step)
 
 
 def quickstart(flags: argparse.Namespace) -> dict:
@@ -171,9 +189,7 @@ def _profile(text: str | None) -> tuple[int, int] | None:
 def evaluate(flags: argparse.Namespace) -> dict:
     if flags.data is not None and flags.task is not None:
         raise UserError("--data and --task: give one of them")
-    from gpt1_jax.evaluation import trained
-
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     began = time.monotonic()
     if model.task is not None and flags.data is None:
         split = flags.split or "dev"
@@ -181,7 +197,7 @@ def evaluate(flags: argparse.Namespace) -> dict:
     else:
         if flags.task is not None:
             raise UserError(
-                f"{flags.workdir} holds a language model, --task needs a fine-tuned one"
+                f"{model.workdir} holds a language model, --task needs a fine-tuned one"
             )
         split = flags.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(flags.data, split)
@@ -193,10 +209,9 @@ def evaluate(flags: argparse.Namespace) -> dict:
 
 
 def sample(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import trained
     from gpt1_jax.evaluation.sample import SampleConfig
 
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     config = SampleConfig(
         length=flags.length,
         temperature=flags.temperature,
@@ -212,11 +227,15 @@ def sample(flags: argparse.Namespace) -> dict:
 
 
 def predict(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import trained
-
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     count = model.predict_file(flags.input, flags.output)
     return {"step": model.step, "examples": count, "output": flags.output}
+
+
+def convert(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.training import released_weights
+
+    return released_weights.convert(flags.source, flags.to, flags.tokenizer, flags.step)
 
 
 def _overrides(words: list[str]) -> dict[str, str]:
