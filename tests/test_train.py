@@ -12,6 +12,7 @@ from gpt1_jax.data import tasks
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import trained
 from gpt1_jax.training import checkpoint
+from gpt1_jax.training.checkpoint import Checkpoints
 
 LAST = runs.FINE_TUNING["steps"]
 
@@ -230,6 +231,14 @@ def test_a_better_score_is_saved_between_two_intervals(pretrained, classificatio
     given = runs.fine_tuning(pretrained, classification, "classification", **changes)
     runs.run(given, tmp_path)
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "3"}
+
+
+def test_checkpoints_of_a_grid_are_kept_besides_the_newest(tokens, tmp_path):
+    grid = {"checkpoint.per_decade": 3, "checkpoint.every": 100, "checkpoint.keep": 1}
+    runs.run(runs.pretraining(tokens, steps=12, **grid), tmp_path)
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.steps() == [1, 2, 5, 10, 12]
+    checkpoints.close()
 
 
 def test_prepared_tokens_with_a_valid_split_of_one_token_train_without_it(tokens, tmp_path, capsys):

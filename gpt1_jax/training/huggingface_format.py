@@ -68,7 +68,6 @@ def folder_of(name: str) -> Path:
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise UserError(f"hf:{name}: no such folder")
     try:
-        from httpx import HTTPError
         from huggingface_hub import snapshot_download
     except ImportError:
         raise UserError(
@@ -76,7 +75,7 @@ def folder_of(name: str) -> Path:
         ) from None
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
-    except (OSError, ValueError, HTTPError) as error:
+    except Exception as error:  # the errors of whatever transport the library uses
         raise UserError(
             f"hf:{name} is no folder here, and the Hub did not give it "
             f"({' '.join(str(error).split())[:80]}); where there is a network, hf download {name} "
