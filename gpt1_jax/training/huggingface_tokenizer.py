@@ -37,6 +37,7 @@ def write(tokenizer: Tokenizer, n_special: int, n_ctx: int, folder: Path) -> Non
     else:
         write_vocabulary(tokenizer, folder / VOCABULARY[0], folder / VOCABULARY[1])
         made = _basic(tokenizer)
+        made.add_special_tokens([UNKNOWN])
         config |= {"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": UNKNOWN}
     specials = list(SPECIALS[:n_special])
     made.add_special_tokens(specials)
