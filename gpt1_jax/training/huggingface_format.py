@@ -89,6 +89,8 @@ def name_of(path: str) -> str:
     if path in fixed:
         return fixed[path]
     *scopes, leaf = path.split("/")
+    if leaf not in _LEAF:
+        return path
     return ".".join([*scopes, _LEAF[leaf]]).replace("h_", "h.", 1)
 
 
@@ -172,7 +174,7 @@ def _files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     index = folder / INDEX
     try:
-        named = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        named = sorted({*json.loads(index.read_text())["weight_map"].values()}, key=str)
     except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {SINGLE}{_instead(folder)}") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -15,13 +15,12 @@ from pathlib import Path
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.text.tokenizer import MODEL, Tokenizer
+from gpt1_jax.text.vocabulary import ENCODER, MERGES, UNKNOWN, WORD_END, Vocabulary
 from gpt1_jax.training.weights import SPECIALS
 
 VOCABULARY = ("vocab.json", "merges.txt")
 DESCRIPTION = "tokenizer.json"
 END = "<|endoftext|>"
-UNKNOWN = "<unk>"
-END_OF_WORD = "</w>"
 _HEADER = "#version: 0.2"
 _SPACE_MARK = "▁"
 # Runs of line ends, and words with the spaces before them (text/tokenizer.py).
@@ -35,7 +34,7 @@ def write(tokenizer: Tokenizer, n_special: int, n_ctx: int, folder: Path) -> Non
         made = _from_sentencepiece(tokenizer, folder)
         config |= {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END}
     else:
-        write_vocabulary(tokenizer, folder / VOCABULARY[0], folder / VOCABULARY[1])
+        write_vocabulary(tokenizer, folder, VOCABULARY)
         made = _basic(tokenizer)
         made.add_special_tokens([UNKNOWN])
         config |= {"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": UNKNOWN}
@@ -47,11 +46,11 @@ def write(tokenizer: Tokenizer, n_special: int, n_ctx: int, folder: Path) -> Non
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
-def write_vocabulary(tokenizer: Tokenizer, vocabulary: Path, merges: Path) -> None:
+def write_vocabulary(tokenizer: Tokenizer, folder: Path, names: tuple[str, str]) -> None:
     """The ids as JSON and the merges as lines, as OpenAI and transformers both have them."""
-    vocabulary.write_text(json.dumps(tokenizer.encoder))
-    lines = [_HEADER, *(" ".join(pair) for pair in tokenizer.merges)]
-    merges.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files = Vocabulary(tokenizer.encoder, tokenizer.merges).files()
+    for name, content in zip(names, (files[ENCODER], files[MERGES]), strict=True):
+        (folder / name).write_bytes(content)
 
 
 def _basic(tokenizer: Tokenizer):
@@ -65,13 +64,13 @@ def _basic(tokenizer: Tokenizer):
             merges=[tuple(pair) for pair in tokenizer.merges],
             unk_token=UNKNOWN,
             continuing_subword_prefix="",
-            end_of_word_suffix=END_OF_WORD,
+            end_of_word_suffix=WORD_END,
             fuse_unk=False,
         )
     )
     made.normalizer = normalizers.BertNormalizer(lowercase=True)
     made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    made.decoder = decoders.BPEDecoder(suffix=END_OF_WORD)
+    made.decoder = decoders.BPEDecoder(suffix=WORD_END)
     return made
 
 
@@ -146,9 +145,9 @@ def unpack(folder: Path, target: Path) -> None:
             f"hf:{folder} has no vocabulary; expected {' and '.join(VOCABULARY)}, or {DESCRIPTION}"
         )
     model = description.get("model") or {}
-    if model.get("type") != "BPE" or model.get("end_of_word_suffix") != END_OF_WORD:
+    if model.get("type") != "BPE" or model.get("end_of_word_suffix") != WORD_END:
         raise UserError(
-            f"{path} is no vocabulary of GPT-1 (BPE with {END_OF_WORD} at the end of words); "
+            f"{path} is no vocabulary of GPT-1 (BPE with {WORD_END} at the end of words); "
             "expected the one that these weights were trained with"
         )
     pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]

@@ -3,7 +3,7 @@
 params_0.npy, params_1.npy, ... laid end to end hold the arrays whose shapes params_shapes.json
 lists: positions, tokens, then twelve for each block (openai/finetune-transformer-lm, train.py). A
 kernel is that of a convolution of width 1, so it has a leading axis of size 1; it is not
-transposed. The vocabulary is encoder_bpe_40000.json and vocab_40000.bpe.
+transposed. The vocabulary lies beside them, encoder_bpe_40000.json and vocab_40000.bpe.
 
 A fine-tuned model takes the same form with three more rows of the token table, in the order of the
 released code, and the classifier's kernel and bias at the end. The released code itself keeps those
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.text.vocabulary import ENCODER, MERGES
 
 SHAPES = "params_shapes.json"
-VOCABULARY = ("encoder_bpe_40000.json", "vocab_40000.bpe")
+VOCABULARY = (ENCODER, MERGES)
 N_SHARDS = 10
 HEAD_SIZE = 64
 

@@ -34,6 +34,8 @@ from gpt1_jax.training.weights import SPECIALS, Weights
 FORMATS = ("openai", "hf", "native")
 # How the text of foreign weights is made into ids, where nothing says it.
 DEFAULT_MODES = {"openai": "original", "hf": "hf_basic"}
+# Of one example, where no file says how many there are.
+MOST_CHOICES = 100
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".jl", ".joblib", ".ckpt", ".h5")
 
 
@@ -111,9 +113,13 @@ def _read_openai(folder: Path, source: str, asked: str | None) -> Weights:
     else:
         heads = openai_format.n_head(sizes["n_embd"], folder)
         model = ModelConfig(**sizes, n_head=heads)
-    shape = "multiple_choice" if "clf/kernel" in arrays else None
+    shape, labels = None, ()
+    if "clf/bias" in arrays:
+        n_outputs = len(arrays["clf/bias"])
+        shape = "multiple_choice" if n_outputs == 1 else "classification"
+        labels = tuple(range(n_outputs)) if n_outputs > 1 else ()
     return _assembled(
-        arrays, model, text, added, record, shape, (), openai_format.name_of, folder, source
+        arrays, model, text, added, record, shape, labels, openai_format.name_of, folder, source
     )
 
 
@@ -169,6 +175,7 @@ def _assembled(
     task = record.get("task")
     if not record and shape and n_special:
         task = Task(name=shape, shape=shape, metric="accuracy")
+        labels = labels or tuple(range(MOST_CHOICES))
     if task is None:
         dropped = [arrays.pop(path) for path in ("clf/kernel", "clf/bias") if path in arrays]
         if dropped:
@@ -230,9 +237,8 @@ def write(found: Weights, target: str) -> None:
 
     Raises UserError for a model that the layout cannot represent, with the reason.
     """
-    kind, name = parse(target)
-    folder = Path(name).expanduser().absolute()
-    _check_target(kind, folder, found)
+    kind, folder = _new_folder(target)
+    _check_fits(kind, folder, found)
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
@@ -245,10 +251,17 @@ def write(found: Weights, target: str) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _check_target(kind: str, folder: Path, found: Weights) -> None:
-    """What can be known before the first byte."""
+def _new_folder(target: str) -> tuple[str, Path]:
+    """The format and the folder of a target, which must be new or empty."""
+    kind, name = parse(target)
+    folder = Path(name).expanduser().absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is there already; choose a new or an empty folder")
+    return kind, folder
+
+
+def _check_fits(kind: str, folder: Path, found: Weights) -> None:
+    """What can be known before the first byte."""
     if kind != "native" and found.model.body != "transformer":
         raise UserError(
             f"{found.source} is an LSTM, for which {kind}: has no form; only native:D takes it"
@@ -268,8 +281,8 @@ def _write_openai(found: Weights, folder: Path) -> None:
     if found.tokenizer.mode == "sentencepiece":
         found.tokenizer.save(folder)
     else:
-        names = (folder / name for name in openai_format.VOCABULARY)
-        huggingface_tokenizer.write_vocabulary(found.tokenizer, *names)
+        names = openai_format.VOCABULARY
+        huggingface_tokenizer.write_vocabulary(found.tokenizer, folder, names)
     write_json(folder / weights.RECORD, weights.record(found))
 
 
@@ -292,14 +305,14 @@ def convert(
 ) -> dict:
     """Reads weights from `source` and writes them to `target`; returns what they are."""
     began = time.monotonic()
-    kind, name = parse(target)
-    if kind == "native" and name == target:
+    if parse(target) == ("native", target):
         raise UserError(f"--to={target}: no format; expected openai:D, hf:D or native:D")
+    _new_folder(target)
     found = read(source, tokenizer, step)
+    write(found, target)
     print(
         f"tokenizer: {found.tokenizer.mode} ({found.tokenizer.fingerprint[:12]})", file=sys.stderr
     )
-    write(found, target)
     return {
         "from": source,
         "to": target,
