@@ -11,10 +11,10 @@ PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
     "errors",
-    "tokenizer sources documentation scores sharding record optimizer dropout",
-    "shards documentation_tasks tasks baselines transformations attention",
-    "corpus gpt",
-    "objective checkpoint batches",
+    "vocabulary original sources documentation scores sharding record optimizer dropout",
+    "tokenizer documentation_tasks tasks baselines transformations attention",
+    "shards gpt",
+    "corpus objective checkpoint batches",
     "evaluate sample",
     "probes",
     "trained",
