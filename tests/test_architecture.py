@@ -11,10 +11,10 @@ PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
     "errors",
-    "tokenizer sources documentation scores sharding record optimizer dropout",
-    "shards documentation_tasks tasks baselines transformations attention",
-    "corpus gpt",
-    "lstm checkpoint batches",
+    "vocabulary original sources documentation scores sharding record optimizer dropout",
+    "tokenizer documentation_tasks tasks baselines transformations attention",
+    "shards gpt",
+    "lstm corpus checkpoint batches",
     "objective",
     "evaluate sample weights openai_format",
     "probes huggingface_format huggingface_tokenizer model_card",

@@ -65,7 +65,7 @@ class Trained:
                 f"the tokens in {folder} were made by another tokenizer ({prepared_by[:12]}) than "
                 f"that of {self.workdir} ({self.tokenizer.fingerprint[:12]})"
             )
-        separator = self.tokenizer.end if data["separator"] == "end" else None
+        separator = self.tokenizer.separator(data["separator"])
         tokens = Tokens.open(folder, split, separator)
         if len(tokens) < 2:
             raise UserError(
@@ -105,7 +105,8 @@ class Trained:
         """The choice [N] of each multiple choice with the highest mean log-probability after its
         context and question, with no training on the task."""
         # A text of the training begins after an end token, if it had those.
-        beginning = [self.tokenizer.end] if self.config["data"]["separator"] == "end" else []
+        separator = self.tokenizer.separator(self.config["data"]["separator"])
+        beginning = [] if separator is None else [separator]
         sequences = []
         for example in examples:
             before = " ".join(filter(None, example.texts))

@@ -320,7 +320,7 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
         _ = sources["train"].steps_per_epoch  # refuses a training set smaller than a batch
         return sources["train"], sources["dev"], digest.hexdigest()
     manifest = corpus.read_manifest(config.path)
-    separator = tokenizer.end if config.separator == "end" else None
+    separator = tokenizer.separator(config.separator)
     tokens = Tokens.open(config.path, "train", separator)
     held_out = (
         Tokens.open(config.path, "valid", separator) if "valid" in manifest["splits"] else None
