@@ -12,8 +12,8 @@ PACKAGE = Path(gpt1_jax.__file__).parent
 RANKS = (
     "errors",
     "vocabulary original sources documentation scores sharding record optimizer dropout",
-    "tokenizer documentation_tasks tasks baselines transformations attention",
-    "shards gpt",
+    "tokenizer documentation_tasks tasks baselines attention",
+    "shards gpt transformations",
     "lstm corpus checkpoint batches",
     "objective",
     "evaluate sample weights openai_format",

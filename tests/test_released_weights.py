@@ -373,8 +373,8 @@ def test_training_starts_from_them_and_resumes_without(
 
 def test_a_model_key_that_contradicts_the_weights(exported, classification, tmp_path):
     given = runs.fine_tuning(f"hf:{exported / 'hf'}", classification, "classification")
-    with pytest.raises(UserError, match=r"model.n_embd is 32, but hf:.* has 16"):
-        runs.run({**given, "model.n_embd": 32}, tmp_path / "run")
+    with pytest.raises(UserError, match=r"model.n_embd is 24, but hf:.* has 16"):
+        runs.run({**given, "model.n_embd": 24}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
