@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from gpt1_jax.errors import Interrupted, UserError
 
+SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
 
 
@@ -76,7 +77,7 @@ def parser() -> Parser:
         "--config", required=True, metavar="FILE[:ARGS]", help="and --config.KEY=VALUE"
     )
     sub.add_argument("--workdir", required=True)
-    sub.add_argument("--initial", metavar="WORKDIR", help="start from its weights")
+    sub.add_argument("--initial", metavar="SOURCE", help="weights to start from; " + SOURCES)
     sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps")
     sub.add_argument("--quiet", action="store_true", help="no progress")
     sub.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes")
@@ -112,6 +113,14 @@ def parser() -> Parser:
     )
     sub.add_argument("--task", metavar="NAME", help="with --glue: another task, such as ax")
 
+    sub = verb("convert", convert, "weights and tokenizer from one layout to another")
+    sub.add_argument("--from", dest="source", required=True, metavar="SOURCE", help=SOURCES)
+    sub.add_argument("--to", required=True, metavar="TARGET", help="openai:D, hf:D or native:D")
+    sub.add_argument(
+        "--tokenizer", metavar="MODE", help="of foreign weights: original (openai:), hf_basic (hf:)"
+    )
+    sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
+
     sub = verb("report", report, "tables, figures and one page from what has run")
     sub.add_argument("--runs", required=True, help="what reproduce filled, or folders of runs")
     sub.add_argument("--output", required=True, help="folder for the report")
@@ -119,8 +128,17 @@ def parser() -> Parser:
 
 
 def _takes_model(sub: Parser) -> None:
-    sub.add_argument("--workdir", required=True)
+    model = sub.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", help="a run of train")
+    model.add_argument("--initial", metavar="SOURCE", help="weights: " + SOURCES)
     sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
+
+
+def _model(flags: argparse.Namespace):
+    """The model that a verb was asked to use."""
+    from gpt1_jax.evaluation import trained
+
+    return trained.load(flags.initial or flags.workdir, flags.step)
 
 
 def quickstart(flags: argparse.Namespace) -> dict:
@@ -225,9 +243,7 @@ def evaluate(flags: argparse.Namespace) -> dict:
         raise UserError("--probes takes --probe_data=FOLDER, not --data, --task or --split")
     if flags.probe_data is not None and not flags.probes:
         raise UserError("--probe_data is for --probes, which is not given")
-    from gpt1_jax.evaluation import trained
-
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     began = time.monotonic()
     if flags.probes:
         metrics, n_tokens = _probes(model, flags)
@@ -240,7 +256,7 @@ def evaluate(flags: argparse.Namespace) -> dict:
     else:
         if flags.task is not None:
             raise UserError(
-                f"{flags.workdir} holds a language model, --task needs a fine-tuned one"
+                f"{model.workdir} holds a language model, --task needs a fine-tuned one"
             )
         split = flags.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(flags.data, split)
@@ -270,10 +286,9 @@ def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
 
 
 def sample(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import trained
     from gpt1_jax.evaluation.sample import SampleConfig
 
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     config = SampleConfig(
         length=flags.length,
         temperature=flags.temperature,
@@ -291,9 +306,9 @@ def sample(flags: argparse.Namespace) -> dict:
 def predict(flags: argparse.Namespace) -> dict:
     if not flags.glue and (flags.input is None or flags.task is not None):
         raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
-    from gpt1_jax.evaluation import glue, trained
+    from gpt1_jax.evaluation import glue
 
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     if flags.glue:
         return glue.submit(model, flags.output, task=flags.task, path=flags.input)
     count = model.predict_file(flags.input, flags.output)
@@ -304,6 +319,12 @@ def report(flags: argparse.Namespace) -> dict:
     from gpt1_jax.results import report
 
     return report.report(flags.runs, flags.output)
+
+
+def convert(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.training import released_weights
+
+    return released_weights.convert(flags.source, flags.to, flags.tokenizer, flags.step)
 
 
 def _overrides(words: list[str]) -> dict[str, str]:

@@ -10,16 +10,10 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "dropout errors scores task_table",
-    "attention baselines batches checkpoint config_files documentation optimizer record "
-    "sharding sources task_files tokenizer",
-    "documentation_tasks gpt measured paper shards task_sets transformations",
-    "corpus lstm tasks",
-    "glue objective tables",
-    "evaluate figures markdown sample sentences",
-    "page trained",
-    "probes report",
     "experiment",
+    "native_format",
+    "released_weights",
+    "trained",
     "start",
     "train",
     "reproduce",

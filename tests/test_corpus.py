@@ -509,7 +509,7 @@ def test_bad_files_are_named_and_leave_nothing(folder, monkeypatch, make, messag
         ({"vocab_size": 299}, "vocab_size=299: expected 300 to 1048576"),
         ({"vocab": "."}, "vocab and vocab_size: give one"),
         ({"vocab": "nowhere", "vocab_size": None}, "nowhere: no tokenizer here"),
-        ({"tokenizer": "original"}, "tokenizer=original: not available; .*sentencepiece"),
+        ({"tokenizer": "words"}, "tokenizer=words: not available; .*sentencepiece"),
         ({"runner": "beam"}, "runner=beam: not available; expected: local"),
         ({"workers": 0}, "workers=0: expected at least 1"),
         ({"shard_tokens": 0}, "shard_tokens=0"),

@@ -7,7 +7,7 @@ import pytest
 import runs
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
+from gpt1_jax.training import native_format
 from gpt1_jax.results import reproduce as module
 from gpt1_jax.results.reproduce import Request, reproduce
 
@@ -170,7 +170,7 @@ def test_weights_that_are_given_are_not_trained(folder, table, tokens, tmp_path)
         )
     )
     assert not (tmp_path / "work" / "pretrained").exists()
-    config = trained.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
+    config = native_format.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
     assert config["initial"] == str(given)
 
 

@@ -1,4 +1,4 @@
-"""A trained model from a workdir, and what can be done with it.
+"""A trained model, from a workdir or from released weights, and what can be done with it.
 
 Shapes: k outputs of a head, C choices.
 """
@@ -23,10 +23,9 @@ from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.text import corpus
-from gpt1_jax.text import tokenizer as tokenizers
 from gpt1_jax.text.corpus import Tokens
 from gpt1_jax.text.tokenizer import Tokenizer
-from gpt1_jax.training.checkpoint import Checkpoints
+from gpt1_jax.training import released_weights
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class Trained:
                 f"the tokens in {folder} were made by another tokenizer ({prepared_by[:12]}) than "
                 f"that of {self.workdir} ({self.tokenizer.fingerprint[:12]})"
             )
-        separator = self.tokenizer.end if data["separator"] == "end" else None
+        separator = self.tokenizer.separator(data["separator"])
         tokens = Tokens.open(folder, split, separator)
         if len(tokens) < 2:
             raise UserError(
@@ -182,55 +181,20 @@ class Trained:
         return logits, n_tokens, n_cut
 
 
-def load(workdir: str | Path, step: int | None = None) -> Trained:
-    """The model of a run at `step`; by default at its best step if it is fine-tuned, else at the
-    newest whose files are sound. Raises UserError if there is none."""
-    workdir = Path(workdir).expanduser()
-    config = read_config(workdir)
-    checkpoints = Checkpoints(workdir)
-    step = _chosen_step(checkpoints, workdir, step)
-    resolved = config["resolved"]
-    task = Task(**resolved["task"]) if resolved["task"] else None
-    trained = Trained(
-        workdir=workdir,
-        network=network(
-            ModelConfig(**config["model"]), "plain", task and task.shape, resolved["n_outputs"]
-        ),
-        params=checkpoints.load_params(step),
-        tokenizer=tokenizers.load(workdir / "tokenizer"),
-        step=step,
-        config=config,
+def load(source: str | Path, step: int | None = None, tokenizer: str | None = None) -> Trained:
+    """The model of a run at `step`, by default at its best step if it is fine-tuned, else at the
+    newest whose files are sound; or that of weights in another layout: `hf:D`, `hf:NAME` on the
+    Hub, `openai:D`, whose text becomes ids in the mode `tokenizer`. Raises UserError if there is
+    none."""
+    found = released_weights.read(source, tokenizer, step)
+    task = found.task
+    return Trained(
+        workdir=Path(source).expanduser(),
+        network=network(found.model, "plain", task and task.shape, found.n_outputs),
+        params=found.params,
+        tokenizer=found.tokenizer,
+        step=found.step,
+        config=found.config,
         task=task,
-        labels=tuple(resolved["labels"]),
+        labels=found.labels,
     )
-    checkpoints.close()
-    return trained
-
-
-def read_config(workdir: Path) -> dict:
-    """config.json of a run. UserError if there is none, or it is not one that `train` wrote."""
-    path = workdir / "config.json"
-    try:
-        config = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{workdir} is no workdir of a run: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not (isinstance(config, dict) and "resolved" in config and "identity" in config):
-        raise UserError(f"{path} is not that of a run; expected a folder that `train` made")
-    return config
-
-
-def _chosen_step(checkpoints: Checkpoints, workdir: Path, step: int | None) -> int:
-    steps = checkpoints.steps()
-    if step is not None:
-        if step not in steps:
-            known = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
-        return step
-    newest, complaints = checkpoints.newest_sound()
-    if newest is None:
-        why = f": {complaints[0]}" if complaints else ""
-        raise UserError(f"{workdir} has no usable checkpoint{why}")
-    best = checkpoints.progress(newest).get("best_step")
-    return best if best in steps else newest

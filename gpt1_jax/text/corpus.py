@@ -32,6 +32,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt1_jax.errors import Interrupted, UserError
+from gpt1_jax.text import original, vocabulary
 from gpt1_jax.text import tokenizer as tokenizers
 from gpt1_jax.text.shards import (
     FORMAT,
@@ -72,9 +73,11 @@ class PrepareConfig:
     output: the folder to make.
     inputs: globs of text files, see sources.Files; or
     tfds: a text set of TFDS, with data_dir in place of its usual folder.
-    tokenizer: its mode; vocab: a folder with a trained one, used as it is.
-    vocab_size: of the one to train; None is 40,000, less for a corpus of under 4 million
-      characters: one id for each hundred. A corpus with fewer possible pieces gets what there are.
+    tokenizer: its mode; vocab: a folder with a trained one, used as it is; of the modes original
+      and hf_basic also one with the released vocabulary, or its name on the Hub.
+    vocab_size: of the one to train (sentencepiece, original); None is 40,000 (original: merges),
+      less for a corpus of under 4 million characters: one for each hundred. A corpus with fewer
+      possible pieces gets what there are.
     valid: globs of the validation files; they are taken out of inputs. Otherwise
     valid_fraction: of the documents, chosen by a hash of seed and name, at least one; a single
       document gives its tail; 0 gives none. None is 0.01, or the held-out split of a TFDS set.
@@ -120,7 +123,7 @@ def prepare(
     began = time.monotonic()
     _check(config)
     inputs = _inputs(config, documents, valid_documents)
-    trained = tokenizers.load(config.vocab) if config.vocab else None
+    trained = _given(config)
     arguments = _arguments(config, inputs, trained)
     output = Path(config.output)
     if (output / MANIFEST).exists():
@@ -172,6 +175,11 @@ def _check(config: PrepareConfig) -> None:
         raise UserError(f"tokenizer={config.tokenizer}: not available; expected one of: {known}")
     if config.runner != "local":
         raise UserError(f"runner={config.runner}: not available; expected: local")
+    if config.tokenizer == "hf_basic" and not config.vocab:
+        raise UserError(
+            "tokenizer=hf_basic: needs vocab, a folder with the vocabulary of GPT-1 or a Hub name "
+            "such as openai-community/openai-gpt; only sentencepiece and original can be trained"
+        )
     if config.vocab and config.vocab_size is not None:
         raise UserError("vocab and vocab_size: give one; a trained tokenizer has its size")
     if config.vocab_size is not None and config.vocab_size not in tokenizers.SIZES:
@@ -185,6 +193,21 @@ def _check(config: PrepareConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: expected at least 1")
+
+
+def _given(config: PrepareConfig) -> Tokenizer | None:
+    """The tokenizer that config.vocab names."""
+    if not config.vocab:
+        return None
+    if config.tokenizer != "sentencepiece":
+        return tokenizers.from_vocabulary(config.vocab, config.tokenizer)
+    given = tokenizers.load(config.vocab)
+    if given.mode != config.tokenizer:
+        raise UserError(
+            f"vocab={config.vocab}: a tokenizer of the mode {given.mode}, not {config.tokenizer}; "
+            f"say tokenizer={given.mode}"
+        )
+    return given
 
 
 def _inputs(config: PrepareConfig, documents, valid_documents) -> _Inputs:
@@ -399,21 +422,53 @@ class _Block(NamedTuple):
     split: str
     first: bool  # of its document in this split
     text: str
+    before: str = ""  # stands for the earlier text of its document, see original.before
 
 
-def _divided(inputs: _Inputs, survey: _Survey, seed: int) -> Iterator[_Block]:
-    """All documents in order, each block with its split."""
+def _divided(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Iterator[_Block]:
+    """All documents in order, each block with its split; a block can be encoded on its own."""
+    if config.tokenizer != "original":
+        yield from _split(inputs, survey, config.seed, last_cut, _unless_blank)
+        return
+    before = ""
+    for block in _split(inputs, survey, config.seed, _last_line_end, _whole_lines):
+        before = "" if block.first else before
+        yield block._replace(before=before)
+        before = original.before(before, block.text)
+
+
+def _split(
+    inputs: _Inputs, survey: _Survey, seed: int, cut: Callable, text_of: Callable
+) -> Iterator[_Block]:
     for name, blocks in inputs.train.documents():
-        text = _unless_blank(blocks)
+        text = text_of(blocks)
         if survey.tail is not None:
-            yield from _with_tail(text, survey.tail)
+            yield from _with_tail(text, survey.tail, cut)
             continue
         by_hash = inputs.valid is None and _hash(seed, name) < inputs.fraction
         held_out = (by_hash and name != survey.always_train) or name == survey.always_valid
         yield from _labelled(text, VALID if held_out else TRAIN)
     if inputs.valid:
         for _, blocks in inputs.valid.documents():
-            yield from _labelled(_unless_blank(blocks), VALID)
+            yield from _labelled(text_of(blocks), VALID)
+
+
+def _last_line_end(text: str) -> int:
+    return text.rfind("\n") + 1 or last_cut(text)
+
+
+def _whole_lines(blocks: Iterable[str]) -> Iterator[str]:
+    """The same text in blocks that end with a line end, the last one aside; none if it is blank."""
+    waiting = []
+    for block in _unless_blank(blocks):
+        cut = block.rfind("\n") + 1
+        if cut:
+            yield "".join([*waiting, block[:cut]])
+            waiting = []
+        if block[cut:]:
+            waiting.append(block[cut:])
+    if waiting:
+        yield "".join(waiting)
 
 
 def _labelled(blocks: Iterable[str], split: str) -> Iterator[_Block]:
@@ -421,7 +476,7 @@ def _labelled(blocks: Iterable[str], split: str) -> Iterator[_Block]:
         yield _Block(split, index == 0, block)
 
 
-def _with_tail(blocks: Iterable[str], tail: int) -> Iterator[_Block]:
+def _with_tail(blocks: Iterable[str], tail: int, last_cut: Callable) -> Iterator[_Block]:
     """The blocks of one document, for validation from character `tail` or a little before on."""
     end = 0
     for index, block in enumerate(blocks):
@@ -470,8 +525,9 @@ def _tokenizer(
 
 
 def _trained(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Tokenizer:
+    is_original = config.tokenizer == "original"
     share = min(1.0, config.sample_characters / survey.train_characters)
-    training = (block for block in _divided(inputs, survey, config.seed) if block.split == TRAIN)
+    training = (block for block in _divided(inputs, survey, config) if block.split == TRAIN)
     sample = (
         block
         for index, block in enumerate(training)
@@ -481,13 +537,15 @@ def _trained(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Tokeniz
     counts = Counter()
     workers = _workers(config, characters)
     with _Progress("counting words", characters) as progress, _mapping(workers) as mapped:
-        for part in mapped(_units, _pieces(sample)):
+        for part in mapped(_original_words if is_original else _units, _pieces(sample)):
             counts.update(part)
             progress.add(sum(len(unit) * count for unit, count in part.items()))
-    size = config.vocab_size
-    if size is None:
-        size = min(40_000, max(tokenizers.SIZES[0], survey.train_characters // 100))
-    _say(f"training a tokenizer with {size} pieces on {len(counts)} distinct words")
+    usual = min(40_000, max(tokenizers.SIZES[0], survey.train_characters // 100))
+    _say(f"training a tokenizer on {len(counts)} distinct words")
+    if is_original:
+        learned = vocabulary.learn(counts, config.vocab_size, usual)
+        return tokenizers.OriginalTokenizer(learned)
+    size = config.vocab_size or usual
     tokenizer = tokenizers.train_sentencepiece(counts, size)
     if tokenizer.vocab_size < size:
         _say(f"the text has only {tokenizer.vocab_size} pieces; vocab_size is reduced to that")
@@ -499,6 +557,14 @@ def _units(piece: list[_Block]) -> Counter[str]:
     for block in piece:
         counts.update(tokenizers.count_units(block.text))
     return counts
+
+
+def _original_words(piece: list[_Block]) -> Counter[str]:
+    counts = Counter()
+    for block in piece:
+        counts.update(original.count_words(block.before + block.text))
+        counts.subtract(original.count_words(block.before))
+    return +counts
 
 
 # Third reading: ids
@@ -516,7 +582,7 @@ def _encode(
     encode = functools.partial(
         _encoded, str(folder / "tokenizer"), tokenizer.fingerprint, dtype.str
     )
-    pieces = islice(_pieces(_divided(inputs, survey, config.seed)), first, None)
+    pieces = islice(_pieces(_divided(inputs, survey, config)), first, None)
     with ExitStack() as stack:
         splits = {}
         for name in [TRAIN, VALID] if inputs.valid or inputs.fraction > 0 else [TRAIN]:
@@ -559,12 +625,16 @@ def _encoded(folder: str, fingerprint: str, dtype: str, piece: list[_Block]) -> 
         stream = ids.setdefault(block.split, [])
         if block.first:
             part.starts.append(len(stream))
-        stream.extend(tokenizer.encode(block.text))
+        stream.extend(_ids(tokenizer, block))
         part.counts["documents"] += block.first
         part.counts["characters"] += len(block.text)
         part.counts["bytes"] += len(block.text.encode())
         part.counts["words"] += len(block.text.split())
     return {name: part._replace(ids=np.array(ids[name], dtype)) for name, part in parts.items()}
+
+
+def _ids(tokenizer: Tokenizer, block: _Block) -> list[int]:
+    return tokenizer.encode(block.before + block.text)[len(tokenizer.encode(block.before)) :]
 
 
 @functools.lru_cache(maxsize=1)
