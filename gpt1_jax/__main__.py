@@ -92,7 +92,9 @@ def parser() -> Parser:
     sub.add_argument(
         "--probes", action="store_true", help="zero-shot; and --config.probes.KEY=VALUE"
     )
-    sub.add_argument("--probe_data", metavar="FOLDER", help="of the probes' task folders")
+    sub.add_argument(
+        "--probe_data", metavar="FOLDER", help="of the probes' task folders; default: TFDS"
+    )
 
     sub = verb("sample", sample, "text that continues a prompt")
     _takes_model(sub)
@@ -247,7 +249,7 @@ def evaluate(flags: argparse.Namespace) -> dict:
     began = time.monotonic()
     if flags.probes:
         metrics, n_tokens = _probes(model, flags)
-        split = "probes"
+        split, cut = "probes", {}
     elif model.task is not None and flags.data is None:
         split = flags.split or "dev"
         metrics, n_tokens, n_cut = model.evaluate_task(flags.task, split)
@@ -279,8 +281,6 @@ def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
     if flags.probe_data is not None:
         overrides["probes.path"] = flags.probe_data
     config = experiment.section("probes", model.config.get("probes", {}), overrides)
-    if config.path is None:
-        raise UserError("--probes needs --probe_data=FOLDER, which holds a folder for each task")
     rows, n_tokens = probes.of_trained(model, config)
     return {row.pop("probe"): row for row in rows}, n_tokens
 

@@ -361,10 +361,7 @@ def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Questi
     questions = probes.prepare(config, tokenizer, beginning, experiment.model.n_ctx)
     for question in questions:
         dev = question.dev
-        say(
-            f"{question.probe} of {question.task}: {len(dev.labels)} examples, {dev.cut} cut to "
-            f"fit n_ctx, {dev.skipped} skipped"
-        )
+        say(f"{question.probe}: {len(dev.labels)} of {question.task}, {dev.cut} cut to fit n_ctx")
     return questions
 
 
