@@ -274,14 +274,14 @@ def evaluate(flags: argparse.Namespace) -> dict:
 def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
     """The zero-shot probes by name, as the run's config has them with the flags on top; and the
     number of tokens."""
-    from gpt1_jax.evaluation import probes
+    from gpt1_jax.evaluation import zero_shot
     from gpt1_jax.training import experiment
 
     overrides = dict(flags.overrides)
     if flags.probe_data is not None:
         overrides["probes.path"] = flags.probe_data
     config = experiment.section("probes", model.config.get("probes", {}), overrides)
-    rows, n_tokens = probes.of_trained(model, config)
+    rows, n_tokens = zero_shot.of_trained(model, config)
     return {row.pop("probe"): row for row in rows}, n_tokens
 
 

@@ -10,12 +10,19 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "experiment",
-    "native_format",
+    "dropout errors scores task_table",
+    "attention baselines batches checkpoint config_files documentation optimizer original "
+    "record sharding sources task_files vocabulary",
+    "documentation_tasks gpt measured openai_format paper task_sets tokenizer",
+    "lstm shards transformations",
+    "corpus objective tasks",
+    "evaluate glue sample tables weights",
+    "figures huggingface_format huggingface_tokenizer markdown model_card probes sentences",
+    "experiment page",
+    "native_format report",
     "released_weights",
-    "trained",
-    "start",
-    "train",
+    "start trained",
+    "train zero_shot",
     "reproduce",
     "quickstart",
     "__main__",

@@ -7,9 +7,9 @@ import pytest
 import runs
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.training import native_format
 from gpt1_jax.results import reproduce as module
 from gpt1_jax.results.reproduce import Request, reproduce
+from gpt1_jax.training import native_format
 
 # Every run of a test has these sizes, pre-training and fine-tuning alike.
 SETTINGS = {
