@@ -31,6 +31,14 @@ setup(
         "scipy>=1.13",
         "tensorboardX>=2.6",
         "tqdm>=4.66",
+        # The original text: what cleaned, divided and cut it in 2018, and its fast relative.
+        "ftfy>=6.2",
+        "spacy>=3.8,<3.9",  # the rules of its tokenizer drift between versions
+        "tokenizers>=0.21",
+        # Interchange with other tools.
+        "safetensors>=0.5",
+        "huggingface_hub>=0.30",
+        "matplotlib>=3.9",
         # For reading TFDS and the tf.data driver alone. Where TensorFlow is not wanted, install
         # with --no-deps beside the packages above: nothing else imports it.
         'tensorflow-cpu>=2.20; sys_platform == "linux"',
@@ -41,7 +49,7 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "beam": ["apache-beam>=2.60"],
-        "notebooks": ["jupyterlab>=4", "matplotlib>=3.9"],
+        "notebooks": ["jupyterlab>=4"],
         "test": [
             "pytest>=8",
             "ruff>=0.11",

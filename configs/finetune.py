@@ -6,6 +6,7 @@
 The first argument names a task; key=value sets a config key, some of which have short names:
     finetune.py:rte,lm_coef=0
     finetune.py:path=FOLDER,shape=classification,metric=accuracy
+    finetune.py:small,rte        as `reproduce --scale=small` does it, from pretrain.py:small
 The folder holds train.jsonl and dev.jsonl. The sizes of the model come from --initial.
 """
 
@@ -30,5 +31,20 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.batch_size = 32
     config.objective = {"lm_coef": 0.5}
     config.optimizer = {"learning_rate": 6.25e-5, "schedule": "warmup_linear"}
+    parts = arguments.split(",")
+    if "small" in parts:
+        small(config)
     words = dict.fromkeys(TASKS, "task.name")
-    return with_arguments(config, arguments, words, SHORT)
+    rest = ",".join(part for part in parts if part != "small")
+    return with_arguments(config, rest, words, SHORT)
+
+
+def small(config: ConfigDict) -> None:
+    config.batch_size = 16
+    config.optimizer.update({"learning_rate": 1e-3, "warmup": 0.1})
+    config.task = {"train_examples": 1000, "dev_examples": 1000}
+    config.data = {"buckets": (16, 32, 48, 64, 96)}
+    # Only at the end: a best epoch chosen on dev would flatter the table.
+    config.eval = {"every": 100_000}
+    config.checkpoint = {"every": 100_000, "keep": 1}
+    config.log = {"tensorboard": False}

@@ -2,7 +2,8 @@
 
     gpt1 quickstart --workdir=runs/quickstart
 
-    (none)        pre-training on the documentation installed here: 3 layers of width 128
+    transformer   pre-training on the documentation installed here: 3 layers of width 128 (default)
+    lstm          the same with an LSTM of about as many parameters
     finetune      one of the tasks cut from that documentation
 
 The command sets the lengths, which depend on the time there is; the rest is here.
@@ -12,12 +13,18 @@ from ml_collections import ConfigDict
 
 from gpt1_jax.training.experiment import with_arguments
 
+BODIES = ("transformer", "lstm")
+
 
 def get_config(arguments: str = "") -> ConfigDict:
     first, _, rest = arguments.partition(",")
     if first == "finetune":
         return with_arguments(finetuning(), rest, words={})
-    return with_arguments(pretraining(), arguments, words={"finetune": None})
+    config = pretraining()
+    if first == "lstm":
+        config.model.update({"body": "lstm", "n_layer": 1, "n_units": 320})
+    rest = rest if first in BODIES else arguments
+    return with_arguments(config, rest, words=dict.fromkeys([*BODIES, "finetune"]))
 
 
 def pretraining() -> ConfigDict:

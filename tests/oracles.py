@@ -80,6 +80,31 @@ def hidden(params, tokens_NL, n_head, multipliers=_no_dropout):
     return x_NLD
 
 
+def lstm_hidden(params, tokens_NL, multipliers=_no_dropout):
+    """Hidden states [N, L, D] of the LSTM, one token of one sequence at a time."""
+    x_NLD = np.asarray(params["wte"]["embedding"], np.float64)[tokens_NL]
+    x_NLD = x_NLD * multipliers(0, "embedding", x_NLD.shape)
+    for layer in range(sum(name.startswith("h_") for name in params)):
+        weights = params[f"h_{layer}"]
+        units = weights["recurrent_kernel"].shape[0]
+        bias_4U = np.asarray(weights["bias"], np.float64).reshape(4, units)
+        out_NLD = np.zeros(x_NLD.shape)
+        for row, x_LD in enumerate(x_NLD):
+            output, cell = np.zeros(units), np.zeros(units)
+            for place, x_D in enumerate(x_LD):
+                enter, forget, new, leave = (
+                    x_D @ np.asarray(weights["input_kernel"][:, gate], np.float64)
+                    + output @ np.asarray(weights["recurrent_kernel"][:, gate], np.float64)
+                    + bias_4U[gate]
+                    for gate in range(4)
+                )
+                cell = cell / (1 + np.exp(-forget)) + np.tanh(new) / (1 + np.exp(-enter))
+                output = np.tanh(cell) / (1 + np.exp(-leave))
+                out_NLD[row, place] = _linear(output, weights["proj"])
+        x_NLD = out_NLD * multipliers(layer, "mlp_output", out_NLD.shape)
+    return x_NLD
+
+
 def logits(params, hidden_NLD):
     """Next-token scores: the output is the token table once more."""
     return hidden_NLD @ np.asarray(params["wte"]["embedding"], np.float64).T

@@ -9,7 +9,13 @@ import pytest
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.training import checkpoint
-from gpt1_jax.training.checkpoint import CheckpointConfig, Checkpoints, check_space, transfer
+from gpt1_jax.training.checkpoint import (
+    CheckpointConfig,
+    Checkpoints,
+    check_space,
+    on_grid,
+    transfer,
+)
 
 
 def params(value):
@@ -55,6 +61,14 @@ def test_the_newest_are_kept_and_the_best(tmp_path):
     checkpoints = saved(tmp_path, [1, 2, 3, 4], best_step=1)
     assert checkpoints.steps() == [1, 3, 4]
     checkpoints.close()
+
+
+def test_a_grid_is_even_on_a_logarithmic_axis():
+    assert [step for step in range(1, 101) if on_grid(step, 1)] == [1, 10, 100]
+    found = [step for step in range(1, 10_001) if on_grid(step, 4)]
+    assert found[-9:] == [100, 178, 316, 562, 1000, 1778, 3162, 5623, 10_000]
+    assert not any(on_grid(step, 0) for step in range(100))
+    assert not on_grid(0, 4)
 
 
 @pytest.mark.parametrize("item", checkpoint.ITEMS)

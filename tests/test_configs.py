@@ -3,14 +3,16 @@
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 from gpt1_jax.data.tasks import TASKS
+from gpt1_jax.model.objective import network
 from gpt1_jax.training import experiment
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VARIANTS = {
-    "pretrain.py": ("", "epochs100", "tiny", "tiny,steps=1000"),
+    "pretrain.py": ("", "epochs100", "lstm", "small", "small,lstm", "tiny", "tiny,steps=1000"),
     "finetune.py": (
         "rte",
         "rte,lm_coef=0",
@@ -18,7 +20,15 @@ VARIANTS = {
         "path=FOLDER,shape=classification,metric=accuracy,labels=no,yes",
         *TASKS,
     ),
-    "quickstart.py": ("", "finetune", "steps=10", "finetune,epochs=2"),
+    "quickstart.py": (
+        "",
+        "transformer",
+        "lstm",
+        "finetune",
+        "steps=10",
+        "lstm,steps=10",
+        "finetune,epochs=2",
+    ),
 }
 ALL = [(name, arguments) for name, variants in VARIANTS.items() for arguments in variants]
 
@@ -72,6 +82,23 @@ def test_the_other_length_of_pretraining_is_a_hundred_epochs():
     assert (epochs.steps, epochs.epochs) == (None, 100)
     assert epochs.model == million.model
     assert epochs.optimizer == million.optimizer
+
+
+def test_the_lstm_of_the_paper_is_one_layer_of_2048_units_in_the_same_recipe():
+    found, transformer = load("pretrain.py:lstm"), load("pretrain.py")
+    assert (found.model.body, found.model.n_layer, found.model.n_units) == ("lstm", 1, 2048)
+    assert (found.steps, found.batch_size) == (transformer.steps, transformer.batch_size)
+    assert found.optimizer == transformer.optimizer
+
+
+def test_the_small_bodies_have_as_many_parameters():
+    def count(spec):
+        shapes = jax.eval_shape(network(load(spec).model, "plain", None, 0).init, jax.random.key(0))
+        blocks = {name: leaf for name, leaf in shapes.items() if name.startswith("h_")}
+        return sum(leaf.size for leaf in jax.tree.leaves(blocks))
+
+    transformer, lstm = count("pretrain.py:small"), count("pretrain.py:small,lstm")
+    assert abs(lstm - transformer) < 0.06 * transformer
 
 
 def test_tiny_is_tiny():

@@ -10,8 +10,8 @@ import tiny
 from jax.sharding import PartitionSpec as P
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.gpt import GPT, ModelConfig
-from gpt1_jax.model.objective import Head, Network
+from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.objective import network as any_network
 from gpt1_jax.training import sharding
 from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.training.sharding import MeshConfig
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 
 def training_state(config):
     """The shapes of everything a fine-tuning run holds."""
-    network = Network(GPT(config), Head(config, 3, each=False))
+    network = any_network(config, "plain", "classification", 3)
 
     def init(key):
         params = network.init(key)
@@ -41,10 +41,12 @@ def leaves(tree):
 
 def test_each_leaf_meets_one_rule_and_each_rule_a_leaf():
     met = set()
-    for name in leaves(training_state(ModelConfig())):
-        matches = [pattern for pattern, _ in sharding.RULES if re.search(pattern, name)]
-        assert len(matches) == 1, name
-        met.update(matches)
+    lstm = ModelConfig(body="lstm", n_layer=1, tied_output=False)
+    for config in (ModelConfig(), lstm):
+        for name in leaves(training_state(config)):
+            matches = [pattern for pattern, _ in sharding.RULES if re.search(pattern, name)]
+            assert len(matches) == 1, name
+            met.update(matches)
     assert met == {pattern for pattern, _ in sharding.RULES}
 
 

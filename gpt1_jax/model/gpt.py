@@ -58,7 +58,7 @@ class ModelConfig:
             raise UserError("model.tied_output=False is for model.body=lstm; GPT-1 ties its output")
         if self.body == "lstm" and self.scan_layers:
             raise UserError("model.scan_layers is for model.body=transformer; leave it out")
-        if self.n_head < 1 or self.n_embd % self.n_head:
+        if self.body == "transformer" and (self.n_head < 1 or self.n_embd % self.n_head):
             raise UserError(
                 f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}"
             )

@@ -44,11 +44,12 @@ class Layer(nn.Module):
         width = x_NLD.shape[-1]
         input_kernel = self.param("input_kernel", init, (width, 4, units))
         recurrent_kernel = self.param("recurrent_kernel", init, (units, 4, units))
-        bias_4U = self.param("bias", _forgetting(config.forget_bias), (4, units))
+        # One axis, as every bias has it: what has two is decayed by the optimiser.
+        bias = self.param("bias", _forgetting(config.forget_bias), (4 * units,))
         # What the tokens add to the gates is one product over all of them; the loop keeps only what
         # must wait for the step before.
         gates_NL4U = by_rows(lambda x: jnp.tensordot(x, input_kernel.astype(dtype), 1), x_NLD)
-        gates_NL4U = gates_NL4U + bias_4U.astype(dtype)[None, None]
+        gates_NL4U = gates_NL4U + bias.astype(dtype).reshape(1, 1, 4, units)
         recurrent_kernel = recurrent_kernel.astype(dtype)
 
         def step(carry, gates_N4U):
@@ -70,7 +71,7 @@ def _forgetting(forget_bias: float):
     """Zeros, but `forget_bias` for the forget gate."""
 
     def init(key, shape, dtype=jnp.float32):
-        return jnp.zeros(shape, dtype).at[1].set(forget_bias)
+        return jnp.zeros((4, shape[0] // 4), dtype).at[1].set(forget_bias).reshape(shape)
 
     return init
 

@@ -41,7 +41,7 @@ RULES: tuple[tuple[str, P], ...] = (
     # The LSTM: its units are divided, so that the loop over tokens has one sum as well.
     (r"(^|/)input_kernel$", P(None, None, "model")),
     (r"(^|/)recurrent_kernel$", P(None, None, "model")),
-    (r"(^|/)h_\d+/bias$", P(None, "model")),
+    (r"(^|/)h_\d+/bias$", P()),
     (r"(^|/)h_\d+/proj/kernel$", P("model", None)),
     (r"(^|/)h_\d+/proj/bias$", P()),
     (r"(^|/)lm_head/kernel$", P(None, "model")),
