@@ -11,11 +11,11 @@ PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
     "dropout errors scores task_table",
-    "original vocabulary",
+    "original vocabulary workers",
     "attention baselines batches checkpoint config_files documentation optimizer record "
     "sharding sources task_files tokenizer",
     "documentation_tasks gpt measured paper shards task_sets transformations",
-    "corpus lstm tasks",
+    "compare corpus lstm tasks",
     "glue objective tables",
     "evaluate figures markdown sample sentences",
     "page trained",
