@@ -10,11 +10,11 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "dropout errors scores task_table",
+    "dropout errors scores task_table workers",
     "attention baselines batches checkpoint config_files documentation optimizer original "
     "record sharding sources task_files vocabulary",
     "documentation_tasks gpt measured openai_format paper task_sets tokenizer",
-    "lstm shards transformations",
+    "compare lstm shards transformations",
     "corpus objective tasks",
     "evaluate glue sample tables weights",
     "figures huggingface_format huggingface_tokenizer markdown model_card probes sentences",
