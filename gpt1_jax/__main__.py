@@ -43,6 +43,19 @@ def parser() -> Parser:
         "--minutes", type=float, default=8.0, help="time to plan for; default: %(default)g"
     )
 
+    sub = verb("reproduce", reproduce, "the runs of a table or figure of the paper, and its report")
+    sub.add_argument("--table", type=int, help="1 to 5")
+    sub.add_argument("--figure", metavar="2left|2right")
+    sub.add_argument("--workdir", required=True)
+    sub.add_argument("--scale", default="paper", help="paper or small; default: %(default)s")
+    sub.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    sub.add_argument("--tasks", help="names or folders, with commas; default: those of the paper")
+    sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare, to pre-train on")
+    sub.add_argument("--task_data", metavar="D", help="a folder with a folder of each task's files")
+    sub.add_argument("--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data")
+    sub.add_argument("--initial", metavar="WORKDIR", help="weights in place of pre-training")
+    sub.add_argument("--initial_lstm", metavar="WORKDIR", help="the same for the LSTM")
+
     sub = verb("prepare", prepare, "text to token shards")
     sub.add_argument("--output", required=True, help="folder for shards, manifest and tokenizer")
     source = sub.add_mutually_exclusive_group(required=True)
@@ -75,7 +88,13 @@ def parser() -> Parser:
     _takes_model(sub)
     sub.add_argument("--split", help="default: valid for tokens, dev for a task")
     sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare")
-    sub.add_argument("--task", metavar="FOLDER", help="a folder of the task's files")
+    sub.add_argument("--task", metavar="NAME", help="another task of this shape, or a folder")
+    sub.add_argument(
+        "--probes", action="store_true", help="zero-shot; and --config.probes.KEY=VALUE"
+    )
+    sub.add_argument(
+        "--probe_data", metavar="FOLDER", help="of the probes' task folders; default: TFDS"
+    )
 
     sub = verb("sample", sample, "text that continues a prompt")
     _takes_model(sub)
@@ -89,8 +108,12 @@ def parser() -> Parser:
 
     sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
     _takes_model(sub)
-    sub.add_argument("--input", required=True, metavar="F.jsonl", help="rows like the task's")
+    sub.add_argument("--input", metavar="F.jsonl", help="rows like the task's")
     sub.add_argument("--output", required=True, metavar="G.jsonl")
+    sub.add_argument(
+        "--glue", action="store_true", help="a file for the GLUE server, by default of the test set"
+    )
+    sub.add_argument("--task", metavar="NAME", help="with --glue: another task, such as ax")
 
     sub = verb("convert", convert, "weights and tokenizer from one layout to another")
     sub.add_argument("--from", dest="source", required=True, metavar="SOURCE", help=SOURCES)
@@ -99,6 +122,10 @@ def parser() -> Parser:
         "--tokenizer", metavar="MODE", help="of foreign weights: original (openai:), hf_basic (hf:)"
     )
     sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
+
+    sub = verb("report", report, "tables, figures and one page from what has run")
+    sub.add_argument("--runs", required=True, help="what reproduce filled, or folders of runs")
+    sub.add_argument("--output", required=True, help="folder for the report")
     return top
 
 
@@ -117,9 +144,34 @@ def _model(flags: argparse.Namespace):
 
 
 def quickstart(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.results import reproduce
+    from gpt1_jax.results.quickstart import quickstart
 
-    return reproduce.quickstart(flags.workdir, minutes=flags.minutes)
+    return quickstart(flags.workdir, minutes=flags.minutes)
+
+
+def reproduce(flags: argparse.Namespace) -> dict:
+    try:
+        seeds = tuple(int(seed) for seed in flags.seeds.split(","))
+    except ValueError:
+        raise UserError(f"--seeds={flags.seeds}; expected numbers, as in 0,1,2") from None
+    given = {"transformer": flags.initial, "lstm": flags.initial_lstm}
+    from gpt1_jax.results.reproduce import Request, reproduce
+
+    return reproduce(
+        Request(
+            workdir=flags.workdir,
+            table=flags.table,
+            figure=flags.figure,
+            scale=flags.scale,
+            seeds=seeds,
+            tasks=tuple(flags.tasks.split(",")) if flags.tasks else None,
+            data=flags.data,
+            task_data=flags.task_data,
+            data_dir=flags.data_dir,
+            initial={body: source for body, source in given.items() if source},
+            settings=flags.overrides,
+        )
+    )
 
 
 def prepare(flags: argparse.Namespace) -> dict:
@@ -189,11 +241,20 @@ def _profile(text: str | None) -> tuple[int, int] | None:
 def evaluate(flags: argparse.Namespace) -> dict:
     if flags.data is not None and flags.task is not None:
         raise UserError("--data and --task: give one of them")
+    if flags.probes and (flags.data or flags.task or flags.split):
+        raise UserError("--probes takes --probe_data=FOLDER, not --data, --task or --split")
+    if flags.probe_data is not None and not flags.probes:
+        raise UserError("--probe_data is for --probes, which is not given")
     model = _model(flags)
     began = time.monotonic()
-    if model.task is not None and flags.data is None:
+    if flags.probes:
+        metrics, n_tokens = _probes(model, flags)
+        split, cut = "probes", {}
+    elif model.task is not None and flags.data is None:
         split = flags.split or "dev"
-        metrics, n_tokens = model.evaluate_task(flags.task, split)
+        metrics, n_tokens, n_cut = model.evaluate_task(flags.task, split)
+        cut = {"truncated": n_cut}
+        print(f"{n_cut} examples cut to fit n_ctx", file=sys.stderr)
     else:
         if flags.task is not None:
             raise UserError(
@@ -201,11 +262,27 @@ def evaluate(flags: argparse.Namespace) -> dict:
             )
         split = flags.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(flags.data, split)
+        cut = {}
     return {
         "step": model.step,
         "metrics": {split: metrics},
+        **cut,
         "tokens_per_s": n_tokens / (time.monotonic() - began),
     }
+
+
+def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
+    """The zero-shot probes by name, as the run's config has them with the flags on top; and the
+    number of tokens."""
+    from gpt1_jax.evaluation import zero_shot
+    from gpt1_jax.training import experiment
+
+    overrides = dict(flags.overrides)
+    if flags.probe_data is not None:
+        overrides["probes.path"] = flags.probe_data
+    config = experiment.section("probes", model.config.get("probes", {}), overrides)
+    rows, n_tokens = zero_shot.of_trained(model, config)
+    return {row.pop("probe"): row for row in rows}, n_tokens
 
 
 def sample(flags: argparse.Namespace) -> dict:
@@ -227,9 +304,21 @@ def sample(flags: argparse.Namespace) -> dict:
 
 
 def predict(flags: argparse.Namespace) -> dict:
+    if not flags.glue and (flags.input is None or flags.task is not None):
+        raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
+    from gpt1_jax.evaluation import glue
+
     model = _model(flags)
+    if flags.glue:
+        return glue.submit(model, flags.output, task=flags.task, path=flags.input)
     count = model.predict_file(flags.input, flags.output)
     return {"step": model.step, "examples": count, "output": flags.output}
+
+
+def report(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.results import report
+
+    return report.report(flags.runs, flags.output)
 
 
 def convert(flags: argparse.Namespace) -> dict:
@@ -250,6 +339,16 @@ def _overrides(words: list[str]) -> dict[str, str]:
     return found
 
 
+def _require_use(flags: argparse.Namespace) -> None:
+    """UserError for config keys that the verb does not read."""
+    probing = flags.verb == "evaluate" and flags.probes
+    for key in flags.overrides:
+        training = flags.verb in ("train", "reproduce")
+        if not training and not (probing and key.startswith("probes.")):
+            hint = "; --probes takes --config.probes.KEY=VALUE" if probing else ""
+            raise UserError(f"--config.{key} is for train and reproduce, not {flags.verb}{hint}")
+
+
 def main(words: list[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
 
@@ -262,8 +361,7 @@ def main(words: list[str] | None = None) -> int:
             signal.signal(number, stopped)
         flags, rest = parser().parse_known_args(words)
         flags.overrides = _overrides(rest)
-        if flags.overrides and flags.verb != "train":
-            raise UserError(f"--config.KEY=VALUE is for train, not {flags.verb}")
+        _require_use(flags)
         print(json.dumps(flags.run(flags)))
         return 0
     except UserError as error:

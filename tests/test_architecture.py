@@ -10,22 +10,21 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "errors",
-    "vocabulary original sources documentation scores sharding record optimizer dropout",
-    "tokenizer documentation_tasks tasks baselines attention",
-    "shards gpt transformations",
-    "lstm corpus checkpoint batches",
-    "objective",
-    "evaluate sample weights openai_format",
-    "probes huggingface_heads huggingface_tokenizer",
-    "huggingface_format model_card",
-    "experiment",
-    "native_format",
+    "dropout errors scores task_table",
+    "attention baselines batches checkpoint config_files documentation optimizer original "
+    "record sharding sources task_files vocabulary",
+    "documentation_tasks gpt measured openai_format paper task_sets tokenizer",
+    "lstm shards transformations",
+    "corpus objective tasks",
+    "evaluate glue sample tables weights",
+    "figures huggingface_heads huggingface_tokenizer markdown probes sentences",
+    "experiment huggingface_format model_card page",
+    "native_format report",
     "released_weights",
-    "trained",
-    "start",
-    "train",
+    "start trained",
+    "train zero_shot",
     "reproduce",
+    "quickstart",
     "__main__",
 )
 RANK = {module: rank for rank, row in enumerate(RANKS) for module in row.split()}

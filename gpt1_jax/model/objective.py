@@ -1,8 +1,9 @@
 """Heads and losses: task + lm_coef * language model (Radford et al. 2018, section 3.2 and 3.3).
 
-Shapes: B examples, C candidates of each, L tokens, D width, V rows of the token table, k outputs.
+Shapes: B examples, C candidates of each, L tokens, D width, V rows that the next token's softmax
+runs over, k outputs.
 A batch is a dict: tokens and weights [B, C, L], rows [B]; with a task also extract [B, C], the
-place of the classify token, and label, int [B] or a distribution [B, k].
+place of the classify token, and label, int [B], a distribution [B, k] or a score float [B].
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
-from gpt1_jax.model.gpt import GPT, ModelConfig
+from gpt1_jax.model.gpt import GPT, ModelConfig, drop_table
 from gpt1_jax.model.lstm import LSTM
 
 
@@ -130,7 +131,10 @@ def per_sequence_mean(losses_NL: jax.Array, weights_NL: jax.Array) -> jax.Array:
 
 
 def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Cross-entropy [B] against a class index [B] or a distribution [B, k]."""
+    """Cross-entropy [B] against a class index [B] or a distribution [B, k]; of the only output
+    [B, 1], the squared error against a score, float [B]."""
+    if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.floating):
+        return jnp.square(logits[:, 0].astype(jnp.float32) - label)
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     if label.ndim == 1:
         return -jnp.take_along_axis(log_probabilities, label[:, None], axis=1)[:, 0]
@@ -153,6 +157,7 @@ def loss(
             n_candidates, dtype=jnp.uint32
         ).reshape(1, -1)
         keys_N, keys_B = row_keys(key, candidates_BC.reshape(-1)), row_keys(key, batch["rows"])
+        params = drop_table(network.body.config, params, key)
     hidden_NLD = network.hidden(params, tokens_NL, keys_N)
     terms = {}
     if "label" in batch:

@@ -24,6 +24,8 @@ from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples, Windows
 from gpt1_jax.data.tasks import LoadedTask
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import probes
+from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.results import record
@@ -46,6 +48,10 @@ FREE_MODEL_KEYS = (
     "attn_dropout",
     "resid_dropout",
     "clf_dropout",
+    "preset",
+    "embd_dropout_on",
+    "softmax_rows",
+    "softmax_positions",
 )
 
 
@@ -54,7 +60,8 @@ class Run:
     """A run that is ready to take its next step, the one after `first_step`.
 
     state: {"params", "optimizer", "step"} on the devices of `mesh`; progress: what a checkpoint
-    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples.
+    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples;
+    `questions`: the zero-shot probes, none where they are off.
     """
 
     experiment: Experiment
@@ -64,6 +71,7 @@ class Run:
     source: Windows | Examples
     held_out: Tokens | Examples | None
     task: LoadedTask | None
+    questions: list[Question]
     total_steps: int
     first_step: int
     state: dict[str, Any]
@@ -105,6 +113,8 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     mesh = sharding.mesh(experiment.mesh)
     _check_devices(experiment, mesh)
     source, held_out, data = _data(experiment, tokenizer, loaded, say)
+    questions = _questions(experiment, tokenizer, say)
+    experiment = _with_softmax_positions(experiment, tokenizer, loaded, source, held_out)
     total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
     net = network(
         experiment.model,
@@ -112,7 +122,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         loaded and loaded.task.shape,
         loaded.n_outputs if loaded else 0,
     )
-    config = _config(experiment, tokenizer, data, loaded, total)
+    config = _config(experiment, tokenizer, data, loaded, total, questions)
     shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
         lock = _claim(workdir, config)
@@ -141,6 +151,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         source=source,
         held_out=held_out,
         task=loaded,
+        questions=questions,
         total_steps=total,
         first_step=progress["step"],
         state=state,
@@ -219,6 +230,7 @@ def _with_absolute_paths(experiment: Experiment) -> Experiment:
         initial=released_weights.absolute(experiment.initial),
         data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
         task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
+        probes=dataclasses.replace(experiment.probes, path=absolute(experiment.probes.path)),
     )
 
 
@@ -301,10 +313,17 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     """Training source, held-out data, and a digest of both."""
     config, model = experiment.data, experiment.model
     if loaded is not None:
+        # Examples that are missing are no progress either.
+        for note in loaded.notes:
+            print(note, file=sys.stderr)
         sources, digest = {}, hashlib.sha256()
         for split in ("train", "dev"):
             candidates, cut = transformations.encode_all(
-                loaded.splits[split], loaded.task.shape, tokenizer, model.n_ctx
+                loaded.splits[split],
+                loaded.task.shape,
+                tokenizer,
+                model.n_ctx,
+                loaded.task.truncation,
             )
             say(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
             targets = loaded.targets(split)
@@ -333,7 +352,46 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     return source, held_out, hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
 
 
-def _config(experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int) -> dict:
+def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Question]:
+    config = experiment.probes
+    if not config.per_decade:
+        return []
+    separator = tokenizer.separator(experiment.data.separator)
+    beginning = [] if separator is None else [separator]
+    questions = probes.prepare(config, tokenizer, beginning, experiment.model.n_ctx)
+    for question in questions:
+        dev = question.dev
+        say(f"{question.probe}: {len(dev.labels)} of {question.task}, {dev.cut} cut to fit n_ctx")
+    return questions
+
+
+def _with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, held_out):
+    """The experiment with the number of position rows that its softmax runs over.
+
+    The released code shrinks n_ctx to the longest sequence of all three splits, and with it the
+    shared table. Here n_ctx stays that of the weights, and the table ends where the task's does.
+    """
+    model = experiment.model
+    if model.choice("softmax_rows") == "tokens":
+        return experiment
+    longest = model.n_ctx
+    if loaded is not None:
+        examples = loaded.splits.get("test", [])
+        test, _ = transformations.encode_all(examples, loaded.task.shape, tokenizer, model.n_ctx)
+        lengths = [len(ids) for candidates in test for ids in candidates]
+        longest = max(source.longest, held_out.longest, *lengths)
+    if model.softmax_positions is not None and model.softmax_positions < longest:
+        raise UserError(
+            f"model.softmax_positions is {model.softmax_positions}, but sequences have up to "
+            f"{longest} tokens; leave it out to take as many positions"
+        )
+    model = dataclasses.replace(model, softmax_positions=model.softmax_positions or longest)
+    return dataclasses.replace(experiment, model=model)
+
+
+def _config(
+    experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int, questions
+) -> dict:
     """config.json: the whole experiment, what it was resolved to, and the identity of the run."""
     resolved = native_format.resolved(
         tokenizer,
@@ -343,7 +401,10 @@ def _config(experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, tot
         total_steps=total,
         data=data,
     )
-    return native_format.run_config(experiment, resolved)
+    config = native_format.run_config(experiment, resolved)
+    # What is only looked at makes no other run.
+    config["resolved"]["anchors"] = {question.probe: question.anchors for question in questions}
+    return config
 
 
 def _claim(workdir: Path, config: dict) -> record.WorkdirLock | None:
