@@ -55,9 +55,7 @@ def made(tokenizer, task=None, labels=(), seed=0, **changes) -> Weights:
 
 
 def classifier(tokenizer, **changes) -> Weights:
-    found = made(tokenizer, Task("weather", "classification", "f1"), ("rain", "sun"), **changes)
-    found.params["clf"]["bias"][:] = 0
-    return found
+    return made(tokenizer, Task("weather", "classification", "f1"), ("rain", "sun"), **changes)
 
 
 def chooser(tokenizer) -> Weights:
@@ -90,8 +88,10 @@ def hidden_and_logits(found: Weights, ids: np.ndarray):
 # Every direction
 
 
-@pytest.mark.parametrize("kind", ["language model", "classifier", "chooser"])
-@pytest.mark.parametrize("text", ["pieces", "symbols"])
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [("language model", "pieces"), ("classifier", "symbols"), ("chooser", "pieces")],
+)
 def test_every_direction_keeps_every_bit(request, tmp_path, kind, text):
     make = {"language model": made, "classifier": classifier, "chooser": chooser}[kind]
     expected = make(request.getfixturevalue(text))
@@ -321,13 +321,35 @@ def test_the_exported_pieces_give_the_same_ids(tmp_path, pieces):
 
 def test_heads_without_a_form_in_transformers(tmp_path, pieces):
     pair = made(pieces, Task("same", "similarity", "accuracy"), ("no", "yes"))
-    biased = made(pieces, Task("weather", "classification", "accuracy"), ("rain", "sun"))
+    biased = classifier(pieces)
+    biased.params["h_1"]["ln_2"]["bias"][:] = 0
     for found, reason in ((pair, "both orders"), (biased, "bias")):
         with pytest.raises(UserError, match=reason):
             released_weights.write(found, f"hf:{tmp_path / 'out'}")
         assert not list(tmp_path.iterdir())
     released_weights.write(pair, f"openai:{tmp_path / 'pair'}")
     assert_same(released_weights.read(f"openai:{tmp_path / 'pair'}"), pair)
+
+
+def test_a_bias_is_folded_into_the_kernel(tmp_path, pieces):
+    """Of what a norm gives, one sum is the same for every input."""
+    found = classifier(pieces)
+    found.params["clf"]["bias"] += np.float32(0.5)
+    _, hidden, _ = hidden_and_logits(found, np.arange(32).reshape(2, 16))
+    head = found.params["clf"]
+    logits = hidden @ head["kernel"] + head["bias"][None, None]
+    released_weights.write(found, f"hf:{tmp_path / 'out'}")
+    tensors = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_allclose(hidden @ tensors["score.weight"].T, logits, rtol=1e-5, atol=1e-5)
+    assert_same(released_weights.read(f"hf:{tmp_path / 'out'}"), found)
+    # Trained further elsewhere, it is not the head that was kept.
+    tensors["score.weight"] += 1
+    save_file(tensors, tmp_path / "out" / "model.safetensors")
+    with pytest.raises(UserError, match=r"remove gpt1\.safetensors"):
+        released_weights.read(f"hf:{tmp_path / 'out'}")
+    (tmp_path / "out" / "gpt1.safetensors").unlink()
+    other = released_weights.read(f"hf:{tmp_path / 'out'}")
+    np.testing.assert_array_equal(other.params["clf"]["kernel"], tensors["score.weight"].T)
 
 
 # To use them

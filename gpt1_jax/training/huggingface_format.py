@@ -3,15 +3,7 @@
 Kernels are [in, out] as here, so nothing is transposed but the readout of a head. Names come with
 the prefix `transformer.` or without (the file on the Hub has none), old files hold causal masks
 that are no parameters, and the tied output stands beside the input table, alone, or not at all.
-
-Which heads of a fine-tuned model transformers (5.24) can represent:
-
-    multiple_choice           OpenAIGPTDoubleHeadsModel: multiple_choice_head.summary, one output
-                              and its bias, read at mc_token_ids, the places of the classify tokens
-    classification,           OpenAIGPTForSequenceClassification: score, which has no bias, read at
-    entailment                the last token that is not padding, where the classify token stands;
-                              so only a head whose bias is zero
-    similarity                none: its answer is read off the sum of the states of two sequences
+What becomes of a head stands in huggingface_heads.py.
 """
 
 import json
@@ -24,6 +16,7 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.training import huggingface_heads
 from gpt1_jax.training.weights import Weights
 
 CONFIG = "config.json"
@@ -36,11 +29,6 @@ PADDING = 0
 _PREFIX = "transformer."
 _OUTPUT = "lm_head.weight"
 _TABLES = {"wte/embedding": "tokens_embed.weight", "wpe/embedding": "positions_embed.weight"}
-_CHOICE_HEAD = {
-    "clf/kernel": "multiple_choice_head.summary.weight",
-    "clf/bias": "multiple_choice_head.summary.bias",
-}
-_CLASS_HEAD = {"clf/kernel": "score.weight"}
 _LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 _DTYPES = ("F32", "F16", "BF16")
@@ -85,9 +73,8 @@ def folder_of(name: str) -> Path:
 
 def name_of(path: str) -> str:
     """What transformers calls one of our arrays, without its prefix: `h.0.attn.c_attn.weight`."""
-    fixed = {**_TABLES, **_CHOICE_HEAD}
-    if path in fixed:
-        return fixed[path]
+    if path in _TABLES:
+        return _TABLES[path]
     *scopes, leaf = path.split("/")
     if leaf not in _LEAF:
         return path
@@ -129,7 +116,7 @@ def own_sizes(model: ModelConfig) -> dict[str, Any]:
     return {name: rates.get(name, getattr(model, name)) for name in _SIZES}
 
 
-def read(folder: Path) -> tuple[dict[str, np.ndarray], str | None]:
+def read(folder: Path, n_layer: int) -> tuple[dict[str, np.ndarray], str | None]:
     """The arrays by our names, in float32, and the shape of the task that their head is for.
 
     Names that are none of GPT-1's keep theirs, for `weights.tree` to complain of. Raises UserError
@@ -141,17 +128,11 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], str | None]:
     if not tensors:
         raise UserError(f"hf:{folder} holds no tensors; expected those of GPT-1")
     _tie(tensors, folder)
-    shape = None
-    if "score.weight" in tensors:
-        shape = "classification"
-        kernel = np.ascontiguousarray(tensors.pop("score.weight").T)
-        tensors |= {"clf/kernel": kernel, "clf/bias": np.zeros(kernel.shape[-1], np.float32)}
-    elif _CHOICE_HEAD["clf/kernel"] in tensors:
-        shape = "multiple_choice"
-        for path, name in _CHOICE_HEAD.items():
-            if name in tensors:
-                tensors[path] = np.ascontiguousarray(tensors.pop(name).T)
-    return {_path_of(name): tensor for name, tensor in tensors.items()}, shape
+    arrays = {_path_of(name): tensor for name, tensor in tensors.items()}
+    kept = {}
+    if (folder / huggingface_heads.ORIGINAL).is_file():
+        _add(kept, folder / huggingface_heads.ORIGINAL)
+    return arrays, huggingface_heads.restore(arrays, kept, n_layer, folder)
 
 
 def _path_of(name: str) -> str:
@@ -249,61 +230,37 @@ def _tie(tensors: dict[str, np.ndarray], folder: Path) -> None:
         )
 
 
-def architecture(weights: Weights) -> str:
-    """The class of transformers that represents the model; UserError with the reason if none."""
-    if weights.task is None:
-        return "OpenAIGPTLMHeadModel"
-    shape = weights.task.shape
-    if shape == "multiple_choice":
-        return "OpenAIGPTDoubleHeadsModel"
-    if shape == "similarity":
-        raise UserError(
-            f"{weights.source} is fine-tuned on a similarity, whose answer is read off the sum of "
-            "the states of both orders; no model of transformers does that"
-        )
-    if np.any(weights.params["clf"]["bias"]):
-        raise UserError(
-            f"the classifier of {weights.source} has a bias, and the one of transformers "
-            "(OpenAIGPTForSequenceClassification) has none, so its logits would differ"
-        )
-    return "OpenAIGPTForSequenceClassification"
-
-
 def write(weights: Weights, folder: Path) -> None:
     """config.json, generation_config.json and model.safetensors, as transformers saves them."""
     from safetensors.numpy import save_file
 
-    kind = architecture(weights)
-    config = _config(weights, kind)
+    config = _config(weights)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
     generation = {
         "_from_model_config": True,
-        "bos_token_id": config["bos_token_id"],
-        "eos_token_id": config["eos_token_id"],
-        "pad_token_id": config["pad_token_id"],
+        **{name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
         # Positions are learned: there is none after the last.
         "max_length": weights.model.n_ctx,
     }
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
-    save_file(_tensors(weights), folder / SINGLE, metadata={"format": "pt"})
+    body = {
+        _PREFIX + name_of(path): np.ascontiguousarray(array)
+        for path, array in weights.flat.items()
+        if not path.startswith("clf/")
+    }
+    tensors = body | huggingface_heads.tensors(weights)
+    files = {SINGLE: tensors, huggingface_heads.ORIGINAL: huggingface_heads.original(weights)}
+    for name, arrays in files.items():
+        if arrays:
+            save_file(arrays, folder / name, metadata={"format": "pt"})
+            # The library leaves its files to their owner alone.
+            (folder / name).chmod((folder / CONFIG).stat().st_mode)
 
 
-def _tensors(weights: Weights) -> dict[str, np.ndarray]:
-    heads = {"multiple_choice": _CHOICE_HEAD}.get(
-        weights.task.shape if weights.task else "", _CLASS_HEAD
-    )
-    tensors = {}
-    for path, array in weights.flat.items():
-        if not path.startswith("clf/"):
-            tensors[_PREFIX + name_of(path)] = np.ascontiguousarray(array)
-        elif path in heads:
-            tensors[heads[path]] = np.ascontiguousarray(array.T)
-    return tensors
-
-
-def _config(weights: Weights, kind: str) -> dict[str, Any]:
+def _config(weights: Weights) -> dict[str, Any]:
     """The fields of OpenAIGPTConfig."""
-    classifier = kind == "OpenAIGPTForSequenceClassification"
+    kind = huggingface_heads.architecture(weights)
+    classifier = kind == huggingface_heads.CLASSIFIER
     config = {
         "architectures": [kind],
         "model_type": MODEL_TYPE,
@@ -320,7 +277,7 @@ def _config(weights: Weights, kind: str) -> dict[str, Any]:
         "summary_activation": None,
         "summary_proj_to_labels": True,
     }
-    if kind == "OpenAIGPTDoubleHeadsModel":
+    if kind == huggingface_heads.DOUBLE_HEADS:
         config["num_labels"] = 1
     elif classifier:
         names = [str(label) for label in weights.labels or range(weights.n_outputs)]

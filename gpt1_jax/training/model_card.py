@@ -4,22 +4,23 @@ from pathlib import Path
 
 import gpt1_jax
 from gpt1_jax.results.record import provenance
+from gpt1_jax.training import huggingface_heads
 from gpt1_jax.training.weights import SPECIALS, Weights, n_parameters
 
 _USE = {
-    "OpenAIGPTLMHeadModel": """\
+    huggingface_heads.LANGUAGE_MODEL: """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 model = AutoModelForCausalLM.from_pretrained(FOLDER)""",
-    "OpenAIGPTDoubleHeadsModel": """\
+    huggingface_heads.DOUBLE_HEADS: """\
 from transformers import AutoTokenizer, OpenAIGPTDoubleHeadsModel
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 model = OpenAIGPTDoubleHeadsModel.from_pretrained(FOLDER)
 # input_ids [batch, choices, length]: _start_ context question _delimiter_ choice _classify_
 # mc_token_ids [batch, choices]: the places of _classify_""",
-    "OpenAIGPTForSequenceClassification": """\
+    huggingface_heads.CLASSIFIER: """\
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
@@ -40,13 +41,13 @@ def write(weights: Weights, architecture: str, folder: Path) -> None:
         "context": f"{model.n_ctx} tokens",
         "token table": f"{model.vocab_size} tokens, {model.n_special} special ones",
         "tokenizer": f"{tokenizer.mode}, fingerprint {tokenizer.fingerprint}",
-        "updates": str(weights.step),
-        "hash of the run's config": result.get("config_hash", made["config_hash"]),
+        "updates": str(weights.step) if weights.step else "not recorded",
+        "hash of the run's config": result.get("config_hash", "not recorded"),
         "trained with": _versions(result["versions"]) if "versions" in result else "not recorded",
         "converted with": _versions({"gpt1_jax": gpt1_jax.__version__, **made["versions"]}),
     }
     sections = [
-        f"---\nlibrary_name: transformers\ntags:\n- {'openai-gpt'}\n---",
+        "---\nlibrary_name: transformers\ntags:\n- openai-gpt\n---",
         f"# GPT-1, {kind}",
         "Exported by gpt1_jax, a JAX implementation of *Improving Language Understanding by "
         "Generative Pre-Training* (2018).",

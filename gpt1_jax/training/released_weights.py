@@ -23,6 +23,7 @@ from gpt1_jax.text import tokenizer as tokenizers
 from gpt1_jax.text.tokenizer import SentencePieceTokenizer, Tokenizer
 from gpt1_jax.training import (
     huggingface_format,
+    huggingface_heads,
     huggingface_tokenizer,
     model_card,
     native_format,
@@ -132,7 +133,7 @@ def _read_huggingface(folder: Path, source: str, asked: str | None) -> Weights:
         model = _recorded(record, sizes, known, folder / huggingface_format.CONFIG)
     else:
         model = ModelConfig(**sizes)
-    arrays, shape = huggingface_format.read(folder)
+    arrays, shape = huggingface_format.read(folder, model.n_layer)
     if "wte/embedding" not in arrays:
         raise UserError(f"{folder} has no tokens_embed.weight; expected the weights of GPT-1")
     text = _tokenizer(folder, source, record, asked, huggingface_tokenizer.VOCABULARY)
@@ -267,7 +268,7 @@ def _check_fits(kind: str, folder: Path, found: Weights) -> None:
             f"{found.source} is an LSTM, for which {kind}: has no form; only native:D takes it"
         )
     if kind == "hf":
-        huggingface_format.architecture(found)
+        huggingface_heads.architecture(found)
     needed = 4 * weights.n_parameters(found.flat)
     made = next(place for place in folder.parents if place.exists())
     if (free := shutil.disk_usage(made).free) < needed:
@@ -289,7 +290,7 @@ def _write_openai(found: Weights, folder: Path) -> None:
 def _write_huggingface(found: Weights, folder: Path) -> None:
     huggingface_format.write(found, folder)
     huggingface_tokenizer.write(found.tokenizer, found.model.n_special, found.model.n_ctx, folder)
-    model_card.write(found, huggingface_format.architecture(found), folder)
+    model_card.write(found, huggingface_heads.architecture(found), folder)
     write_json(folder / weights.RECORD, weights.record(found))
 
 
