@@ -85,6 +85,15 @@ def parser() -> Parser:
     sub.add_argument("--top_p", type=float, default=1.0)
     sub.add_argument("--num_samples", type=int, default=1)
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--stop", help="newline, document or none; default: document if there is one")
+
+    sub = verb("score", score, "the log-probability of each token of a text, and its perplexity")
+    _takes_model(sub)
+    sub.add_argument(
+        "--input", required=True, metavar="FILE", help="text, or .jsonl; also .gz, .xz"
+    )
+    sub.add_argument("--stride", type=int, help="between windows; default: eval.stride of the run")
+    sub.add_argument("--output", metavar="G.jsonl", help="default: standard output")
 
     sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
     _takes_model(sub)
@@ -204,6 +213,7 @@ def sample(flags: argparse.Namespace) -> dict:
         top_p=flags.top_p,
         num_samples=flags.num_samples,
         seed=flags.seed,
+        stop=flags.stop,
     )
     samples = model.sample(flags.prompt, config)
     for text in samples:
@@ -211,12 +221,18 @@ def sample(flags: argparse.Namespace) -> dict:
     return {"step": model.step, "prompt": flags.prompt, "samples": samples}
 
 
-def predict(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import trained
+def score(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import files, trained
 
     model = trained.load(flags.workdir, flags.step)
-    count = model.predict_file(flags.input, flags.output)
-    return {"step": model.step, "examples": count, "output": flags.output}
+    return files.score(model, flags.input, flags.output, flags.stride)
+
+
+def predict(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import files, trained
+
+    model = trained.load(flags.workdir, flags.step)
+    return files.predict(model, flags.input, flags.output)
 
 
 def _overrides(words: list[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ import runs
 from gpt1_jax.__main__ import main
 from gpt1_jax.training import checkpoint
 
-VERBS = ("quickstart", "prepare", "train", "evaluate", "sample", "predict")
+VERBS = ("quickstart", "prepare", "train", "evaluate", "sample", "score", "predict")
 
 
 @pytest.fixture(autouse=True)
