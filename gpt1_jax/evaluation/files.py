@@ -75,16 +75,14 @@ def predict(model: Trained, path: str, output: str) -> dict:
     shape = model.require_task().shape
     path = Path(path).expanduser()
     with written(output, [path]) as file:
-        n_examples = sum(1 for _ in tasks.stream(path, shape))
-        progress = tqdm(total=n_examples, unit="examples", disable=None)
-        n_truncated = 0
+        n_examples, n_truncated = sum(1 for _ in tasks.stream(path, shape)), 0
         examples = tasks.stream(path, shape)
-        while chunk := list(itertools.islice(examples, CHUNK)):
-            answers, n_cut = model.answers(chunk)
-            file.writelines(json.dumps(answer) + "\n" for answer in answers)
-            n_truncated += n_cut
-            progress.update(len(chunk))
-        progress.close()
+        with tqdm(total=n_examples, unit="examples", disable=None) as progress:
+            while chunk := list(itertools.islice(examples, CHUNK)):
+                answers, n_cut = model.answers(chunk)
+                file.writelines(json.dumps(answer) + "\n" for answer in answers)
+                n_truncated += n_cut
+                progress.update(len(chunk))
     return {
         "step": model.step,
         "examples": n_examples,
