@@ -30,8 +30,8 @@ def score(model: Trained, pattern: str, output: str | None, stride: int | None) 
     and perplexity are over all tokens but the first of each document.
 
     A .txt file is a document, and so is a row of a .jsonl file; also .gz, .xz. `output` None writes
-    to standard output. Raises UserError for what cannot be read, with file and line; an empty
-    document; a stride that is not 1 to n_ctx.
+    to standard output. Held at a time is one document, or a batch of short ones. Raises UserError
+    for what cannot be read, with file and line; an empty document; a stride that is not 1 to n_ctx.
     """
     paths = sources.matching([pattern])
     stride = model.stride(stride)
@@ -139,10 +139,9 @@ def _require_texts(pattern: str, paths: list[Path]) -> int:
 
 
 def _encoded(model: Trained, paths: list[Path]) -> Iterator[np.ndarray]:
-    """The ids of each document, encoded block by block as `prepare` does it."""
+    """The ids of each document, encoded as a whole."""
     for place, blocks in _documents(paths):
-        parts = [np.array(model.tokenizer.encode(block), np.int32) for block in blocks]
-        ids = np.concatenate(parts)
+        ids = np.array(model.tokenizer.encode("".join(blocks)), np.int32)
         if not len(ids):
             raise UserError(f"{place}: the tokenizer finds no token in it; leave it out")
         yield ids
