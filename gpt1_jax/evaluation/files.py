@@ -14,7 +14,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from gpt1_jax.data import tasks
+from gpt1_jax.data import task_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import scoring
 from gpt1_jax.evaluation.trained import Trained
@@ -75,8 +75,8 @@ def predict(model: Trained, path: str, output: str) -> dict:
     shape = model.require_task().shape
     path = Path(path).expanduser()
     with written(output, [path]) as file:
-        n_examples, n_truncated = sum(1 for _ in tasks.stream(path, shape)), 0
-        examples = tasks.stream(path, shape)
+        n_examples, n_truncated = sum(1 for _ in task_files.stream(path, shape)), 0
+        examples = task_files.stream(path, shape)
         with tqdm(total=n_examples, unit="examples", disable=None) as progress:
             while chunk := list(itertools.islice(examples, CHUNK)):
                 answers, n_cut = model.answers(chunk)

@@ -4,6 +4,7 @@ Shapes: k outputs of a head, C choices.
 """
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,11 +13,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gpt1_jax.data import tasks, transformations
+from gpt1_jax.data import task_files, tasks, transformations
 from gpt1_jax.data.batches import Examples
-from gpt1_jax.data.tasks import Example, Task, TaskConfig
+from gpt1_jax.data.tasks import TASKS, Example, LoadedTask, Task, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import evaluate, internals, probes, sample, scoring
+from gpt1_jax.evaluation import evaluate, internals, sample, scoring
 from gpt1_jax.evaluation.evaluate import EvaluationConfig, power_of_two
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.model.gpt import ModelConfig
@@ -34,7 +35,7 @@ class Trained:
     `task` and `labels` only of a fine-tuned model; `config` is the whole config.json.
 
         >>> model = gpt1_jax.load("runs/lm")
-        >>> model.sample("It was", length=20)
+        >>> model.sample("It was a bright cold day", num_samples=3)
         >>> model.score("It was a bright cold day")["perplexity"]
 
     A text longer than the context is a UserError, except in `score`, which reads it in windows, and
@@ -153,67 +154,64 @@ class Trained:
         metrics = evaluate.perplexity_metrics(total, count, len(tokens), tokens.split_info)
         return metrics, count
 
-    def evaluate_task(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
-        """Loss and metric on a split of the task's folder, by default that of the training, and the
-        number of tokens read."""
+    def evaluate_task(self, task: str | Path | None, split: str) -> tuple[dict, int, int]:
+        """Loss and metrics on a split of the training's task or of another one (see `load_task`);
+        the number of tokens read, and of examples that were cut to fit."""
+        loaded = self.load_task(task, split)
+        loaded.require_labels(split)
+        logits, n_tokens, n_cut = self._logits(loaded.splits[split])
+        return evaluate.task_metrics(loaded, split, logits), n_tokens, n_cut
+
+    def load_task(self, task: str | Path | None, split: str) -> LoadedTask:
+        """A split of the task that the model was trained on, with its labels: from where it was, or
+        from the folder `task`, or that of the task of this name, which must have its shape."""
         self.require_task()
-        config = TaskConfig(
-            **{**self.config["task"], "path": str(folder or self.config["task"]["path"])}
-        )
+        own = TaskConfig(**self.config["task"])
+        row = None if task is None or str(task) == own.name else TASKS.get(str(task))
+        if row is not None and row.shape != self.task.shape:
+            raise UserError(
+                f"--task={task} is {row.shape}, but {self.workdir} was trained on {self.task.shape}"
+            )
+        if row is not None:
+            config = TaskConfig(name=row.name, data_dir=own.data_dir)
+        elif task is None or str(task) in TASKS:
+            config = own
+        else:
+            config = replace(own, path=str(task), train_examples=None, dev_examples=None)
         if not self.task.regression and self.task.shape != "multiple_choice":
             config = replace(config, labels=self.labels)
-        loaded = tasks.load(config)
-        if split not in loaded.splits:
-            raise UserError(
-                f"{config.path} has no {split} split; it has {', '.join(loaded.splits)}"
-            )
-        if loaded.targets(split) is None:
-            raise UserError(f"the {split} split of {config.path} has no labels to compare with")
-        logits, n_tokens, _ = self._logits(loaded.splits[split])
-        return evaluate.task_metrics(loaded, split, logits), n_tokens
-
-    def choose(self, examples: list[Example]) -> np.ndarray:
-        """The choice [N] of each multiple choice with the highest mean log-probability after its
-        context and question, with no training on the task."""
-        # A text of the training begins after an end token, if it had those.
-        beginning = [self.tokenizer.end] if self.config["data"]["separator"] == "end" else []
-        sequences = []
-        for example in examples:
-            before = " ".join(filter(None, example.texts))
-            # Choices go on where the context ends, which takes a space between them.
-            space = " " if before else ""
-            context = beginning + self.tokenizer.encode(before)
-            sequences += [
-                (context, self.tokenizer.encode(space + choice.strip()))
-                for choice in example.choices
-            ]
-        scores = probes.mean_log_probabilities(
-            self.network, self._placed, sequences, jax.device_put
-        )
-        return scores.reshape(len(examples), -1).argmax(axis=1)
+        loaded = tasks.load(config, only=split)
+        for note in loaded.notes:
+            print(note, file=sys.stderr)
+        return loaded if row else replace(loaded, task=self.task)
 
     def predict(self, rows: Iterable[dict | Example]) -> list[dict]:
         """{"label", "probabilities"} of each row, which is like those of the task's files, with or
         without a label. A score is the label if that is the task; the probabilities are in the
-        order of `labels`, or of the choices.
+        order of `labels`, or of the choices, None where the score is all there is.
 
             model.predict([{"text": "a joy from end to end"}])[0]["label"]
 
         Raises UserError for a language model, and for rows that are none of the task's.
         """
-        examples = tasks.from_rows(rows, self.require_task().shape)
-        return self.answers(examples)[0]
+        examples = task_files.from_rows(rows, self.require_task().shape)
+        answers, n_cut = self.answers(examples)
+        if n_cut:
+            print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
+        return answers
 
     def answers(self, examples: list[Example]) -> tuple[list[dict], int]:
         """`predict` of examples, and the number of them that were cut to fit the context."""
-        logits, _, n_truncated = self._logits(examples)
-        probabilities = evaluate.softmax(logits)
-        labels = evaluate.predictions(self.require_task(), probabilities).tolist()
-        if self.labels and self.task.shape != "multiple_choice":
+        task = self.require_task()
+        logits, _, n_cut = self._logits(examples)
+        labels = evaluate.predictions(task, logits).tolist()
+        probabilities = evaluate.probabilities(task, logits)
+        rows = [None] * len(labels) if probabilities is None else probabilities.tolist()
+        # The label of a choice is its place, also where rows have more of them than the training.
+        if not task.regression and task.shape != "multiple_choice":
             labels = [self.labels[index] for index in labels]
-        rows = zip(labels, probabilities.tolist(), strict=True)
-        answers = [{"label": label, "probabilities": row} for label, row in rows]
-        return answers, n_truncated
+        pairs = zip(labels, rows, strict=True)
+        return [{"label": label, "probabilities": row} for label, row in pairs], n_cut
 
     def require_task(self) -> Task:
         """The task it was fine-tuned on. UserError if it is a language model."""
@@ -238,10 +236,10 @@ class Trained:
 
     def _logits(self, examples: list[Example]) -> tuple[np.ndarray, int, int]:
         """[N, k], or [N, C] for multiple choice; the number of tokens that went in, and of examples
-        that were cut."""
+        that were cut to fit."""
         n_ctx = self.model_config.n_ctx
-        candidates, n_truncated = transformations.encode_all(
-            examples, self.task.shape, self.tokenizer, n_ctx
+        candidates, n_cut = transformations.encode_all(
+            examples, self.task.shape, self.tokenizer, n_ctx, self.task.truncation
         )
         # Those of like length in one batch, which is padded to the longest.
         order = np.argsort([max(map(len, each)) for each in candidates], kind="stable")
@@ -263,7 +261,7 @@ class Trained:
         )
         logits = np.empty_like(sorted_logits)
         logits[order] = sorted_logits
-        return logits, sum(len(ids) for each in candidates for ids in each), n_truncated
+        return logits, sum(len(ids) for each in candidates for ids in each), n_cut
 
 
 def load(workdir: str | Path, step: int | None = None) -> Trained:

@@ -24,7 +24,8 @@ from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples, Windows
 from gpt1_jax.data.tasks import LoadedTask
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
+from gpt1_jax.evaluation import probes, trained
+from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.evaluation.trained import Trained
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import Network, network
@@ -56,7 +57,8 @@ class Run:
     """A run that is ready to take its next step, the one after `first_step`.
 
     state: {"params", "optimizer", "step"} on the devices of `mesh`; progress: what a checkpoint
-    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples.
+    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples;
+    `questions`: the zero-shot probes, none where they are off.
     """
 
     experiment: Experiment
@@ -66,6 +68,7 @@ class Run:
     source: Windows | Examples
     held_out: Tokens | Examples | None
     task: LoadedTask | None
+    questions: list[Question]
     total_steps: int
     first_step: int
     state: dict[str, Any]
@@ -107,6 +110,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     mesh = sharding.mesh(experiment.mesh)
     _check_devices(experiment, mesh)
     source, held_out, data = _data(experiment, tokenizer, loaded, say)
+    questions = _questions(experiment, tokenizer, say)
     total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
     net = network(
         experiment.model,
@@ -114,7 +118,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         loaded and loaded.task.shape,
         loaded.n_outputs if loaded else 0,
     )
-    config = _config(experiment, tokenizer, data, loaded, total)
+    config = _config(experiment, tokenizer, data, loaded, total, questions)
     shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
         lock = _claim(workdir, config)
@@ -143,6 +147,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         source=source,
         held_out=held_out,
         task=loaded,
+        questions=questions,
         total_steps=total,
         first_step=progress["step"],
         state=state,
@@ -190,6 +195,7 @@ def _with_absolute_paths(experiment: Experiment) -> Experiment:
         initial=absolute(experiment.initial),
         data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
         task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
+        probes=dataclasses.replace(experiment.probes, path=absolute(experiment.probes.path)),
     )
 
 
@@ -272,10 +278,17 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     """Training source, held-out data, and a digest of both."""
     config, model = experiment.data, experiment.model
     if loaded is not None:
+        # Examples that are missing are no progress either.
+        for note in loaded.notes:
+            print(note, file=sys.stderr)
         sources, digest = {}, hashlib.sha256()
         for split in ("train", "dev"):
             candidates, cut = transformations.encode_all(
-                loaded.splits[split], loaded.task.shape, tokenizer, model.n_ctx
+                loaded.splits[split],
+                loaded.task.shape,
+                tokenizer,
+                model.n_ctx,
+                loaded.task.truncation,
             )
             say(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
             targets = loaded.targets(split)
@@ -304,7 +317,24 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     return source, held_out, hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
 
 
-def _config(experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int) -> dict:
+def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Question]:
+    config = experiment.probes
+    if not config.per_decade:
+        return []
+    beginning = [tokenizer.end] if experiment.data.separator == "end" else []
+    questions = probes.prepare(config, tokenizer, beginning, experiment.model.n_ctx)
+    for question in questions:
+        dev = question.dev
+        say(
+            f"{question.probe} of {question.task}: {len(dev.labels)} examples, {dev.cut} cut to "
+            f"fit n_ctx, {dev.skipped} skipped"
+        )
+    return questions
+
+
+def _config(
+    experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int, questions
+) -> dict:
     """config.json: the whole experiment, what it was resolved to, and the identity of the run."""
     resolved = {
         "total_steps": total,
@@ -315,6 +345,8 @@ def _config(experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, tot
         "n_outputs": loaded.n_outputs if loaded else 0,
     }
     whole = identity(experiment) | flatten(resolved, "resolved.")
+    # What is only looked at makes no other run.
+    resolved["anchors"] = {question.probe: question.anchors for question in questions}
     # Through JSON once, so that it compares equal to itself when read back.
     return json.loads(
         json.dumps({**dataclasses.asdict(experiment), "resolved": resolved, "identity": whole})
