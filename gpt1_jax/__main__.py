@@ -117,6 +117,15 @@ def parser() -> Parser:
     sub.add_argument("--top_p", type=float, default=1.0)
     sub.add_argument("--num_samples", type=int, default=1)
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--stop", help="newline, document or none; default: document if there is one")
+
+    sub = verb("score", score, "the log-probability of each token of a text, and its perplexity")
+    _takes_model(sub)
+    sub.add_argument(
+        "--input", required=True, metavar="FILE", help="text, or .jsonl; also .gz, .xz"
+    )
+    sub.add_argument("--stride", type=int, help="between windows; default: eval.stride of the run")
+    sub.add_argument("--output", metavar="G.jsonl", help="default: standard output")
 
     sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
     _takes_model(sub)
@@ -325,6 +334,7 @@ def sample(flags: argparse.Namespace) -> dict:
         top_p=flags.top_p,
         num_samples=flags.num_samples,
         seed=flags.seed,
+        stop=flags.stop,
     )
     samples = model.sample(flags.prompt, config)
     for text in samples:
@@ -332,16 +342,22 @@ def sample(flags: argparse.Namespace) -> dict:
     return {"step": model.step, "prompt": flags.prompt, "samples": samples}
 
 
+def score(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import files
+
+    model = _model(flags)
+    return files.score(model, flags.input, flags.output, flags.stride)
+
+
 def predict(flags: argparse.Namespace) -> dict:
     if not flags.glue and (flags.input is None or flags.task is not None):
         raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
-    from gpt1_jax.evaluation import glue
+    from gpt1_jax.evaluation import files, glue
 
     model = _model(flags)
     if flags.glue:
         return glue.submit(model, flags.output, task=flags.task, path=flags.input)
-    count = model.predict_file(flags.input, flags.output)
-    return {"step": model.step, "examples": count, "output": flags.output}
+    return files.predict(model, flags.input, flags.output)
 
 
 def report(flags: argparse.Namespace) -> dict:
