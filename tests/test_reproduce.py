@@ -7,9 +7,9 @@ import pytest
 import runs
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
 from gpt1_jax.results import reproduce as module
 from gpt1_jax.results.reproduce import Request, reproduce
+from gpt1_jax.training import native_format
 
 # Every run of a test has these sizes, pre-training and fine-tuning alike.
 SETTINGS = {
@@ -170,7 +170,7 @@ def test_weights_that_are_given_are_not_trained(folder, table, tokens, tmp_path)
         )
     )
     assert not (tmp_path / "work" / "pretrained").exists()
-    config = trained.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
+    config = native_format.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
     assert config["initial"] == str(given)
 
 

@@ -18,7 +18,7 @@ import jax
 from gpt1_jax.data import tasks
 from gpt1_jax.data.tasks import TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import baselines, probes, trained
+from gpt1_jax.evaluation import baselines, trained, zero_shot
 from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.evaluation.trained import Trained
@@ -161,7 +161,7 @@ def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
         acceptability=None,
         pronoun_resolution=None,
     )
-    rows = probes.curve(workdir / "pretrained" / "transformer", config)
+    rows = zero_shot.curve(workdir / "pretrained" / "transformer", config)
     return {str(row["step"]): row["value"] for row in rows}
 
 

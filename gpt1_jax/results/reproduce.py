@@ -17,7 +17,7 @@ from pathlib import Path
 from gpt1_jax.data import tasks
 from gpt1_jax.data.tasks import TASKS, LoadedTask, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import baselines, probes, trained
+from gpt1_jax.evaluation import baselines, trained, zero_shot
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig
 from gpt1_jax.results import paper, report
 from gpt1_jax.results.record import WorkdirLock, write_json
@@ -347,7 +347,7 @@ def _probe(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> 
     for body in ("transformer", "lstm"):
         try:
             start = _start(request, body, ledger)
-            rows = probes.curve(start, config)
+            rows = zero_shot.curve(start, config)
         except UserError as error:
             ledger.miss(body, "probes", request.figure, str(error))
             continue
