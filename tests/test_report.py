@@ -11,6 +11,7 @@ import pytest
 import reproductions
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.scores import percent, rounded
 from gpt1_jax.results import measured, paper, sentences, tables
 from gpt1_jax.results.measured import Scores
 from gpt1_jax.results.report import report
@@ -404,6 +405,18 @@ def test_single_runs_are_reported_too(tmp_path):
     index = (tmp_path / "out" / "index.md").read_text()
     assert "| [mine](runs.md) | rte | accuracy | 62.5 |" in index
     assert "| [language](runs.md) | pre-training | – | – |" in index
+
+
+def test_copied_files_of_real_runs_are_read(pretrained, finetuned, tmp_path):
+    for workdir in (pretrained, finetuned):
+        (tmp_path / "runs" / workdir.parent.name).mkdir(parents=True)
+        for name in ("config.json", "result.json", "metrics.jsonl"):
+            shutil.copy(workdir / name, tmp_path / "runs" / workdir.parent.name)
+    assert report(tmp_path / "runs", tmp_path / "out")["single_runs"] == 2
+    best = json.loads((finetuned / "result.json").read_text())["best"]["score"]
+    assert f"| {rounded(percent(best))} |" in (tmp_path / "out" / "index.md").read_text()
+    rows = read_csv(tmp_path / "out" / "loss_single.csv")
+    assert {row["split"] for row in rows} == {"train", "dev", "valid"}
 
 
 # Mistakes
