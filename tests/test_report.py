@@ -12,7 +12,7 @@ import reproductions
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.scores import percent, rounded
-from gpt1_jax.results import measured, paper, sentences, tables
+from gpt1_jax.results import figures, measured, paper, sentences, tables
 from gpt1_jax.results.measured import Scores
 from gpt1_jax.results.report import report
 
@@ -415,8 +415,15 @@ def test_copied_files_of_real_runs_are_read(pretrained, finetuned, tmp_path):
     assert report(tmp_path / "runs", tmp_path / "out")["single_runs"] == 2
     best = json.loads((finetuned / "result.json").read_text())["best"]["score"]
     assert f"| {rounded(percent(best))} |" in (tmp_path / "out" / "index.md").read_text()
-    rows = read_csv(tmp_path / "out" / "loss_single.csv")
-    assert {row["split"] for row in rows} == {"train", "dev", "valid"}
+    assert (tmp_path / "out" / "loss_single.png").exists()
+
+
+def test_a_loss_curve_is_the_mean_of_neighbours_and_not_longer_than_it_is_wide():
+    steps, values = figures._smoothed(range(10, 4010, 10), [0.0, 2.0] * 200)
+    assert len(steps) == len(values) == figures.CURVE_POINTS
+    assert steps[:2] == [10, 50]
+    assert values[50] == pytest.approx(1.0, abs=0.1)
+    assert figures._smoothed([1, 2], [5.0, 6.0]) == ([1, 2], [5.0, 6.0])
 
 
 # Mistakes

@@ -20,21 +20,25 @@ from gpt1_jax.results.tables import scale_words, task_title
 # Colours that are told apart also by most who do not see red and green alike (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BODIES = {"transformer": ("-", "Transformer"), "lstm": ("--", "LSTM")}
+# Above the axes, where it hides no line; long enough to tell dashes from none.
+LEGEND = {"fontsize": 7, "ncols": 2, "handlelength": 4, "frameon": False}
+# A loss curve is drawn by so many points at most.
+CURVE_POINTS = 100
 PROBE_KEYS = ("body", "step", "probe", "task", "metric", "value", "n")
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: file name without ending, title, images, what it was drawn from, and below it what
-    the paper says that its own shows."""
+    """A figure: file name without ending, title, images, what stands below it, and as a table what
+    it was drawn from, unless that is the metrics of whole runs."""
 
     name: str
     title: str
     png: bytes
     svg: bytes
-    header: tuple[str, ...]
-    rows: tuple[tuple, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...]
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple, ...] = ()
 
 
 def drawings(paper: Paper, measured: Measured) -> list[Drawing]:
@@ -93,7 +97,7 @@ def _transfer(paper: Paper, measured: Measured) -> Drawing | None:
     tasks = list(dict.fromkeys(run.task for run in runs))
     pairs = [tasks[first : first + 2] for first in range(0, len(tasks), 2)]
     figure, panels = pyplot.subplots(
-        1, len(pairs), figsize=(5.6 * len(pairs), 3.8), squeeze=False, layout="constrained"
+        1, len(pairs), figsize=(5.6 * len(pairs), 4.2), squeeze=False, layout="constrained"
     )
     rows = []
     for left, pair in zip(panels[0], pairs, strict=True):
@@ -106,7 +110,7 @@ def _transfer(paper: Paper, measured: Measured) -> Drawing | None:
             lines += _draw_transfer(axes, points, task, COLOURS[place])
         left.set_xlabel("blocks transferred (0: the embeddings only)")
         left.xaxis.get_major_locator().set_params(integer=True)
-        left.legend(handles=lines, fontsize=8, loc="lower right")
+        left.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), **LEGEND)
     title = f"{paper.figures['2left'].title} ({scale_words(measured.scale)})"
     figure.suptitle(title)
     return Drawing(
@@ -175,7 +179,7 @@ def _probes(paper: Paper, measured: Measured) -> Drawing | None:
     if not measured.probes:
         return None
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.8), layout="constrained")
     steps = [row["step"] for row in measured.probes]
     # A logarithmic axis has no 0: what was measured before the first update stands left of it all.
     origin = min(filter(None, steps), default=2) / 2
@@ -201,7 +205,7 @@ def _probes(paper: Paper, measured: Measured) -> Drawing | None:
     axes.set_ylim(min(low, 0), max(high, 1))
     axes.set_xlabel("updates of pre-training")
     axes.set_ylabel("relative performance (0: chance, 1: best known)")
-    axes.legend(fontsize=7, ncols=2, loc="upper left")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **LEGEND)
     title = f"{paper.figures['2right'].title} ({scale_words(measured.scale)})"
     figure.suptitle(title)
     anchors = f"Anchors, in per cent of the metric: {_anchors(measured)}."
@@ -255,9 +259,8 @@ def _losses(name: str, title: str, measured: Measured, runs: Iterable[Run]) -> D
     )
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
-    rows = []
     for axes, (group, members) in zip(panels.flat, groups.items(), strict=False):
-        rows += _draw_losses(axes, members)
+        _draw_losses(axes, members)
         axes.set(xlabel="updates", ylabel="loss")
         axes.set_title(group, fontsize=8)
     title = f"{title} ({scale_words(measured.scale)})"
@@ -266,8 +269,6 @@ def _losses(name: str, title: str, measured: Measured, runs: Iterable[Run]) -> D
         name,
         title,
         *_images(figure),
-        header=("scale", "run", "split", "step", "loss"),
-        rows=tuple((measured.scale or "", *row) for row in rows),
         notes=(
             "Lines: training, the mean of neighbouring updates; dots: held-out. Of a task it is "
             "the loss of the task alone.",
@@ -282,36 +283,34 @@ def _panel(run: Run) -> str:
     return f"{title}, by blocks transferred" if run.figure == "2left" else title
 
 
-def _draw_losses(axes, runs: Sequence[Run]) -> list[tuple]:
-    """Lines of one kind share a colour; returns (run, split, step, loss)."""
+def _draw_losses(axes, runs: Sequence[Run]) -> None:
+    """Lines of one kind share a colour."""
     from matplotlib import colormaps
 
     kinds = list(dict.fromkeys(_kind(run) for run in runs))
     colours = dict(zip(kinds, COLOURS, strict=False))
     if len(kinds) > len(COLOURS):
         colours = {k: colormaps["viridis"](i / len(kinds)) for i, k in enumerate(kinds)}
-    rows = []
     for run in runs:
-        colour, held_out = colours[_kind(run)], "dev" if run.metric else "valid"
-        steps, losses = run.curve("train", "task_loss" if run.metric else "loss")
-        axes.plot(steps, _smoothed(losses), color=colour, lw=0.8, alpha=0.8)
-        rows += [(run.folder, "train", *point) for point in zip(steps, losses, strict=True)]
-        steps, losses = run.curve(held_out, "loss")
-        axes.plot(steps, losses, color=colour, ls="", marker="o", ms=4)
-        rows += [(run.folder, held_out, *point) for point in zip(steps, losses, strict=True)]
+        colour = colours[_kind(run)]
+        line = _smoothed(*run.curve("train", "task_loss" if run.metric else "loss"))
+        axes.plot(*line, color=colour, lw=0.8, alpha=0.8)
+        dots = run.curve("dev" if run.metric else "valid", "loss")
+        axes.plot(*dots, color=colour, ls="", marker="o", ms=4)
     for kind, colour in colours.items():
         axes.plot([], [], color=colour, label=kind)
     axes.legend(fontsize=6, ncols=1 + len(kinds) // 8)
-    return rows
 
 
-def _smoothed(values: Sequence[float]) -> list[float]:
-    """Each value as the mean of itself and its neighbours, a twentieth of the curve in all."""
-    reach = len(values) // 40
-    return [
-        statistics.fmean(values[max(0, place - reach) : place + reach + 1])
-        for place in range(len(values))
+def _smoothed(steps: Sequence[int], values: Sequence[float]) -> tuple[list, list]:
+    """At most CURVE_POINTS of a curve, each the mean of itself and its neighbours, a twentieth of
+    the curve in all."""
+    reach, stride = len(values) // 40, max(1, math.ceil(len(values) / CURVE_POINTS))
+    places = range(0, len(values), stride)
+    means = [
+        statistics.fmean(values[max(0, place - reach) : place + reach + 1]) for place in places
     ]
+    return [steps[place] for place in places], means
 
 
 def _kind(run: Run) -> str:

@@ -127,10 +127,6 @@ class Paper:
             if column.task and column.headline
         }
 
-    def table_variants(self, number: int) -> tuple[str, ...]:
-        """The variants that are rows of a table: the full one alone, or all four of table 5."""
-        return tuple(row.variant for row in self.tables[number].rows if row.variant)
-
     def _cells(self, table: Table) -> Iterator[Cell]:
         for row in table.rows:
             variant = self.variants[row.variant] if row.variant else None
@@ -162,11 +158,3 @@ def load() -> Paper:
         figures={figure.name: figure for figure in index["FIGURES"]},
         leaderboard=index["LEADERBOARD"],
     )
-
-
-def tasks_of(table: int | None = None, figure: str | None = None) -> tuple[str, ...]:
-    """The tasks of a table or a figure; of table 1, which lists them and measures nothing, none."""
-    index = load()
-    if figure is not None:
-        return index.figures[figure].tasks
-    return index.tasks(table) if table in index.tables else ()

@@ -85,7 +85,8 @@ def _files(
     for drawing in drawings:
         files[f"{drawing.name}.png"] = drawing.png
         files[f"{drawing.name}.svg"] = drawing.svg
-        files[f"{drawing.name}.csv"] = markdown.to_csv(drawing.header, drawing.rows)
+        if drawing.rows:
+            files[f"{drawing.name}.csv"] = markdown.to_csv(drawing.header, drawing.rows)
     files[markdown.APPENDIX] = markdown.appendix(grids, found.single, scale_words(found.scale))
     files["index.md"] = _index(title, introduction, said, grids, drawings, found.single)
     files["report.html"] = page.page(
@@ -140,8 +141,9 @@ def _index(
     for heading, lines in said:
         parts += [f"## {heading}\n", "".join(f"- {line}\n" for line in lines)]
     for drawing in drawings:
-        image = f"![{drawing.title}]({drawing.name}.png)\n\n([CSV]({drawing.name}.csv))\n"
-        parts += [f"## {drawing.title}\n", image, "".join(f"- {note}\n" for note in drawing.notes)]
+        parts += [f"## {drawing.title}\n", f"![{drawing.title}]({drawing.name}.png)\n"]
+        notes = "".join(f"- {note}\n" for note in drawing.notes)
+        parts.append(notes + (f"- [CSV]({drawing.name}.csv)\n" if drawing.rows else ""))
     if single:
         rows = [_single(run) for run in single]
         parts += ["## Single runs\n", markdown.table(("run", "task", "metric", "best dev"), rows)]
