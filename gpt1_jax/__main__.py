@@ -74,7 +74,11 @@ def parser() -> Parser:
     _takes_model(sub)
     sub.add_argument("--split", help="default: valid for tokens, dev for a task")
     sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare")
-    sub.add_argument("--task", metavar="FOLDER", help="a folder of the task's files")
+    sub.add_argument("--task", metavar="NAME", help="another task of this shape, or a folder")
+    sub.add_argument(
+        "--probes", action="store_true", help="zero-shot; and --config.probes.KEY=VALUE"
+    )
+    sub.add_argument("--probe_data", metavar="FOLDER", help="of the probes' task folders")
 
     sub = verb("sample", sample, "text that continues a prompt")
     _takes_model(sub)
@@ -88,8 +92,16 @@ def parser() -> Parser:
 
     sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
     _takes_model(sub)
-    sub.add_argument("--input", required=True, metavar="F.jsonl", help="rows like the task's")
+    sub.add_argument("--input", metavar="F.jsonl", help="rows like the task's")
     sub.add_argument("--output", required=True, metavar="G.jsonl")
+    sub.add_argument(
+        "--glue", action="store_true", help="a file for the GLUE server, by default of the test set"
+    )
+    sub.add_argument("--task", metavar="NAME", help="with --glue: another task, such as ax")
+
+    sub = verb("report", report, "tables, figures and one page from what has run")
+    sub.add_argument("--runs", required=True, help="what reproduce filled, or folders of runs")
+    sub.add_argument("--output", required=True, help="folder for the report")
     return top
 
 
@@ -171,13 +183,22 @@ def _profile(text: str | None) -> tuple[int, int] | None:
 def evaluate(flags: argparse.Namespace) -> dict:
     if flags.data is not None and flags.task is not None:
         raise UserError("--data and --task: give one of them")
+    if flags.probes and (flags.data or flags.task or flags.split):
+        raise UserError("--probes takes --probe_data=FOLDER, not --data, --task or --split")
+    if flags.probe_data is not None and not flags.probes:
+        raise UserError("--probe_data is for --probes, which is not given")
     from gpt1_jax.evaluation import trained
 
     model = trained.load(flags.workdir, flags.step)
     began = time.monotonic()
-    if model.task is not None and flags.data is None:
+    if flags.probes:
+        metrics, n_tokens = _probes(model, flags)
+        split = "probes"
+    elif model.task is not None and flags.data is None:
         split = flags.split or "dev"
-        metrics, n_tokens = model.evaluate_task(flags.task, split)
+        metrics, n_tokens, n_cut = model.evaluate_task(flags.task, split)
+        cut = {"truncated": n_cut}
+        print(f"{n_cut} examples cut to fit n_ctx", file=sys.stderr)
     else:
         if flags.task is not None:
             raise UserError(
@@ -185,11 +206,29 @@ def evaluate(flags: argparse.Namespace) -> dict:
             )
         split = flags.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(flags.data, split)
+        cut = {}
     return {
         "step": model.step,
         "metrics": {split: metrics},
+        **cut,
         "tokens_per_s": n_tokens / (time.monotonic() - began),
     }
+
+
+def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
+    """The zero-shot probes by name, as the run's config has them with the flags on top; and the
+    number of tokens."""
+    from gpt1_jax.evaluation import probes
+    from gpt1_jax.training import experiment
+
+    overrides = dict(flags.overrides)
+    if flags.probe_data is not None:
+        overrides["probes.path"] = flags.probe_data
+    config = experiment.section("probes", model.config.get("probes", {}), overrides)
+    if config.path is None:
+        raise UserError("--probes needs --probe_data=FOLDER, which holds a folder for each task")
+    rows, n_tokens = probes.of_trained(model, config)
+    return {row.pop("probe"): row for row in rows}, n_tokens
 
 
 def sample(flags: argparse.Namespace) -> dict:
@@ -212,11 +251,21 @@ def sample(flags: argparse.Namespace) -> dict:
 
 
 def predict(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import trained
+    if not flags.glue and (flags.input is None or flags.task is not None):
+        raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
+    from gpt1_jax.evaluation import glue, trained
 
     model = trained.load(flags.workdir, flags.step)
+    if flags.glue:
+        return glue.submit(model, flags.output, task=flags.task, path=flags.input)
     count = model.predict_file(flags.input, flags.output)
     return {"step": model.step, "examples": count, "output": flags.output}
+
+
+def report(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.results import report
+
+    return report.report(flags.runs, flags.output)
 
 
 def _overrides(words: list[str]) -> dict[str, str]:
@@ -231,6 +280,15 @@ def _overrides(words: list[str]) -> dict[str, str]:
     return found
 
 
+def _require_use(flags: argparse.Namespace) -> None:
+    """UserError for config keys that the verb does not read."""
+    probing = flags.verb == "evaluate" and flags.probes
+    for key in flags.overrides:
+        if flags.verb != "train" and not (probing and key.startswith("probes.")):
+            hint = "; --probes takes --config.probes.KEY=VALUE" if probing else ""
+            raise UserError(f"--config.{key} is for train, not {flags.verb}{hint}")
+
+
 def main(words: list[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
 
@@ -243,8 +301,7 @@ def main(words: list[str] | None = None) -> int:
             signal.signal(number, stopped)
         flags, rest = parser().parse_known_args(words)
         flags.overrides = _overrides(rest)
-        if flags.overrides and flags.verb != "train":
-            raise UserError(f"--config.KEY=VALUE is for train, not {flags.verb}")
+        _require_use(flags)
         print(json.dumps(flags.run(flags)))
         return 0
     except UserError as error:

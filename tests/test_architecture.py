@@ -10,15 +10,15 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "errors",
-    "tokenizer sources documentation scores sharding record optimizer dropout",
-    "shards documentation_tasks tasks baselines transformations attention",
-    "corpus gpt",
-    "lstm checkpoint batches",
-    "objective",
-    "evaluate sample",
-    "probes",
-    "trained",
+    "dropout errors scores task_table",
+    "attention baselines batches checkpoint config_files documentation optimizer record "
+    "sharding sources task_files tokenizer",
+    "documentation_tasks gpt measured paper shards task_sets transformations",
+    "corpus lstm tasks",
+    "glue objective tables",
+    "evaluate figures markdown sample sentences",
+    "page trained",
+    "probes report",
     "experiment",
     "start",
     "train",

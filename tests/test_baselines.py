@@ -1,9 +1,11 @@
 """Baselines on tasks whose answer is known."""
 
+import numpy as np
 import pytest
 
 from gpt1_jax.data.tasks import Example, LoadedTask, Task
-from gpt1_jax.evaluation.baselines import baselines
+from gpt1_jax.evaluation.baselines import baselines, chance
+from gpt1_jax.evaluation.scores import METRICS
 
 
 def loaded(shape, rows, metric="accuracy", labels=(0, 1)):
@@ -63,7 +65,43 @@ def test_the_metric_is_the_task_s():
     assert found["bag_of_words"] == 1.0
 
 
-def test_a_regression_has_none():
-    rows = numbered([(("a", "b"), (), 2.5)])
-    with pytest.raises(ValueError, match="regression"):
-        baselines(loaded("similarity", rows, metric="pearson", labels=()))
+def test_scores_are_predicted_by_ridge_regression_and_a_constant_is_no_correlation():
+    rows = [((f"topic{i % 6}", "other"), (), i % 6 / 1.25) for i in range(48)]
+    found = baselines(loaded("similarity", numbered(rows), metric="pearson", labels=()))
+    assert found["majority"] == found["chance"] == 0.0
+    # Word i tells score i, so a linear rule orders them; the penalty only pulls them together.
+    assert found["bag_of_words"] == pytest.approx(1.0)
+
+
+def test_a_hypothesis_that_gives_its_label_away_is_found_without_the_premise():
+    rows = [((f"premise{i % 4}", "nobody" if i % 2 else "somebody"), (), i % 2) for i in range(40)]
+    assert baselines(loaded("entailment", numbered(rows)))["hypothesis_only"] == 1.0
+    turned = [((hypothesis, premise), (), label) for (premise, hypothesis), _, label in rows]
+    blind = [
+        ((first, f"same{i % 5}"), (), label) for i, ((first, _), _, label) in enumerate(turned)
+    ]
+    found = baselines(loaded("entailment", numbered(blind)))
+    assert found["bag_of_words"] == 1.0
+    assert found["hypothesis_only"] < 0.7
+
+
+def test_only_an_entailment_has_a_hypothesis():
+    rows = [((f"a{i % 2}", "b"), (), i % 2) for i in range(8)]
+    assert "hypothesis_only" not in baselines(loaded("similarity", numbered(rows)))
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "matthews"])
+def test_chance_is_what_guesses_score(metric):
+    draw = np.random.default_rng(0)
+    labels = (draw.random(100_000) < 0.7).astype(int)
+    guesses = draw.integers(0, 2, labels.size)
+    assert METRICS[metric](labels, guesses) == pytest.approx(
+        chance(metric, list(labels), 2), abs=0.01
+    )
+
+
+def test_the_majority_of_f1_is_the_positive_class_where_that_is_commoner():
+    rows = [(("a",), (), label) for label in (1, 1, 0)] * 8
+    found = baselines(loaded("classification", numbered(rows), metric="f1"))
+    assert found["majority"] == pytest.approx(2 * (2 / 3) / (1 + 2 / 3))
+    assert found["chance"] == pytest.approx(4 / 7)

@@ -14,7 +14,7 @@ import runs
 from gpt1_jax.__main__ import main
 from gpt1_jax.training import checkpoint
 
-VERBS = ("quickstart", "prepare", "train", "evaluate", "sample", "predict")
+VERBS = ("quickstart", "prepare", "train", "evaluate", "sample", "predict", "report")
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_each_verb_has_help(verb, capsys):
     with pytest.raises(SystemExit) as ended:
         main([verb, "--help"])
     assert ended.value.code == 0
-    assert "--workdir" in capsys.readouterr().out or verb == "prepare"
+    assert "--workdir" in capsys.readouterr().out or verb in ("prepare", "report")
 
 
 @pytest.mark.parametrize(

@@ -84,14 +84,37 @@ def test_perplexity_bits_and_words_of_a_uniform_guess():
     assert "perplexity_per_word" not in evaluate.perplexity_metrics(3.0, 2, 3, info | {"words": 0})
 
 
-def test_predictions_are_the_likeliest_class_or_the_expected_score():
+def test_predictions_are_the_likeliest_class_the_expected_score_or_the_output_itself():
     probabilities = np.array([[0.0, 0.2, 0.8, 0, 0, 0], [0, 0, 0, 0, 0, 1.0]])
-    accuracy, pearson = (
-        Task("t", "classification", "accuracy"),
-        Task("t", "similarity", "pearson"),
-    )
-    assert evaluate.predictions(accuracy, probabilities).tolist() == [2, 5]
-    np.testing.assert_allclose(evaluate.predictions(pearson, probabilities), [1.8, 5.0])
+    logits = np.log(probabilities + 1e-30) + 3.0
+    accuracy = Task("t", "classification", "accuracy")
+    soft6, mse = (Task("t", "similarity", "pearson", score_loss=s) for s in ("soft6", "mse"))
+    assert evaluate.predictions(accuracy, logits).tolist() == [2, 5]
+    np.testing.assert_allclose(evaluate.predictions(soft6, logits), [1.8, 5.0])
+    for task in (accuracy, soft6):
+        np.testing.assert_allclose(evaluate.probabilities(task, logits), probabilities, atol=1e-12)
+    assert evaluate.predictions(mse, np.array([[-0.5], [6.0]])).tolist() == [-0.5, 6.0]
+    assert evaluate.probabilities(mse, np.array([[-0.5], [6.0]])) is None
+
+
+def due(steps_per_epoch, n_steps, **settings):
+    config = EvaluationConfig(**settings)
+    return [step for step in range(1, n_steps + 1) if config.due(step, steps_per_epoch)]
+
+
+def test_a_task_is_evaluated_as_in_the_released_code():
+    """After each epoch, and at 1000, 2000, 4000, ... 32000 updates of the first one only."""
+    assert due(700, 2100) == [700, 1400, 2100]
+    assert due(1000, 2000) == [1000, 2000]
+    assert due(5000, 15000) == [1000, 2000, 4000, 5000, 10000, 15000]
+    early = [1000, 2000, 4000, 8000, 16000, 32000]
+    assert due(70000, 140000) == [*early, 70000, 140000]
+    assert due(5000, 12000, every=4500) == [4500, 9000]
+
+
+def test_a_language_model_is_evaluated_every_so_many_updates():
+    assert due(None, 3500) == [1000, 2000, 3000]
+    assert due(None, 10, every=4) == [4, 8]
 
 
 def test_softmax_stands_large_logits():

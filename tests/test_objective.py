@@ -48,6 +48,26 @@ def test_each_loss_agrees_with_numpy(shape):
     assert terms == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_squared_error_learns_a_line():
+    """As many numbers as the outputs of a head: no class, no distribution."""
+    states = np.random.default_rng(4).standard_normal((64, 1, 1)).astype(np.float32)
+    scores = 2.0 * states[:, 0, 0] + 3.0
+    head = tiny.network(n_outputs=1).head
+    params = head.init(jax.random.key(0), states)
+
+    def mean_loss(params):
+        return objective.task_losses(head.apply(params, states), scores).mean()
+
+    descent = jax.jit(lambda p: jax.tree.map(lambda x, g: x - 0.2 * g, p, jax.grad(mean_loss)(p)))
+    for _ in range(60):
+        params = descent(params)
+    found = params["params"]["clf"]
+    assert float(found["kernel"][0, 0]) == pytest.approx(2.0, abs=1e-4)
+    assert float(found["bias"][0]) == pytest.approx(3.0, abs=1e-4)
+    errors = objective.task_losses(jnp.asarray([[1.0], [4.0]]), jnp.asarray([3.0, 4.0]))
+    assert errors.tolist() == [4.0, 0.0]
+
+
 @pytest.fixture(scope="module")
 def choosing():
     """Multiple choice with the auxiliary loss: candidates, both terms, every dropout place."""

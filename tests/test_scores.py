@@ -1,9 +1,11 @@
 """The metrics against values worked out by hand, and where their quotients are 0 / 0."""
 
+from decimal import Decimal
+
 import numpy as np
 import pytest
 
-from gpt1_jax.evaluation.scores import METRICS
+from gpt1_jax.evaluation.scores import GLUE, METRICS, glue_score, mean, rounded
 
 # 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
 LABELS = np.array([1, 1, 1, 0, 1, 1, 0, 0])
@@ -55,3 +57,36 @@ def test_perfect_predictions_score_one(metric):
     score = METRICS[metric](LABELS, LABELS)
     assert isinstance(score, float)
     assert score == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(74.65, "74.7"), (81.75, "81.8"), (0.25, "0.3"), (-0.25, "-0.3"), (60, "60.0")],
+)
+def test_halves_are_rounded_away_from_zero_in_decimal(value, shown):
+    assert str(rounded(value)) == shown
+
+
+def test_a_mean_is_exact():
+    # In binary, 0.1 + 0.2 + 0.3 is more than 0.6.
+    assert mean([0.1, 0.2, 0.3]) == Decimal("0.2")
+
+
+def ones() -> dict:
+    return {task: dict.fromkeys(metrics, 1.0) for task, metrics in GLUE.items()}
+
+
+def test_each_of_the_nine_tasks_counts_a_ninth_and_its_metrics_share_it():
+    assert glue_score(ones()) == 1
+    for task, metrics in GLUE.items():
+        for metric in metrics:
+            cells = ones()
+            cells[task][metric] = 0.0
+            assert glue_score(cells) == pytest.approx(Decimal(1) - 1 / Decimal(9 * len(metrics)))
+
+
+def test_the_glue_score_needs_all_nine():
+    cells = ones()
+    del cells["wnli"], cells["stsb"]["spearman"]
+    with pytest.raises(ValueError, match="missing: stsb spearman, wnli accuracy"):
+        glue_score(cells)

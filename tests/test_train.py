@@ -197,6 +197,66 @@ def test_metrics_have_one_row_for_each_step_and_split(finetuned):
     assert sorted(stands) == sorted([*training, (3, "dev"), (6, "dev")])
 
 
+def test_partial_batches_are_dropped_and_the_last_step_is_that_of_whole_ones(pretrained, tmp_path):
+    """T = floor(n_train / batch) * epochs: of 35 examples in batches of 8, 4 updates an epoch."""
+    task = runs.write_task(tmp_path / "task", "classification", n_train=35)
+    given = runs.fine_tuning(pretrained, task, "classification")
+    given = {**given, "steps": None, "epochs": 3, "eval.every": None}
+    assert runs.run(given, tmp_path / "run")["step"] == 12
+    dev = [row["step"] for row in runs.rows(tmp_path / "run") if row["split"] == "dev"]
+    assert dev == [4, 8, 12]
+
+
+def test_padding_to_buckets_or_to_the_context_is_the_same_training(
+    pretrained, classification, finetuned, tmp_path
+):
+    """With dropout on, whose masks count positions in the context."""
+    given = runs.fine_tuning(pretrained, classification, "classification", **{"data.buckets": ()})
+    runs.run(given, tmp_path)
+    assert max(runs.FINE_TUNING["data.buckets"]) < runs.PRETRAINING["model.n_ctx"]
+    runs.assert_close_rows(tmp_path, finetuned)
+
+
+def test_the_first_training_examples_are_evaluated_like_dev(pretrained, tmp_path):
+    """Dev is a copy of them here, so the two rows of a step must agree."""
+    task = runs.write_task(tmp_path / "task", "classification")
+    first = (task / "train.jsonl").read_text().splitlines(keepends=True)[:11]
+    (task / "dev.jsonl").write_text("".join(first))
+    given = runs.fine_tuning(pretrained, task, "classification", **{"eval.train_examples": 11})
+    result = runs.run(given, tmp_path / "run")
+    splits = {"dev": [], "train_examples": []}
+    for row in runs.rows(tmp_path / "run"):
+        if row["split"] in splits:
+            splits[row.pop("split")].append(row)
+    assert splits["train_examples"] == splits["dev"]
+    assert [row["step"] for row in splits["dev"]] == [3, 6]
+    assert result["metrics"]["train_examples"] == result["metrics"]["dev"]
+    # More than there are is all.
+    runs.run({**given, "eval.train_examples": 1000, "stop_after": 3}, tmp_path / "all")
+    assert runs.rows(tmp_path / "all")[-1]["split"] == "train_examples"
+
+
+def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):
+    """One linear output: predictions are scores, and there are no probabilities."""
+    task = runs.write_task(tmp_path / "task", "similarity", score=True)
+    for split in ("train", "dev"):
+        lines = [json.loads(line) for line in (task / f"{split}.jsonl").read_text().splitlines()]
+        lines = [{**row, "label": 4.5 if "sun" in row["text_a"] else 0.5} for row in lines]
+        runs.write_jsonl(task / f"{split}.jsonl", lines)
+    changes = {"task.score_loss": "mse", "steps": 80, "eval.every": 1000, "checkpoint.every": 1000}
+    given = runs.fine_tuning(pretrained, task, "similarity", "pearson", **changes)
+    result = runs.run(given, tmp_path / "run")
+    assert result["metrics"]["dev"]["pearson"] > 0.95
+    assert result["metrics"]["dev"]["loss"] < 0.5
+    model = trained.load(tmp_path / "run")
+    assert model.params["clf"]["kernel"].shape == (16, 1)
+    answers = model.predict(tasks.read(task / "dev.jsonl", "similarity"))
+    assert {answer["probabilities"] for answer in answers} == {None}
+    labels = [example.label for example in tasks.read(task / "dev.jsonl", "similarity")]
+    errors = np.subtract([answer["label"] for answer in answers], labels)
+    assert np.mean(errors**2) == pytest.approx(result["metrics"]["dev"]["loss"], rel=1e-4)
+
+
 def test_epochs_are_whole_passes_and_evaluated_at_their_end(pretrained, classification, tmp_path):
     """32 examples in batches of 8 are 4 updates; the partial batch of an epoch is dropped."""
     given = runs.fine_tuning(pretrained, classification, "classification")

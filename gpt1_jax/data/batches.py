@@ -9,7 +9,8 @@ A batch is a dict of numpy arrays, B examples of C candidates of L tokens:
     weights  float32 [B, C, L]   1 on tokens, the special ones included; 0 on padding
     rows     uint32  [B]         place in the global batch: dropout masks are a function of it
     extract  int32   [B, C]      tasks: index of the classify token
-    label    int32   [B]         tasks with labels: the class or choice; float32 [B, 6] for scores
+    label    int32   [B]         tasks with labels: the class or choice; float32 [B, 6] or, by mse,
+                                 [B] for scores
 """
 
 import contextlib
@@ -161,8 +162,8 @@ class Examples:
         buckets: tuple[int, ...],
     ):
         """`candidates[example][candidate]` are ids that end in the classify token (the form of
-        transformations.encode_all), as many candidates for each example; `targets` int32 [N] or
-        float32 [N, 6], or None without labels."""
+        transformations.encode_all), as many candidates for each example; `targets` as of
+        LoadedTask.targets, or None without labels."""
         self.targets = targets
         self.batch_size = batch_size
         self.seed = seed

@@ -1,129 +1,142 @@
-"""The tasks as a table, and their examples read from JSONL folders.
+"""A task with its examples: a row of the table, or one's own, read from where it lies and checked.
 
-A folder holds train and dev, and test if there is one, as `.jsonl`, `.jsonl.gz` or `.jsonl.xz`: one
-object a line, with the keys of its shape (FIELDS), `choices` for multiple choice, and `label`.
+Sources: TensorFlow Datasets where `task.path` is not set; else a folder, of JSON lines
+(task_files.py) or of the files that the authors of SciTail and Story Cloze hand out.
 """
 
 import difflib
-import gzip
+import hashlib
 import json
-import lzma
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 
+from gpt1_jax.data.task_files import JsonlFolder, official_files
+from gpt1_jax.data.task_files import read as read  # what predicts reads no whole task
+from gpt1_jax.data.task_sets import TfdsSets
+from gpt1_jax.data.task_table import (
+    FIELDS,
+    REGRESSION,
+    SCORE_LOSSES,
+    TASKS,
+    Division,
+    Example,
+    Part,
+    Row,
+    Task,
+)
+from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.scores import METRICS
 
-FIELDS = {
-    "classification": ("text",),
-    "entailment": ("premise", "hypothesis"),
-    "similarity": ("text_a", "text_b"),
-    "multiple_choice": ("context", "question"),
-}
-"""The keys of the texts of an example, by shape (Radford et al. 2018, section 3.3)."""
-
-REGRESSION = ("pearson", "spearman")
-"""Metrics of tasks whose label is a score, 0 to 5, rather than a class."""
-
 HIGHEST_SCORE = 5
+
+CHOICES = {
+    "check_counts": ("warn", "strict", "off"),
+    "ambiguous_pronouns": ("skip", "first"),
+    "score_loss": SCORE_LOSSES,
+}
 
 
 @dataclass(frozen=True)
 class TaskConfig:
     """Which task: the name of a row of TASKS, or a shape and a metric of one's own, which also
-    override the row's; and the folder with its files. `labels` fixes the classes and their order,
-    by default those of the training set, sorted."""
+    override the row's; and the folder with its files, without which TFDS is asked (`data_dir`:
+    where it keeps its data). `labels` fixes the classes and their order, by default those of the
+    training set, sorted.
+
+    truncation: a rule of transformations.TRUNCATIONS, by default the task's own.
+    check_counts: what a number of examples other than the table's does: "warn", "strict" refuses.
+    ambiguous_pronouns: "skip" examples whose pronoun stands in several places, or take the "first".
+    train_examples, dev_examples: as many examples of these splits at most, always the same ones.
+    score_loss: how a score is learned, one of SCORE_LOSSES; the released code has soft6 for STS-B,
+      the paper says nothing.
+    split_seed: of the division into train and dev where the source has no dev (Story Cloze,
+      definite pronouns), by default the row's.
+
+    Raises UserError for a value outside its set.
+    """
 
     name: str | None = None
     path: str | None = None
     shape: str | None = None
     metric: str | None = None
     labels: tuple[str | int, ...] | None = None
+    data_dir: str | None = None
+    truncation: str | None = None
+    check_counts: str = "warn"
+    ambiguous_pronouns: str = "skip"
+    train_examples: int | None = None
+    dev_examples: int | None = None
+    split_seed: int | None = None
+    score_loss: str = SCORE_LOSSES[0]
+
+    def __post_init__(self):
+        for key, known in CHOICES.items():
+            _known(key, getattr(self, key), known)
+        for key in ("train_examples", "dev_examples"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"task.{key}={value}; expected at least 1")
+        if self.split_seed is not None and not 0 <= self.split_seed < 2**32:
+            raise UserError(f"task.split_seed={self.split_seed}; expected 0 to 2**32 - 1")
 
 
-@dataclass(frozen=True)
-class Task:
-    """A row of the table: what goes in (`shape`) and what is measured (`metric`)."""
+class Source(Protocol):
+    """Where a task lies. `kind` chooses among the counts of a row, `where` is for messages, and
+    `splits` names what can be read."""
 
-    name: str
-    shape: str
-    metric: str
+    kind: str
+    where: str
+    splits: tuple[str, ...]
 
-    @property
-    def regression(self) -> bool:
-        """Whether a label is a score rather than a class."""
-        return self.metric in REGRESSION
-
-
-TASKS = {
-    task.name: task
-    for task in (
-        # The twelve of the paper (its table 1), with the metrics of its tables 2 to 4.
-        Task("snli", "entailment", "accuracy"),
-        Task("mnli", "entailment", "accuracy"),
-        Task("qnli", "entailment", "accuracy"),
-        Task("rte", "entailment", "accuracy"),
-        Task("scitail", "entailment", "accuracy"),
-        Task("race", "multiple_choice", "accuracy"),
-        Task("story_cloze", "multiple_choice", "accuracy"),
-        Task("mrpc", "similarity", "f1"),
-        Task("qqp", "similarity", "f1"),
-        Task("stsb", "similarity", "pearson"),
-        Task("sst2", "classification", "accuracy"),
-        Task("cola", "classification", "matthews"),
-        # No column of the paper, but part of its GLUE score of 72.8.
-        Task("wnli", "entailment", "accuracy"),
-        # Of the paper's zero-shot figure.
-        Task("dprd", "multiple_choice", "accuracy"),
-        # Small stand-ins: for SNLI, and for the two sets of multiple choice.
-        Task("snli_small", "entailment", "accuracy"),
-        Task("codah", "multiple_choice", "accuracy"),
-        Task("comve_validation", "multiple_choice", "accuracy"),
-        Task("comve_explanation", "multiple_choice", "accuracy"),
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One line of a file: the texts of its shape in the order of FIELDS, the choices if it is a
-    multiple choice, and the label, None where the file has none. `read` gives the label as it is
-    written, `load` the index of a class or choice, or a float if it is a score."""
-
-    texts: tuple[str, ...]
-    choices: tuple[str, ...]
-    label: Any
-    line: int
+    def read(self, split: str) -> Part: ...
 
 
 @dataclass(frozen=True)
 class LoadedTask:
-    """A task with its examples by split: train, dev, and test if there is one. `labels` are the
-    names of the classes by index; of a multiple choice 0, 1, ...; none for a score."""
+    """A task with its examples by split. `labels` are the names of the classes by index; of a
+    multiple choice 0, 1, ...; none for a score. `where` it was read; `notes` are lines that the
+    user should see: examples left out, counts that differ. `available` are all splits that the
+    source has, read or not."""
 
     task: Task
     labels: tuple[str | int, ...]
     splits: dict[str, list[Example]]
+    where: str = ""
+    notes: tuple[str, ...] = ()
+    available: tuple[str, ...] = ()
 
     @property
     def n_outputs(self) -> int:
-        """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression."""
-        if self.task.shape == "multiple_choice":
+        """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression, or
+        by mse the score itself."""
+        if self.task.shape == "multiple_choice" or self.task.score_loss == "mse":
             return 1
         return HIGHEST_SCORE + 1 if self.task.regression else len(self.labels)
 
     def targets(self, split: str) -> np.ndarray | None:
-        """What the loss compares with: int32 [N], or float32 [N, 6] for scores
-        (`score_distribution`); None for a split without labels."""
+        """What the loss compares with: int32 [N], or for scores float32 [N, 6]
+        (`score_distribution`) or by mse float32 [N]; None for a split without labels."""
         labels = [example.label for example in self.splits[split]]
         if labels[0] is None:
             return None
+        if self.task.score_loss == "mse":
+            return np.array(labels, np.float32)
         return score_distribution(labels) if self.task.regression else np.array(labels, np.int32)
+
+    def require_labels(self, split: str) -> None:
+        """Raises UserError for a split whose labels are hidden."""
+        if self.targets(split) is None:
+            row = TASKS.get(self.task.name)
+            server = "; predict --glue writes the file that the GLUE server scores"
+            raise UserError(
+                f"the {split} split of {self.where} has no labels to compare with, they are hidden"
+                + (server if row and row.glue else "")
+            )
 
 
 def score_distribution(scores: Iterable[float]) -> np.ndarray:
@@ -143,64 +156,196 @@ def expected_score(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(probabilities, np.float64) @ np.arange(HIGHEST_SCORE + 1.0)
 
 
-def load(config: TaskConfig) -> LoadedTask:
+def load(config: TaskConfig, only: str | None = None) -> LoadedTask:
     """The task with its examples, labels checked and turned to indices.
 
-    Raises UserError for an unknown name, shape or metric; a missing folder or split; and for each
-    fault of a file, with its line (see `read`), a label outside the set among them.
+    Without `only` these are train and dev, and all else that a JSONL folder has; with it that split
+    alone, which then need not have the others beside it.
+
+    Raises UserError for an unknown name, shape or metric; a missing folder or split; a set that
+    TFDS cannot provide; and for each fault of a file, with its line (see `read`), a label outside
+    the set among them.
     """
-    task = _task(config)
-    files = _files(Path(config.path).expanduser())
-    splits = {split: read(path, task.shape) for split, path in files.items()}
-    for split, examples in splits.items():
-        _require_labels(files[split], examples, optional=split == "test")
+    task, row = _task(config), TASKS.get(config.name)
+    reader = _Reader(config, row, _source(config, task, row))
+    parts = reader.parts(only)
     if task.shape == "multiple_choice":
-        _require_same_choices(files, splits)
-    labels = _labels(task, config.labels, files["train"], splits["train"])
-    indexed = {split: _indexed(task, labels, files[split], splits[split]) for split in splits}
-    return LoadedTask(task, labels, indexed)
+        _require_same_choices(parts)
+    for split, part in parts.items():
+        _require_labels(part, optional=split.startswith("test"))
+    labels = _labels(task, row, config.labels, parts, reader)
+    splits = {split: _indexed(task, labels, part) for split, part in parts.items()}
+    for split, most in (("train", config.train_examples), ("dev", config.dev_examples)):
+        if split in splits and most is not None and most < len(splits[split]):
+            splits[split] = _some_of(splits[split], most)
+    where, notes = reader.source.where, tuple(reader.notes)
+    return LoadedTask(task, labels, splits, where, notes, reader.splits)
 
 
-def read(path: Path, shape: str) -> list[Example]:
-    """The examples of one file, labels as they are written and None where there is none.
+def _some_of(examples: list[Example], most: int) -> list[Example]:
+    """So many of the examples, in their order; drawn by a hash, since files often have a rhythm."""
+    places = sorted(range(len(examples)), key=lambda p: hashlib.sha256(b"%d" % p).digest())
+    return [examples[place] for place in sorted(places[:most])]
 
-    Raises UserError with file and line for what is not UTF-8, not JSON or not an object; a key
-    that is missing or of the wrong type; an empty text, though a multiple choice may lack context,
-    question and even some of its choices (three rows of ComVE do); a label that is null; a number
-    of choices that changes; and for a file that is unreadable or empty.
-    """
-    examples = [_example(row, shape, path, line) for line, row in _rows(path)]
-    if not examples:
-        raise UserError(f"{path}: no examples; expected one JSON object a line")
-    for example in examples:
-        if len(example.choices) != len(examples[0].choices):
-            raise UserError(
-                f"{_place(path, example.line)}: {len(example.choices)} choices, but "
-                f"{len(examples[0].choices)} on line {examples[0].line}; give each example as many"
+
+class _Reader:
+    """Reads the splits of a source, each part once, and takes note of what is not in them."""
+
+    def __init__(self, config: TaskConfig, row: Row | None, source: Source):
+        self.source, self.notes = source, []
+        self._config, self._row, self._read = config, row, {}
+        self._division = row.division if row and "dev" not in source.splits else None
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        if self._division is None or self._division.of not in self.source.splits:
+            return self.source.splits
+        others = [split for split in self.source.splits if split != self._division.of]
+        return ("train", "dev", *others)
+
+    def parts(self, only: str | None) -> dict[str, Part]:
+        """The parts that `load` speaks of, by split. Raises UserError where one is not there."""
+        if only is not None:
+            return {only: self.part(only)}
+        for split in ("train", "dev"):
+            if split not in self.splits:
+                names = ", ".join(self.splits) or "none"
+                raise UserError(
+                    f"{self.source.where} has no {split}{self._suffix}; train and dev are needed, "
+                    f"it has {names}"
+                )
+        eager = self.splits if self.source.kind == "jsonl" else ("train", "dev")
+        return {split: self.part(split) for split in eager}
+
+    @property
+    def _suffix(self) -> str:
+        return ".jsonl (nor .gz, .xz)" if self.source.kind == "jsonl" else " split"
+
+    def part(self, split: str) -> Part:
+        """The examples of a split, those left out that the config does not want."""
+        if split not in self.splits:
+            names = ", ".join(self.splits) or "none"
+            raise UserError(f"{self.source.where} has no {split} split; it has {names}")
+        if split not in self._read:
+            if self._division and split in ("train", "dev"):
+                self._read |= self._divided(self._division)
+            else:
+                self._read[split] = self._checked(split)
+        return self._read[split]
+
+    def _divided(self, division: Division) -> dict[str, Part]:
+        whole = self._checked(division.of)
+        seed = division.seed if self._config.split_seed is None else self._config.split_seed
+        train, dev = divided(whole.examples, division, seed)
+        return {"train": replace(whole, examples=train), "dev": replace(whole, examples=dev)}
+
+    def _checked(self, source_split: str) -> Part:
+        part = self.source.read(source_split)
+        self._check_count(source_split, part)
+        if part.unlabelled:
+            self.notes.append(
+                f"{part.where}: {part.unlabelled} examples without a gold label are left out"
             )
-    return examples
+        if self._config.ambiguous_pronouns == "first" or not part.unclear:
+            return part
+        clear = [example for example in part.examples if example.line not in part.unclear]
+        if not clear:
+            raise UserError(
+                f"{part.where}: no example whose pronoun stands in one place alone; "
+                "task.ambiguous_pronouns=first takes the first place"
+            )
+        self.notes.append(
+            f"{part.where}: {len(part.unclear)} of {len(part.examples)} examples are left out, "
+            "whose pronoun stands in several places (task.ambiguous_pronouns=first keeps them)"
+        )
+        return replace(part, examples=clear)
+
+    def _check_count(self, split: str, part: Part) -> None:
+        if self._row is None or not part.countable or self._config.check_counts == "off":
+            return
+        expected = self._row.counts.get(self.source.kind, {}).get(split)
+        found = len(part.examples)
+        if expected is None or found == expected:
+            return
+        line = f"{part.where}: {found} examples, but {expected} are expected of {self._row.name}"
+        if self._config.check_counts == "strict":
+            raise UserError(f"{line}; task.check_counts=warn goes on with them")
+        self.notes.append(line)
+
+
+def divided(
+    examples: list[Example], division: Division, seed: int
+) -> tuple[list[Example], list[Example]]:
+    """Train and dev: the division of scikit-learn at `seed`, which for the 1,871 stories of Story
+    Cloze is the released one. Raises UserError if there are too few examples."""
+    from sklearn.model_selection import GroupShuffleSplit, train_test_split
+
+    if len(examples) < 2:
+        raise UserError(f"{len(examples)} example(s) cannot be divided into train and dev")
+    if not division.twins:
+        n_dev = min(max(1, round(division.share * len(examples))), len(examples) - 1)
+        return tuple(train_test_split(examples, test_size=n_dev, random_state=seed))
+    groups = [" / ".join(sorted(example.choices)) for example in examples]
+    if len(set(groups)) < 2:
+        raise UserError("all examples have the same choices, so they cannot be divided by them")
+    splitter = GroupShuffleSplit(n_splits=1, test_size=division.share, random_state=seed)
+    ((train, dev),) = splitter.split(examples, groups=groups)
+    return [examples[index] for index in train], [examples[index] for index in dev]
 
 
 def _task(config: TaskConfig) -> Task:
     own = config.path and config.shape and config.metric
-    if config.name is not None and config.name not in TASKS and not own:
+    row = TASKS.get(config.name)
+    if config.name is not None and row is None and not own:
         raise UserError(
             f"task.name={config.name} is not known{_nearest(config.name, TASKS)}; a task of one's "
             "own needs task.path, task.shape and task.metric"
         )
-    if config.path is None:
-        if config.name is None:
-            raise UserError("no task: set task.name and task.path, the folder of its JSONL files")
-        raise UserError(
-            f"task.path is needed for task.name={config.name}: a folder with train.jsonl, dev.jsonl"
-        )
+    if config.name is None and config.path is None:
+        raise UserError("no task: set task.name, or task.path, the folder of its JSONL files")
     name = config.name or Path(config.path).expanduser().resolve().name
-    row = TASKS.get(config.name)
     shape = _known("shape", config.shape or (row and row.shape), FIELDS)
     metric = _known("metric", config.metric or (row and row.metric), METRICS)
     if shape == "multiple_choice" and metric != "accuracy":
         raise UserError(f"task.metric={metric} does not fit multiple_choice; expected accuracy")
-    return Task(name, shape, metric)
+    as_in_table = row is not None and shape == row.shape
+    score_loss = config.score_loss
+    if score_loss == "mse" and metric not in REGRESSION:
+        raise UserError(
+            f"task.score_loss=mse is for labels that are scores, which task.metric={metric} has "
+            f"not; expected task.metric {' or '.join(REGRESSION)}"
+        )
+    truncation = config.truncation or (row.truncation if as_in_table else None)
+    return Task(
+        name,
+        shape,
+        metric,
+        further=row.further if as_in_table and metric == row.metric else (),
+        truncation=_known("truncation", truncation or TRUNCATIONS[shape][0], TRUNCATIONS[shape]),
+        score_loss=score_loss,
+    )
+
+
+def _source(config: TaskConfig, task: Task, row: Row | None) -> Source:
+    if config.path is not None:
+        folder = Path(config.path).expanduser()
+        official = row and official_files(row, folder)
+        if official:
+            return official
+        more = tuple(row.splits) if row and not row.division else ()
+        pronouns = row is not None and row.pronouns and task.shape == row.shape
+        return JsonlFolder(folder, task.shape, more, pronouns)
+    if not row.builders:
+        raise UserError(
+            f"task.path is needed for task.name={config.name}, which TFDS does not have: a folder "
+            "with train.jsonl, dev.jsonl"
+        )
+    if task.shape != row.shape:
+        raise UserError(
+            f"task.shape={task.shape}, but {config.name} of TFDS is {row.shape}; leave it out, or "
+            "give task.path"
+        )
+    return TfdsSets(row, config.data_dir)
 
 
 def _known(key: str, value: str | None, known: Iterable[str]) -> str:
@@ -219,202 +364,131 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {nearest[0]}?)" if nearest else ""
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise UserError(
-            f"task.path={folder} is not a folder; expected one with train and dev.jsonl"
-        )
-    files = {}
-    for split in ("train", "dev", "test"):
-        names = [f"{split}.jsonl{suffix}" for suffix in ("", ".gz", ".xz")]
-        found = [folder / name for name in names if (folder / name).is_file()]
-        if len(found) > 1:
-            raise UserError(f"{found[0]} stands beside {found[1].name}; keep one of them")
-        if found:
-            files[split] = found[0]
-        elif split != "test":
-            raise UserError(
-                f"{folder} has no {split}.jsonl (nor .gz, .xz); train and dev are needed"
-            )
-    return files
-
-
-def _place(path: Path, line: int) -> str:
-    return f"{path}, line {line}"
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """The objects of a file with the numbers of their lines; blank lines are passed over."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    try:
-        with opener(path, "rb") as file:
-            for line, data in enumerate(file, 1):
-                if data.strip():
-                    yield line, _row(data, _place(path, line))
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _row(data: bytes, place: str) -> dict:
-    try:
-        row = json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{place}: not UTF-8 at byte {error.start}; save the file as UTF-8"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not JSON ({error}); expected one object a line") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: {_shown(row)} is not an object; expected {{...}}")
-    return row
-
-
 def _shown(value) -> str:
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= 40 else text[:40] + "..."
 
 
-def _example(row: dict, shape: str, path: Path, line: int) -> Example:
-    place = _place(path, line)
-    choosing = shape == "multiple_choice"
-    keys = _keys(shape)
-    for key in keys:
-        if key not in row:
-            fitting = [other for other in FIELDS if all(key in row for key in _keys(other))]
-            hint = f"; its keys are those of task.shape={fitting[0]}" if fitting else ""
-            raise UserError(f"{place}: no key {key}; {shape} needs {', '.join(keys)}{hint}")
-    texts = tuple(_text(row[key], key, place, may_be_empty=choosing) for key in FIELDS[shape])
-    choices = _choices(row["choices"], place) if choosing else ()
-    if "label" in row and row["label"] is None:
-        raise UserError(f"{place}: label is null; leave the key out where there is no label")
-    return Example(texts, choices, row.get("label"), line)
-
-
-def _keys(shape: str) -> tuple[str, ...]:
-    return (*FIELDS[shape], "choices") if shape == "multiple_choice" else FIELDS[shape]
-
-
-def _text(value, key: str, place: str, may_be_empty: bool = False) -> str:
-    if not isinstance(value, str):
-        raise UserError(f"{place}: {key} is {_shown(value)}; expected a string")
-    if not (value.strip() or may_be_empty):
-        raise UserError(f"{place}: {key} is empty; fill it or leave the line out")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # JSON can escape half of a surrogate pair, which no text contains
-        raise UserError(
-            f"{place}: {key} has half a surrogate pair, which is no character"
-        ) from None
-    return value
-
-
-def _choices(value, place: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) < 2:
-        raise UserError(f"{place}: choices is {_shown(value)}; expected a list of two or more")
-    choices = tuple(
-        _text(choice, f"choices[{index}]", place, may_be_empty=True)
-        for index, choice in enumerate(value)
-    )
-    if not any(choice.strip() for choice in choices):
-        raise UserError(f"{place}: all choices are empty; fill them or leave the line out")
-    return choices
-
-
-def _require_labels(path: Path, examples: list[Example], optional: bool) -> None:
+def _require_labels(part: Part, optional: bool) -> None:
     """All examples have a label or, where that is allowed, none has."""
-    if optional and all(example.label is None for example in examples):
+    if optional and all(example.label is None for example in part.examples):
         return
-    for example in examples:
+    for example in part.examples:
         if example.label is None:
-            rest = "; other lines have one" if optional else ""
-            raise UserError(f"{_place(path, example.line)}: no key label{rest}")
+            rest = f"; other {part.unit}s have one" if optional else ""
+            raise UserError(f"{part.place(example)}: no key label{rest}")
 
 
-def _require_same_choices(files: dict[str, Path], splits: dict[str, list[Example]]) -> None:
-    expected = len(splits["train"][0].choices)
-    for split, examples in splits.items():
-        found = len(examples[0].choices)
+def _require_same_choices(parts: dict[str, Part]) -> None:
+    first, *others = parts.values()
+    expected = len(first.examples[0].choices)
+    for part in others:
+        found = len(part.examples[0].choices)
         if found != expected:
             raise UserError(
-                f"{_place(files[split], examples[0].line)}: {found} choices, "
-                f"but {expected} in {files['train'].name}; give each example as many"
+                f"{part.place(part.examples[0])}: {found} choices, but {expected} in "
+                f"{Path(first.where).name}; give each example as many"
             )
 
 
-def _labels(task: Task, given: tuple | None, path: Path, train: list[Example]) -> tuple:
-    """The classes in the order of their indices: those given, or the training set's, sorted."""
+def _labels(
+    task: Task, row: Row | None, given: tuple | None, parts: dict[str, Part], reader: _Reader
+) -> tuple:
+    """The classes in the order of their indices: those given, else those of the table or of the
+    training set, sorted."""
+    some = next(iter(parts.values()))
     if task.regression or task.shape == "multiple_choice":
         if given is not None:
             raise UserError("task.labels is for classes; scores and choices have none")
-        return () if task.regression else tuple(range(len(train[0].choices)))
-    first = _class(train[0].label, _place(path, train[0].line))
-    found = set()
-    for example in train:
-        label = _class(example.label, _place(path, example.line))
-        if type(label) is not type(first):
-            raise UserError(
-                f"{_place(path, example.line)}: label is {_shown(label)}, but {_shown(first)} on "
-                f"line {train[0].line}; expected all integers or all strings"
-            )
-        found.add(label)
-    labels = tuple(sorted(found)) if given is None else _given_labels(given, type(first))
-    if len(labels) < 2:
-        raise UserError(f"{path}: all labels are {_shown(first)}; expected two or more classes")
+        return () if task.regression else tuple(range(len(some.examples[0].choices)))
+    labelled = [part for part in parts.values() if part.examples[0].label is not None]
+    kind = type(_class(labelled[0], labelled[0].examples[0])) if labelled else None
+    in_table = row is not None and task.shape == row.shape and row.labels
+    if given is not None:
+        labels = _given_labels(given, kind)
+    elif in_table and kind in (None, type(row.labels[0])):
+        labels = tuple(sorted(row.labels))
+    else:
+        labels = _distinct(parts.get("train") or reader.part("train"))
     if task.metric == "f1" and len(labels) != 2:
         raise UserError(
-            f"{path}: {len(labels)} classes, but task.metric=f1 is for two, the second of them "
-            "positive; use accuracy or matthews"
+            f"{some.where}: {len(labels)} classes, but task.metric=f1 is for two, the second of "
+            "them positive; use accuracy or matthews"
         )
     return labels
 
 
-def _given_labels(given: tuple, kind: type) -> tuple:
+def _distinct(train: Part) -> tuple:
+    """The labels of the training set, sorted."""
+    first = _class(train, train.examples[0])
+    found = set()
+    for example in train.examples:
+        label = _class(train, example)
+        if type(label) is not type(first):
+            raise UserError(
+                f"{train.place(example)}: label is {_shown(label)}, but {_shown(first)} on "
+                f"{train.unit} {train.examples[0].line}; expected all integers or all strings"
+            )
+        found.add(label)
+    if len(found) < 2:
+        raise UserError(
+            f"{train.where}: all labels are {_shown(first)}; expected two or more classes"
+        )
+    return tuple(sorted(found))
+
+
+def _given_labels(given: tuple, kind: type | None) -> tuple:
     """A command line gives strings only; where the file has integers, integers are meant."""
     try:
-        labels = tuple(kind(label) for label in given)
+        labels = tuple(kind(label) if kind else label for label in given)
     except ValueError:
         raise UserError(
             f"task.labels={','.join(map(str, given))}, but the labels of the file are integers"
         ) from None
-    if len(set(labels)) < len(labels):
-        raise UserError(f"task.labels={','.join(map(str, given))} names a label twice")
+    if len(set(labels)) < len(labels) or len(labels) < 2:
+        raise UserError(
+            f"task.labels={','.join(map(str, given))}; expected two or more labels, each once"
+        )
     return labels
 
 
-def _class(label, place: str) -> int | str:
+def _class(part: Part, example: Example) -> int | str:
+    label = example.label
     if isinstance(label, float) and label.is_integer():
         return int(label)
     if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
-        raise UserError(f"{place}: label is {_shown(label)}; expected an integer or a string")
+        raise UserError(
+            f"{part.place(example)}: label is {_shown(label)}; expected an integer or a string"
+        )
     return label
 
 
-def _score(label, place: str) -> float:
+def _score(part: Part, example: Example) -> float:
+    label = example.label
     number = isinstance(label, int | float) and not isinstance(label, bool)
     if not (number and 0 <= label <= HIGHEST_SCORE):
         raise UserError(
-            f"{place}: label is {_shown(label)}; expected a number from 0 to {HIGHEST_SCORE}"
+            f"{part.place(example)}: label is {_shown(label)}; expected a number from 0 to "
+            f"{HIGHEST_SCORE}"
         )
     return float(label)
 
 
-def _indexed(task: Task, labels: tuple, path: Path, examples: list[Example]) -> list[Example]:
+def _indexed(task: Task, labels: tuple, part: Part) -> list[Example]:
     """The examples with the index of their class or choice, or with their score, as the label."""
-    if examples[0].label is None:
-        return examples
+    if part.examples[0].label is None:
+        return part.examples
+    if task.regression:
+        return [replace(example, label=_score(part, example)) for example in part.examples]
     indices = {label: index for index, label in enumerate(labels)}
     indexed = []
-    for example in examples:
-        place = _place(path, example.line)
-        if task.regression:
-            label = _score(example.label, place)
-        else:
-            label = indices.get(_class(example.label, place))
-        if label is None:
+    for example in part.examples:
+        index = indices.get(_class(part, example))
+        if index is None:
             raise UserError(
-                f"{place}: label {_shown(example.label)} is outside the set "
+                f"{part.place(example)}: label {_shown(example.label)} is outside the set "
                 f"{', '.join(_shown(label) for label in labels[:10])}"
                 + (", ..." if len(labels) > 10 else "")
             )
-        indexed.append(replace(example, label=label))
+        indexed.append(replace(example, label=index))
     return indexed

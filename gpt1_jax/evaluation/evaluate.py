@@ -19,12 +19,18 @@ from gpt1_jax.model.objective import Network, task_losses, token_losses
 
 # Updates between evaluations of a language model where eval.every does not say.
 DEFAULT_INTERVAL = 1000
+# The updates of the first epoch after which the released code evaluates a task, besides its end.
+EARLY_UPDATES = (1000, 2000, 4000, 8000, 16000, 32000)
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """When and how to evaluate. `every` updates; None means after each epoch for a task and every
-    DEFAULT_INTERVAL updates for a language model; the end of training is always evaluated.
+    """When and how to evaluate. `every` updates; None means every DEFAULT_INTERVAL updates for a
+    language model, and for a task what the released code does: after each epoch, and within the
+    first also after EARLY_UPDATES. The end of training is always evaluated.
+
+    With `train_examples` a task is evaluated on so many of the first training examples as well; the
+    released code takes as many as there are validation examples.
 
     The held-out stream is read in windows of n_ctx that start `stride` tokens apart (None: n_ctx,
     so without overlap), and at most `windows` of them while training (None: all).
@@ -34,12 +40,21 @@ class EvaluationConfig:
     stride: int | None = None
     windows: int | None = None
     batch_size: int = 64
+    train_examples: int | None = None
 
     def __post_init__(self):
-        for name in ("every", "stride", "windows", "batch_size"):
+        for name in ("every", "stride", "windows", "batch_size", "train_examples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"eval.{name} is {value}; expected at least 1")
+
+    def due(self, step: int, steps_per_epoch: int | None) -> bool:
+        """Whether to evaluate after update `step`, which is not the last, of a task whose epochs
+        have `steps_per_epoch` updates, or of a language model (None)."""
+        if self.every is not None or steps_per_epoch is None:
+            return step % (self.every or DEFAULT_INTERVAL) == 0
+        early = step < steps_per_epoch and step in EARLY_UPDATES
+        return early or step % steps_per_epoch == 0
 
 
 # Compiled once per network and shape, whoever asks.
@@ -105,12 +120,12 @@ def stream_losses(
             inputs_NL[row, : len(ids) - 1], targets_NL[row, : len(ids) - 1] = ids[:-1], ids[1:]
             scored_NL[row, target - start - 1 : len(ids) - 1] = True
         losses_NL = sequence_losses(network, params, place(inputs_NL), place(targets_NL))
-        total += np.asarray(_fetched(losses_NL), np.float64)[scored_NL].sum()
+        total += np.asarray(fetched(losses_NL), np.float64)[scored_NL].sum()
         count += int(scored_NL.sum())
     return float(total), count
 
 
-def _fetched(array: jax.Array) -> np.ndarray:
+def fetched(array: jax.Array) -> np.ndarray:
     """The whole array on this host, whichever processes hold its parts."""
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
@@ -141,22 +156,31 @@ def answer_all(
     count: int,
 ) -> np.ndarray:
     """Logits of `count` examples, [count, k] or [count, C], from batches whose tail is padding."""
-    logits = [_fetched(task_logits(network, params, place(batch))) for batch in batches]
+    logits = [fetched(task_logits(network, params, place(batch))) for batch in batches]
     return np.concatenate(logits)[:count].astype(np.float64)
 
 
-def predictions(task: Task, probabilities: np.ndarray) -> np.ndarray:
+def predictions(task: Task, logits: np.ndarray) -> np.ndarray:
     """Scores [B] of a regression, else the likeliest class or choice [B], from [B, k] or [B, C]."""
-    return expected_score(probabilities) if task.regression else probabilities.argmax(axis=-1)
+    if not task.regression:
+        return logits.argmax(axis=-1)
+    return logits[:, 0] if task.score_loss == "mse" else expected_score(softmax(logits))
+
+
+def probabilities(task: Task, logits: np.ndarray) -> np.ndarray | None:
+    """Of the classes, the choices or the whole scores, as many as there are logits; None where the
+    output is the score itself."""
+    return None if task.score_loss == "mse" else softmax(logits)
 
 
 def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str, float]:
-    """The loss and the task's metric of a split, from the logits of all its examples."""
-    probabilities = softmax(logits)
-    labels = [example.label for example in loaded.splits[split]]
-    losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)))
-    score = METRICS[loaded.task.metric](labels, predictions(loaded.task, probabilities))
-    return {"loss": float(np.mean(losses)), loaded.task.metric: float(score)}
+    """The loss and the task's metrics of a split, from the logits of its examples, or of the first
+    of them."""
+    labels = [example.label for example in loaded.splits[split][: len(logits)]]
+    losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)[: len(logits)]))
+    predicted = predictions(loaded.task, logits)
+    scores = {name: float(METRICS[name](labels, predicted)) for name in loaded.task.metrics}
+    return {"loss": float(np.mean(losses)), **scores}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

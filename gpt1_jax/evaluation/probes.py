@@ -1,51 +1,457 @@
-"""Zero-shot heuristics: a language model answers with no training on the task (Radford et al. 2018,
-section 5).
+"""Zero-shot probes: a language model answers with no training on the task (Radford et al. 2018,
+section 5 and figure 2, right).
 
-Shapes: N sequences, L tokens.
+Each turns an example into (context, continuation) sequences, and compares the mean log-probability
+of the continuations' tokens:
+
+    sentiment            it 's charming . very | positive       against   ... very | negative
+    acceptability        | the whole text .                     against a threshold tuned on train
+    question_answering   document question | answer             the likeliest answer
+    pronoun_resolution   Bill ran because Bill | was late .     the candidate that makes the rest
+                         Bill ran because Tom | was late .      likeliest, itself not counted
+
+The paper gives no more than that. What is decided here: words of the probe that are several tokens
+count by the mean over these (of the original vocabulary, positive is 6353 and negative 9503, one
+token each); the threshold is that of the best Matthews correlation on train; and what is too long
+for n_ctx loses the beginning of its context, alike for all candidates of an example, and only then
+the end of its continuation (`fitted`).
+
+Shapes: N sequences, L tokens, E examples, C candidates of each.
 """
 
+import dataclasses
+import itertools
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
 
+from gpt1_jax.data import tasks
+from gpt1_jax.data.tasks import Example, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.evaluate import sequence_losses
+from gpt1_jax.evaluation import trained
+from gpt1_jax.evaluation.evaluate import fetched, sequence_losses
+from gpt1_jax.evaluation.scores import METRICS
+from gpt1_jax.evaluation.trained import Trained
 from gpt1_jax.model.objective import Network
+from gpt1_jax.text.tokenizer import Tokenizer
+from gpt1_jax.training.checkpoint import Checkpoints
+
+# The shortest length that sequences are padded to; the others are its doubles, and n_ctx.
+SHORTEST = 16
+# Candidates are written as at the beginning of a sentence; within one these words are not.
+DETERMINERS = ("the", "a", "an", "this", "that", "his", "her", "its", "their", "my", "our", "your")
+POSSESSIVES = ("his", "its", "their")
+
+Pair = tuple[list[int], list[int]]
+Encode = Callable[[str], list[int]]
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """Scores, in percent, that are 0 and 1 on the relative axis: (score - random) /
+    (best - random). None takes those of the task (ANCHORS)."""
+
+    random: float | None = None
+    best: float | None = None
+
+
+@dataclass(frozen=True)
+class AnchorsConfig:
+    """The anchors of each probe."""
+
+    sentiment: Anchor = Anchor()
+    acceptability: Anchor = Anchor()
+    question_answering: Anchor = Anchor()
+    pronoun_resolution: Anchor = Anchor()
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Which task each probe asks, a folder of that name in the folder `path`; None leaves the probe
+    out. It takes at most `examples` of a split, drawn at random, the same each time.
+
+    While training, the probes run `per_decade` times in each factor of ten in updates, evenly on a
+    logarithmic axis, and at the end; 0 does not run them.
+    """
+
+    path: str | None = None
+    per_decade: int = 0
+    examples: int = 500
+    sentiment: str | None = "sst2"
+    acceptability: str | None = "cola"
+    question_answering: str | None = "race"
+    pronoun_resolution: str | None = "dprd"
+    anchors: AnchorsConfig = AnchorsConfig()
+
+    def __post_init__(self):
+        for name, least in (("per_decade", 0), ("examples", 1)):
+            value = getattr(self, name)
+            if value < least:
+                raise UserError(f"probes.{name} is {value}; expected at least {least}")
+        if self.per_decade and self.path is None:
+            raise UserError(
+                f"probes.per_decade is {self.per_decade}, but probes.path is not set: give the "
+                "folder of the tasks' folders"
+            )
+
+
+ANCHORS = {
+    "sst2": (50.0, 93.2, "table 4 of the paper"),
+    "cola": (0.0, 35.0, "table 4 of the paper"),
+    "race": (25.0, 53.3, "table 3 of the paper, where it is an ensemble: unverified"),
+    "dprd": (50.0, 76.4, "unverified"),
+}
+"""Random guessing and the best known score of a single model, in percent of the metric, by task.
+The paper does not print what it took. Of the figures here, those of RACE and of definite pronoun
+resolution are candidates that nobody has verified. For any other task the best is a perfect score,
+and named as such."""
+
+
+def sentiment(example: Example, encode: Encode) -> list[Pair]:
+    """The words negative and positive (classes 0 and 1) after the text and "very"."""
+    context = encode(f"{example.texts[0].strip()} very")
+    return [(context, encode(f" {word}")) for word in ("negative", "positive")]
+
+
+def acceptability(example: Example, encode: Encode) -> list[Pair]:
+    """The text, after nothing."""
+    return [([], encode(example.texts[0].strip()))]
+
+
+def question_answering(example: Example, encode: Encode) -> list[Pair]:
+    """Each choice after context and question, from which a space divides it."""
+    before = " ".join(filter(None, (text.strip() for text in example.texts)))
+    context, space = encode(before), " " if before else ""
+    choices = [choice.strip() for choice in example.choices]
+    return [(context, encode(space + choice) if choice else []) for choice in choices]
+
+
+def pronoun_resolution(example: Example, encode: Encode) -> list[Pair]:
+    """What follows the pronoun in the context, after the context up to there with each candidate in
+    its place. Empty where it is not clear which word is meant."""
+    sentence, pronoun = example.texts
+    starts = [m.start() for m in re.finditer(rf"\b{re.escape(pronoun.strip())}\b", sentence)]
+    if len(starts) != 1:
+        return []
+    before, rest = sentence[: starts[0]], sentence[starts[0] + len(pronoun.strip()) :]
+    continuation = encode(rest.rstrip())
+    return [
+        (encode(before + _in_place_of(pronoun.strip(), choice.strip(), before)), continuation)
+        for choice in example.choices
+    ]
+
+
+def _in_place_of(pronoun: str, candidate: str, before: str) -> str:
+    """The candidate as it is written where the pronoun stood, after `before`.
+
+    he -> Tom      it, within a sentence -> the bee      It, at the beginning -> The bee
+    his -> Tom's   their -> the boys'
+    """
+    first, space, others = candidate.partition(" ")
+    if not before.strip() or before.rstrip()[-1] in ".!?":
+        candidate = candidate[:1].upper() + candidate[1:]
+    elif first.lower() in DETERMINERS:
+        candidate = first.lower() + space + others
+    if pronoun.lower() in POSSESSIVES:
+        candidate += "'" if candidate.endswith("s") else "'s"
+    return candidate
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a probe asks for: examples of a shape, turned to pairs of context and continuation. Its
+    answer is the likeliest of them, or with `tuned` whether the only one is likely enough."""
+
+    shape: str
+    metric: str
+    pairs: Callable[[Example, Encode], list[Pair]]
+    tuned: bool = False
+
+
+PROBES = {
+    "sentiment": Probe("classification", "accuracy", sentiment),
+    "acceptability": Probe("classification", "matthews", acceptability, tuned=True),
+    "question_answering": Probe("multiple_choice", "accuracy", question_answering),
+    "pronoun_resolution": Probe("multiple_choice", "accuracy", pronoun_resolution),
+}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """The examples of a split as C pairs of each, one after the other, and their labels [E]; how
+    many examples were cut to fit n_ctx, and how many could not be used."""
+
+    pairs: list[Pair]
+    labels: np.ndarray
+    cut: int
+    skipped: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A probe of a task, ready to be put to a model. `train` only where a threshold is tuned."""
+
+    probe: str
+    task: str
+    anchors: dict
+    dev: Encoded
+    train: Encoded | None
+
+
+def prepare(
+    config: ProbeConfig, tokenizer: Tokenizer, beginning: list[int], n_ctx: int
+) -> list[Question]:
+    """The probes of the config, read and encoded. `beginning`: what a text of the training begins
+    after, an end token or nothing.
+
+    Raises UserError for a folder that is missing, or whose files do not have the shape that its
+    probe needs.
+    """
+    chosen = [name for name in PROBES if getattr(config, name) is not None]
+    if config.path is None:
+        raise UserError("probes.path is not set: give the folder of the tasks' folders")
+    if not chosen:
+        raise UserError(f"every probe is None; set one of probes.{', probes.'.join(PROBES)}")
+    return [_question(name, config, tokenizer, beginning, n_ctx) for name in chosen]
+
+
+def _question(
+    name: str, config: ProbeConfig, tokenizer: Tokenizer, beginning: list[int], n_ctx: int
+) -> Question:
+    probe, task = PROBES[name], getattr(config, name)
+    folder = Path(config.path).expanduser() / task
+    if not folder.is_dir():
+        raise UserError(
+            f"probes.{name}={task}: there is no folder {folder}; name another task of "
+            f"{config.path}, or None to leave the probe out"
+        )
+    loaded = tasks.load(
+        TaskConfig(name=task, path=str(folder), shape=probe.shape, metric=probe.metric)
+    )
+    if probe.shape == "classification" and len(loaded.labels) != 2:
+        raise UserError(
+            f"probes.{name}={task}: {folder} has {len(loaded.labels)} classes; expected two"
+        )
+
+    def encoded(split: str) -> Encoded:
+        examples = _drawn(loaded.splits[split], config.examples)
+        found = [probe.pairs(example, tokenizer.encode) for example in examples]
+        used = [(pairs, example) for pairs, example in zip(found, examples, strict=True) if pairs]
+        if not used:
+            raise UserError(f"probes.{name}={task}: no example of {split} in {folder} can be used")
+        fits = [
+            fitted([(beginning + context, rest) for context, rest in pairs], n_ctx)
+            for pairs, _ in used
+        ]
+        return Encoded(
+            pairs=[pair for pairs, _ in fits for pair in pairs],
+            labels=np.array([example.label for _, example in used]),
+            cut=sum(cut for _, cut in fits),
+            skipped=len(examples) - len(used),
+        )
+
+    n_choices = len(loaded.splits["dev"][0].choices) or 2
+    return Question(
+        probe=name,
+        task=task,
+        anchors=_anchors(name, task, getattr(config.anchors, name), n_choices),
+        dev=encoded("dev"),
+        train=encoded("train") if probe.tuned else None,
+    )
+
+
+def _drawn(examples: list[Example], most: int) -> list[Example]:
+    """All examples, or `most` of them at random in their order. A file may be sorted, so the first
+    are no sample of it."""
+    # Of numpy's generators this is the one whose numbers will never change.
+    chosen = np.random.RandomState(0).permutation(len(examples))[:most]
+    return [examples[index] for index in sorted(chosen)]
+
+
+def _anchors(name: str, task: str, given: Anchor, n_choices: int) -> dict:
+    chance = 0.0 if PROBES[name].metric == "matthews" else 100.0 / n_choices
+    random, best, source = ANCHORS.get(task, (chance, 100.0, "chance and a perfect score"))
+    if given != Anchor():
+        source = "set in the config"
+        random = random if given.random is None else given.random
+        best = best if given.best is None else given.best
+    if not best > random:
+        raise UserError(
+            f"probes.anchors.{name}: best {best:g} is not above random {random:g}, in percent"
+        )
+    return {"random": random, "best": best, "source": source}
+
+
+def fitted(pairs: Sequence[Pair], n_ctx: int) -> tuple[list[Pair], bool]:
+    """The pairs of an example with what fits into `n_ctx` inputs, of which the last token of all is
+    none, and whether anything was cut. With n_ctx = 4:
+
+        1 2 3 | 7 8    1 2 3 | 9     ->   1 2 3 | 7 8   1 2 3 | 9
+        1 2 3 | 7 8 9  1 2 3 | 6     ->   2 3 | 7 8 9   2 3 | 6
+        1 2 | 3 4 5 6 7              ->   2 | 3 4 5 6
+    """
+    longest = max(len(continuation) for _, continuation in pairs)
+    kept = max(1, n_ctx + 1 - longest)
+    result = []
+    for context, continuation in pairs:
+        end_of_context = context[-kept:]
+        result.append((end_of_context, continuation[: n_ctx + 1 - len(end_of_context)]))
+    return result, result != list(pairs)
 
 
 def mean_log_probabilities(
     network: Network,
     params: dict,
-    sequences: Sequence[tuple[list[int], list[int]]],
+    pairs: Sequence[Pair],
     place: Callable[[np.ndarray], jax.Array],
     batch_size: int = 64,
 ) -> np.ndarray:
     """For each (context, continuation) of ids, the mean log-probability in nats [N] of the
-    continuation's tokens given what stands before them.
+    continuation's tokens given what stands before them. Pairs fit into n_ctx, see `fitted`.
 
-    Where the context is empty nothing predicts the first token, and the mean is over the others. A
-    context that is too long loses its beginning; UserError where a continuation alone does not fit
-    or has no token that is predicted.
+    Where the context is empty nothing predicts the first token, and the mean is over the others;
+    where none is left, which may be an empty choice or a text of one token, it is -inf.
 
         context [7, 8], continuation [9, 5]:   inputs 7 8 9   targets 8 9 5   scored - 9 5
+
+    Sequences go through the model in the order of their length, `batch_size` at a time, padded to a
+    few lengths so that little of it is padding and few programs are compiled.
     """
-    n_ctx = network.body.config.n_ctx
-    means = []
-    for first in range(0, len(sequences), batch_size):
-        inputs_NL = np.zeros((batch_size, n_ctx), np.int32)
-        targets_NL, scored_NL = np.zeros_like(inputs_NL), np.zeros(inputs_NL.shape)
-        chosen = sequences[first : first + batch_size]
-        for row, (context, continuation) in enumerate(chosen):
-            if not 1 <= len(context[:1]) + len(continuation) - 1 <= n_ctx:
-                raise UserError(
-                    f"a choice of {len(continuation)} tokens cannot be scored in {n_ctx} places"
-                )
-            ids = [*context, *continuation][-(n_ctx + 1) :]
-            length = len(ids) - 1
-            inputs_NL[row, :length], targets_NL[row, :length] = ids[:-1], ids[1:]
-            scored_NL[row, max(0, length - len(continuation)) : length] = 1.0
+    lengths_N = np.array([len(context) + len(rest) - 1 for context, rest in pairs])
+    scored_N = np.array([len(rest) - (not context) for context, rest in pairs])
+    means_N = np.full(len(pairs), -np.inf)
+    order = [i for i in np.argsort(lengths_N, kind="stable") if scored_N[i] > 0]
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        length = _padded(lengths_N[chosen[-1]], network.body.config.n_ctx)
+        inputs_NL = np.zeros((batch_size, length), np.int32)
+        targets_NL, counted_NL = np.zeros_like(inputs_NL), np.zeros(inputs_NL.shape)
+        for row, index in enumerate(chosen):
+            ids, last = [*pairs[index][0], *pairs[index][1]], lengths_N[index]
+            inputs_NL[row, :last], targets_NL[row, :last] = ids[:-1], ids[1:]
+            counted_NL[row, last - scored_N[index] : last] = 1.0
         losses_NL = sequence_losses(network, params, place(inputs_NL), place(targets_NL))
-        totals_N = (np.asarray(losses_NL, np.float64) * scored_NL).sum(axis=1)
-        means.append(-totals_N[: len(chosen)] / scored_NL[: len(chosen)].sum(axis=1))
-    return np.concatenate(means)
+        totals_N = (fetched(losses_NL).astype(np.float64) * counted_NL).sum(axis=1)
+        means_N[chosen] = -totals_N[: len(chosen)] / scored_N[chosen]
+    return means_N
+
+
+def _padded(length: int, n_ctx: int) -> int:
+    padded = SHORTEST
+    while padded < length:
+        padded *= 2
+    return min(padded, n_ctx)
+
+
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The score [E] from which on an example is called class 1, such that the Matthews correlation
+    with `labels` [E] (0 or 1) is highest; the lowest such score."""
+    thresholds, where = np.unique(scores, return_inverse=True)
+    # Of the examples at or above each threshold: how many there are, and are of class 1.
+    called = np.cumsum(np.bincount(where)[::-1])[::-1].astype(np.float64)
+    hits = np.cumsum(np.bincount(where, weights=labels)[::-1])[::-1]
+    total, positive = float(len(labels)), float(np.sum(labels))
+    product = called * (total - called) * positive * (total - positive)
+    matthews = (total * hits - called * positive) / np.sqrt(np.where(product > 0, product, np.inf))
+    # Equal ones may differ in their last digits.
+    return float(thresholds[matthews.round(9).argmax()])
+
+
+def measure(
+    questions: Sequence[Question],
+    network: Network,
+    params: dict,
+    place: Callable[[np.ndarray], jax.Array] = jax.device_put,
+    batch_size: int = 64,
+) -> list[dict]:
+    """Puts the questions to a model. For each: probe, task, metric, value (a fraction), relative
+    (0 at random, 1 at the best known), n, how many of these were cut, how many more were skipped,
+    and the anchors in percent. `place` puts a batch [N, L] on the devices."""
+
+    def scores(encoded: Encoded) -> np.ndarray:
+        means = mean_log_probabilities(network, params, encoded.pairs, place, batch_size)
+        return means.reshape(len(encoded.labels), -1)
+
+    rows = []
+    for question in questions:
+        probe, scores_EC = PROBES[question.probe], scores(question.dev)
+        if probe.tuned:
+            threshold = best_threshold(scores(question.train)[:, 0], question.train.labels)
+            answers_E = (scores_EC[:, 0] >= threshold).astype(int)
+        else:
+            answers_E = scores_EC.argmax(axis=1)
+        value = METRICS[probe.metric](question.dev.labels, answers_E)
+        random, best = question.anchors["random"], question.anchors["best"]
+        rows.append(
+            {
+                "probe": question.probe,
+                "task": question.task,
+                "metric": probe.metric,
+                "value": value,
+                "relative": (100 * value - random) / (best - random),
+                "n": len(answers_E),
+                "cut": question.dev.cut,
+                "skipped": question.dev.skipped,
+                "anchors": question.anchors,
+            }
+        )
+    return rows
+
+
+def metrics(rows: Sequence[dict]) -> dict[str, float]:
+    """The rows of `measure` as a row of metrics: the value of each probe by its name, and beside it
+    NAME_relative."""
+    values = {}
+    for row in rows:
+        values |= {row["probe"]: row["value"], f"{row['probe']}_relative": row["relative"]}
+    return values
+
+
+def of_trained(model: Trained, config: ProbeConfig) -> tuple[list[dict], int]:
+    """The rows of `measure` for a model, and the number of tokens that were read for them."""
+    questions = _questions(model, config)
+    splits = [split for q in questions for split in (q.dev, q.train) if split]
+    n_tokens = sum(len(a) + len(b) for split in splits for a, b in split.pairs)
+    return _measured(model, questions), n_tokens
+
+
+def curve(workdir: str | Path, config: ProbeConfig) -> list[dict]:
+    """The rows of `measure` for each checkpoint that a run has kept, and for the parameters it
+    began with if it began with none, as step 0; each with its body ("transformer" or "lstm") and
+    step: figure 2 (right) of the paper."""
+    checkpoints = Checkpoints(Path(workdir).expanduser())
+    steps = checkpoints.steps()
+    checkpoints.close()
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint to put the probes to")
+    first = trained.load(workdir, steps[0])
+    questions = _questions(first, config)
+    untrained = [_untrained(first)] if first.config["initial"] is None else []
+    later = (trained.load(workdir, step) for step in steps[1:])
+    return [
+        {"body": model.model_config.body, "step": model.step, **row}
+        for model in itertools.chain(untrained, [first], later)
+        for row in _measured(model, questions)
+    ]
+
+
+def _questions(model: Trained, config: ProbeConfig) -> list[Question]:
+    # A text of the training begins after an end token, if it had those.
+    beginning = [model.tokenizer.end] if model.config["data"]["separator"] == "end" else []
+    return prepare(config, model.tokenizer, beginning, model.model_config.n_ctx)
+
+
+def _measured(model: Trained, questions: list[Question]) -> list[dict]:
+    batch_size = model.config["eval"]["batch_size"]
+    params = jax.device_put(model.params)
+    return measure(questions, model.network, params, batch_size=batch_size)
+
+
+def _untrained(model: Trained) -> Trained:
+    """The model as it was before its first update."""
+    params = model.network.init(jax.random.key(model.config["seed"]))
+    return dataclasses.replace(model, params=params, step=0)

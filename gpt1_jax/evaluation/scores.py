@@ -1,10 +1,15 @@
-"""The metrics of the paper's tables: accuracy, F1, Matthews, Pearson, Spearman (section 4.2).
+"""The metrics of the paper's tables: accuracy, F1, Matthews, Pearson, Spearman (section 4.2), and
+the averages over tasks.
 
-Each takes labels [N] and predictions [N] and returns a number between -1 and 1, larger is better.
-Libraries are imported where they are used, so that a run that needs none does not wait for them.
+Each metric takes labels [N] and predictions [N] and returns a number between -1 and 1, larger is
+better. Averages are taken in decimal: a table rounds 74.65 to 74.7, whatever the nearest binary
+number is. Libraries are imported where they are used, so that a run that needs none does not wait
+for them.
 """
 
-from collections.abc import Callable
+import decimal
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 
 import numpy as np
 
@@ -58,3 +63,50 @@ METRICS: dict[str, Callable[..., float]] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+
+GLUE: dict[str, tuple[str, ...]] = {
+    "cola": ("matthews",),
+    "sst2": ("accuracy",),
+    "mrpc": ("f1", "accuracy"),
+    "stsb": ("pearson", "spearman"),
+    "qqp": ("f1", "accuracy"),
+    "mnli": ("matched", "mismatched"),
+    "qnli": ("accuracy",),
+    "rte": ("accuracy",),
+    "wnli": ("accuracy",),
+}
+"""The tasks of the GLUE score with what is averaged in each; of MNLI, accuracy on two sets."""
+
+
+def mean(values: Iterable[float | Decimal]) -> Decimal:
+    """The mean, exact for numbers as they are printed: 82.1 and 81.4 -> 81.75."""
+    numbers = [value if isinstance(value, Decimal) else Decimal(str(value)) for value in values]
+    return sum(numbers, Decimal(0)) / len(numbers)
+
+
+def rounded(value: float | Decimal, digits: int = 1) -> Decimal:
+    """`value` with so many digits after the point, halves away from zero, as tables are rounded:
+    74.65 -> 74.7."""
+    number = value if isinstance(value, Decimal) else Decimal(str(value))
+    return number.quantize(Decimal(1).scaleb(-digits), rounding=decimal.ROUND_HALF_UP)
+
+
+def glue_score(cells: Mapping[str, Mapping[str, float]]) -> Decimal:
+    """The GLUE score as its server computes it: the mean of nine tasks, WNLI among them, where a
+    task with two metrics counts as their mean and MNLI as the mean of its two test sets.
+
+    Args:
+      cells: the values by task and metric (see GLUE), all in the same unit.
+
+    Raises:
+      ValueError: a task or a metric is missing.
+    """
+    missing = [
+        f"{task} {metric}"
+        for task, metrics in GLUE.items()
+        for metric in metrics
+        if metric not in cells.get(task, {})
+    ]
+    if missing:
+        raise ValueError(f"the GLUE score needs all nine tasks; missing: {', '.join(missing)}")
+    return mean(mean(cells[task][metric] for metric in metrics) for task, metrics in GLUE.items())

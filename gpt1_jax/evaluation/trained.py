@@ -6,6 +6,7 @@ Shapes: k outputs of a head, C choices.
 import dataclasses
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,9 @@ import numpy as np
 
 from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples
-from gpt1_jax.data.tasks import Example, Task, TaskConfig
+from gpt1_jax.data.tasks import TASKS, Example, LoadedTask, Task, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import evaluate, probes, sample
+from gpt1_jax.evaluation import evaluate, sample
 from gpt1_jax.evaluation.evaluate import EvaluationConfig
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.model.gpt import ModelConfig
@@ -83,54 +84,53 @@ class Trained:
         metrics = evaluate.perplexity_metrics(total, count, len(tokens), tokens.split_info)
         return metrics, count
 
-    def evaluate_task(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
-        """Loss and metric on a split of the task's folder, by default that of the training, and the
-        number of tokens read."""
+    def evaluate_task(self, task: str | Path | None, split: str) -> tuple[dict, int, int]:
+        """Loss and metrics on a split of the training's task or of another one (see `load_task`);
+        the number of tokens read, and of examples that were cut to fit."""
+        loaded = self.load_task(task, split)
+        loaded.require_labels(split)
+        logits, n_tokens, n_cut = self._logits(loaded.splits[split])
+        return evaluate.task_metrics(loaded, split, logits), n_tokens, n_cut
+
+    def load_task(self, task: str | Path | None, split: str) -> LoadedTask:
+        """A split of the task that the model was trained on, with its labels: from where it was, or
+        from the folder `task`, or that of the task of this name, which must have its shape."""
         self._require_task()
-        config = TaskConfig(
-            **{**self.config["task"], "path": str(folder or self.config["task"]["path"])}
-        )
+        own = TaskConfig(**self.config["task"])
+        row = None if task is None or str(task) == own.name else TASKS.get(str(task))
+        if row is not None and row.shape != self.task.shape:
+            raise UserError(
+                f"--task={task} is {row.shape}, but {self.workdir} was trained on {self.task.shape}"
+            )
+        if row is not None:
+            config = TaskConfig(name=row.name, data_dir=own.data_dir)
+        elif task is None or str(task) in TASKS:
+            config = own
+        else:
+            config = dataclasses.replace(
+                own, path=str(task), train_examples=None, dev_examples=None
+            )
         if not self.task.regression and self.task.shape != "multiple_choice":
             config = dataclasses.replace(config, labels=self.labels)
-        loaded = tasks.load(config)
-        if split not in loaded.splits:
-            raise UserError(
-                f"{config.path} has no {split} split; it has {', '.join(loaded.splits)}"
-            )
-        if loaded.targets(split) is None:
-            raise UserError(f"the {split} split of {config.path} has no labels to compare with")
-        logits, n_tokens = self._logits(loaded.splits[split])
-        return evaluate.task_metrics(loaded, split, logits), n_tokens
-
-    def choose(self, examples: list[Example]) -> np.ndarray:
-        """The choice [N] of each multiple choice with the highest mean log-probability after its
-        context and question, with no training on the task."""
-        # A text of the training begins after an end token, if it had those.
-        beginning = [self.tokenizer.end] if self.config["data"]["separator"] == "end" else []
-        sequences = []
-        for example in examples:
-            before = " ".join(filter(None, example.texts))
-            # Choices go on where the context ends, which takes a space between them.
-            space = " " if before else ""
-            context = beginning + self.tokenizer.encode(before)
-            sequences += [
-                (context, self.tokenizer.encode(space + choice.strip()))
-                for choice in example.choices
-            ]
-        scores = probes.mean_log_probabilities(self.network, self.params, sequences, jax.device_put)
-        return scores.reshape(len(examples), -1).argmax(axis=1)
+        loaded = tasks.load(config, only=split)
+        for note in loaded.notes:
+            print(note, file=sys.stderr)
+        return loaded if row else dataclasses.replace(loaded, task=self.task)
 
     def predict(self, examples: list[Example]) -> list[dict]:
         """{"label", "probabilities"} of each example; a score for a label if that is the task, and
-        the probabilities in the order of the labels."""
+        the probabilities in the order of the labels, None where the score is all there is."""
         self._require_task()
-        probabilities = evaluate.softmax(self._logits(examples)[0])
-        labels = evaluate.predictions(self.task, probabilities).tolist()
+        logits, _, n_cut = self._logits(examples)
+        if n_cut:
+            print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
+        labels = evaluate.predictions(self.task, logits).tolist()
+        probabilities = evaluate.probabilities(self.task, logits)
+        rows = [None] * len(labels) if probabilities is None else probabilities.tolist()
         if not self.task.regression:
             labels = [self.labels[index] for index in labels]
         return [
-            {"label": label, "probabilities": row}
-            for label, row in zip(labels, probabilities.tolist(), strict=True)
+            {"label": label, "probabilities": row} for label, row in zip(labels, rows, strict=True)
         ]
 
     def predict_file(self, path: str | Path, output: str | Path) -> int:
@@ -159,10 +159,13 @@ class Trained:
         if self.task is None:
             raise UserError(f"{self.workdir} holds a language model; fine-tune it on a task first")
 
-    def _logits(self, examples: list[Example]) -> tuple[np.ndarray, int]:
-        """[N, k], or [N, C] for multiple choice; and the number of tokens that went in."""
+    def _logits(self, examples: list[Example]) -> tuple[np.ndarray, int, int]:
+        """[N, k], or [N, C] for multiple choice; the number of tokens that went in, and of examples
+        that were cut to fit."""
         n_ctx = self.model_config.n_ctx
-        candidates, _ = transformations.encode_all(examples, self.task.shape, self.tokenizer, n_ctx)
+        candidates, n_cut = transformations.encode_all(
+            examples, self.task.shape, self.tokenizer, n_ctx, self.task.truncation
+        )
         source = Examples(
             candidates,
             None,
@@ -175,7 +178,8 @@ class Trained:
         logits = evaluate.answer_all(
             self.network, self.params, batches, jax.device_put, len(candidates)
         )
-        return logits, sum(len(ids) for example in candidates for ids in example)
+        n_tokens = sum(len(ids) for example in candidates for ids in example)
+        return logits, n_tokens, n_cut
 
 
 def load(workdir: str | Path, step: int | None = None) -> Trained:

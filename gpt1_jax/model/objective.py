@@ -3,7 +3,7 @@
 Shapes: B examples, C candidates of each, L tokens, D width, V rows that the next token's softmax
 runs over, k outputs.
 A batch is a dict: tokens and weights [B, C, L], rows [B]; with a task also extract [B, C], the
-place of the classify token, and label, int [B] or a distribution [B, k].
+place of the classify token, and label, int [B], a distribution [B, k] or a score float [B].
 """
 
 from dataclasses import dataclass
@@ -131,7 +131,10 @@ def per_sequence_mean(losses_NL: jax.Array, weights_NL: jax.Array) -> jax.Array:
 
 
 def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Cross-entropy [B] against a class index [B] or a distribution [B, k]."""
+    """Cross-entropy [B] against a class index [B] or a distribution [B, k]; of the only output
+    [B, 1], the squared error against a score, float [B]."""
+    if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.floating):
+        return jnp.square(logits[:, 0].astype(jnp.float32) - label)
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
     if label.ndim == 1:
         return -jnp.take_along_axis(log_probabilities, label[:, None], axis=1)[:, 0]

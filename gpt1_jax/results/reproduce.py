@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from gpt1_jax.data import tasks
 from gpt1_jax.data.tasks import TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import baselines, trained
+from gpt1_jax.evaluation import baselines, probes, trained
+from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.evaluation.trained import Trained
-from gpt1_jax.model.objective import network
 from gpt1_jax.results.record import provenance, write_json
 from gpt1_jax.text import corpus, documentation, documentation_tasks
 from gpt1_jax.text.corpus import PrepareConfig
@@ -98,7 +97,7 @@ def quickstart(workdir: str | Path, minutes: float = 8.0) -> dict:
     )
     result = {
         **_ablation(workdir, folders, cut),
-        "zero_shot_word_order": _zero_shot_curve(workdir, folders["word_order"], plan),
+        "zero_shot_word_order": _zero_shot_curve(workdir, folders["word_order"]),
         "pretraining": pretraining["metrics"],
         "sample": _sample(trained.load(workdir / "pretrained")),
         "corpus": found.summary() | {"tokens": tokens["splits"]["train"]["tokens"]},
@@ -161,27 +160,18 @@ def _with_labels(cut: Cut, labels: int) -> Cut:
     return dataclasses.replace(cut, tasks=tasks)
 
 
-def _zero_shot_curve(workdir: Path, folder: Path, plan: Plan) -> dict[str, float]:
+def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
     """Accuracy of choosing the true word order with no training on it, by updates of pre-training:
     figure 2 (right) of the paper in miniature."""
-    task = _load_task(folder, "multiple_choice")
-    examples = task.splits["dev"]
-    labels = np.array([example.label for example in examples])
-    accuracies = {}
-    for step in range(0, plan.pretraining_steps + 1, plan.pretraining_steps // 4):
-        if step == 0:
-            model = _untrained(trained.load(workdir / "pretrained"))
-        else:
-            model = trained.load(workdir / "pretrained", step)
-        accuracies[str(step)] = float(np.mean(model.choose(examples) == labels))
-    return accuracies
-
-
-def _untrained(model: Trained) -> Trained:
-    """The same model as it was before its first update."""
-    fresh = network(model.model_config, "plain", None, 0)
-    params = fresh.init(jax.random.key(model.config["seed"]))
-    return dataclasses.replace(model, params=params, step=0)
+    config = ProbeConfig(
+        path=str(folder.parent),
+        question_answering=folder.name,
+        sentiment=None,
+        acceptability=None,
+        pronoun_resolution=None,
+    )
+    rows = probes.curve(workdir / "pretrained", config)
+    return {str(row["step"]): row["value"] for row in rows}
 
 
 def _load_task(folder: Path, shape: str) -> tasks.LoadedTask:

@@ -19,11 +19,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-import gpt1_jax
+from gpt1_jax.config_files import find_config
 from gpt1_jax.data.batches import DataConfig
 from gpt1_jax.data.tasks import TaskConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.evaluate import EvaluationConfig
+from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.model.attention import AttentionConfig
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import ObjectiveConfig
@@ -57,6 +58,7 @@ class Experiment:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: EvaluationConfig = field(default_factory=EvaluationConfig)
+    probes: ProbeConfig = field(default_factory=ProbeConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -93,11 +95,17 @@ OPERATIONAL = (
     "log",
     "attention",
     "eval",
+    "probes",
     "stop_after",
     "data.driver",
     "data.prefetch",
     "data.path",
+    # How a task is read shows in resolved.data, a digest of its tokens.
     "task.path",
+    "task.data_dir",
+    "task.check_counts",
+    "task.ambiguous_pronouns",
+    "task.split_seed",
     "model.scan_layers",
     "model.remat",
 )
@@ -176,25 +184,21 @@ def _updated(given: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     return given | overrides
 
 
-def find_config(name: str) -> Path:
-    """A config file by path: in the current folder, then in the installation."""
-    package = Path(gpt1_jax.__file__).parent
-    for folder in (Path(), package, package.parent):
-        if (folder / name).is_file():
-            return folder / name
-    shipped = [path for root in (package, package.parent) for path in root.glob("configs/*.py")]
-    names = ", ".join(sorted(f"configs/{path.name}" for path in shipped))
-    raise UserError(
-        f"--config={name}: no such file here, nor in the installation, which has {names}"
-    )
-
-
 def experiment(given: Mapping[str, Any]) -> Experiment:
     """The experiment with the values of dotted keys `given`, and the defaults for all others."""
     for key in given:
         if key not in KEYS:
             raise UserError(unknown_key(key))
     return _build(Experiment, given, prefix="")
+
+
+def section(name: str, stored: Mapping[str, Any], overrides: Mapping[str, str]) -> Any:
+    """One section as a config.json has it stored, with the values of dotted keys `overrides`."""
+    for key in overrides:
+        if key not in KEYS or not key.startswith(f"{name}."):
+            raise UserError(unknown_key(key))
+    given = flatten(stored, f"{name}.") | dict(overrides)
+    return _build(typing.get_type_hints(Experiment)[name], given, f"{name}.")
 
 
 def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:

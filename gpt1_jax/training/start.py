@@ -24,7 +24,8 @@ from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples, Windows
 from gpt1_jax.data.tasks import LoadedTask
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
+from gpt1_jax.evaluation import probes, trained
+from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.evaluation.trained import Trained
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import Network, network
@@ -60,7 +61,8 @@ class Run:
     """A run that is ready to take its next step, the one after `first_step`.
 
     state: {"params", "optimizer", "step"} on the devices of `mesh`; progress: what a checkpoint
-    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples.
+    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples;
+    `questions`: the zero-shot probes, none where they are off.
     """
 
     experiment: Experiment
@@ -70,6 +72,7 @@ class Run:
     source: Windows | Examples
     held_out: Tokens | Examples | None
     task: LoadedTask | None
+    questions: list[Question]
     total_steps: int
     first_step: int
     state: dict[str, Any]
@@ -112,6 +115,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     _check_devices(experiment, mesh)
     source, held_out, data = _data(experiment, tokenizer, loaded, say)
     experiment = _with_softmax_positions(experiment, tokenizer, loaded, source, held_out)
+    questions = _questions(experiment, tokenizer, say)
     total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
     net = network(
         experiment.model,
@@ -119,7 +123,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         loaded and loaded.task.shape,
         loaded.n_outputs if loaded else 0,
     )
-    config = _config(experiment, tokenizer, data, loaded, total)
+    config = _config(experiment, tokenizer, data, loaded, total, questions)
     shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
         lock = _claim(workdir, config)
@@ -148,6 +152,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         source=source,
         held_out=held_out,
         task=loaded,
+        questions=questions,
         total_steps=total,
         first_step=progress["step"],
         state=state,
@@ -195,6 +200,7 @@ def _with_absolute_paths(experiment: Experiment) -> Experiment:
         initial=absolute(experiment.initial),
         data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
         task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
+        probes=dataclasses.replace(experiment.probes, path=absolute(experiment.probes.path)),
     )
 
 
@@ -277,10 +283,17 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     """Training source, held-out data, and a digest of both."""
     config, model = experiment.data, experiment.model
     if loaded is not None:
+        # Examples that are missing are no progress either.
+        for note in loaded.notes:
+            print(note, file=sys.stderr)
         sources, digest = {}, hashlib.sha256()
         for split in ("train", "dev"):
             candidates, cut = transformations.encode_all(
-                loaded.splits[split], loaded.task.shape, tokenizer, model.n_ctx
+                loaded.splits[split],
+                loaded.task.shape,
+                tokenizer,
+                model.n_ctx,
+                loaded.task.truncation,
             )
             say(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
             targets = loaded.targets(split)
@@ -320,10 +333,16 @@ def _with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, h
         return experiment
     longest = model.n_ctx
     if loaded is not None:
-        examples = loaded.splits.get("test", [])
-        test, _ = transformations.encode_all(examples, loaded.task.shape, tokenizer, model.n_ctx)
-        lengths = [len(ids) for candidates in test for ids in candidates]
-        longest = max(source.longest, held_out.longest, *lengths)
+        longest = max(source.longest, held_out.longest)
+        if "test" in loaded.available:
+            test, _ = transformations.encode_all(
+                tasks.load(experiment.task, only="test").splits["test"],
+                loaded.task.shape,
+                tokenizer,
+                model.n_ctx,
+                loaded.task.truncation,
+            )
+            longest = max(longest, *(len(ids) for candidates in test for ids in candidates))
     if model.softmax_positions is not None and model.softmax_positions < longest:
         raise UserError(
             f"model.softmax_positions is {model.softmax_positions}, but sequences have up to "
@@ -333,7 +352,24 @@ def _with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, h
     return dataclasses.replace(experiment, model=model)
 
 
-def _config(experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int) -> dict:
+def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Question]:
+    config = experiment.probes
+    if not config.per_decade:
+        return []
+    beginning = [tokenizer.end] if experiment.data.separator == "end" else []
+    questions = probes.prepare(config, tokenizer, beginning, experiment.model.n_ctx)
+    for question in questions:
+        dev = question.dev
+        say(
+            f"{question.probe} of {question.task}: {len(dev.labels)} examples, {dev.cut} cut to "
+            f"fit n_ctx, {dev.skipped} skipped"
+        )
+    return questions
+
+
+def _config(
+    experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int, questions
+) -> dict:
     """config.json: the whole experiment, what it was resolved to, and the identity of the run."""
     resolved = {
         "total_steps": total,
@@ -344,6 +380,8 @@ def _config(experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, tot
         "n_outputs": loaded.n_outputs if loaded else 0,
     }
     whole = identity(experiment) | flatten(resolved, "resolved.")
+    # What is only looked at makes no other run.
+    resolved["anchors"] = {question.probe: question.anchors for question in questions}
     # Through JSON once, so that it compares equal to itself when read back.
     return json.loads(
         json.dumps({**dataclasses.asdict(experiment), "resolved": resolved, "identity": whole})

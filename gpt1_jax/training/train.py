@@ -1,12 +1,14 @@
 """The only loop: pre-training, fine-tuning and every ablation are configs of the same step.
 
-What happens now and then (evaluating, recording, saving) is an action at its interval. At a step
-that is due, the order is evaluate, record, save: a checkpoint never knows more than the disk does.
+What happens now and then (evaluating, probing, recording, saving) is an action at its interval. At
+a step that is due, the order is evaluate, probe, record, save: a checkpoint never knows more than
+the disk does.
 """
 
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import signal
@@ -23,9 +25,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from gpt1_jax.data.batches import stream
+from gpt1_jax.data.batches import Examples, stream
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.evaluation import evaluate
+from gpt1_jax.evaluation import evaluate, probes
 from gpt1_jax.model import objective
 from gpt1_jax.model.objective import Network
 from gpt1_jax.results.record import Record, provenance, read_result
@@ -193,30 +195,31 @@ class Trainer:
         self.pending = None
         # What was measured before a resume belongs to the result too.
         self.latest = dict(record.newest)
-        config = run.experiment
-        self._every = config.eval.every or (
-            run.source.steps_per_epoch if run.task else evaluate.DEFAULT_INTERVAL
-        )
+        self._per_epoch = run.source.steps_per_epoch if run.task else None
 
     def after(self, step: int, terms: dict, stopping: bool) -> None:
         """Acts on the end of a step: looks at the terms of the one before, does what is due."""
         run, config = self.run, self.run.experiment
+        ending = step == run.total_steps
         previous, self.pending = self.pending, (step, terms)
         if previous:
             self.observe(*previous)
         # Stopping early adds no evaluation, so that a run in pieces records what a whole one does.
-        evaluating = step == run.total_steps or step % self._every == 0
+        evaluating = ending or config.eval.due(step, self._per_epoch)
+        probing = run.questions and (ending or on_grid(step, config.probes.per_decade))
         saving = (
             stopping
             or step == run.last_step
             or step % config.checkpoint.every == 0
             or on_grid(step, config.checkpoint.per_decade)
         )
-        if not (evaluating or saving):
+        if not (evaluating or probing or saving):
             return
         self.flush()
         self.progress.pause_clock()
         better = self.evaluate(step) if evaluating and run.held_out is not None else False
+        if probing:
+            self.probe(step)
         self.record.flush()
         if saving or better:
             self.save(step)
@@ -259,17 +262,26 @@ class Trainer:
         else:
             metrics, split = dev_metrics(run), "dev"
         self._require_finite(step, split, metrics)
-        self.latest[split] = metrics
-        self.record.row(step, split, metrics)
-        shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        self.progress.say(f"step {step}/{run.last_step} {split}: {shown}")
+        self._record(step, split, metrics)
         if run.task is None:
             return False
+        if run.experiment.eval.train_examples:
+            self._record(step, "train_examples", train_metrics(run))
         score, best = metrics[run.task.task.metric], run.progress["best_score"]
         if best is not None and score <= best:
             return False
         run.progress |= {"best_score": score, "best_step": step}
         return True
+
+    def probe(self, step: int) -> None:
+        """Records what the zero-shot probes find."""
+        self._record(step, "probes", probe_metrics(self.run))
+
+    def _record(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        self.latest[split] = metrics
+        self.record.row(step, split, metrics)
+        shown = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.progress.say(f"step {step}/{self.run.last_step} {split}: {shown}")
 
     def save(self, step: int) -> None:
         self.run.progress["step"] = step
@@ -308,16 +320,38 @@ def held_out_metrics(run: Run) -> dict[str, float]:
 
 def dev_metrics(run: Run) -> dict[str, float]:
     """Loss and the metric of the task on the dev split."""
+    return _task_metrics(run, "dev", run.held_out, len(run.held_out))
+
+
+def train_metrics(run: Run) -> dict[str, float]:
+    """The same on the first eval.train_examples of the training set."""
+    count = min(run.experiment.eval.train_examples, len(run.source))
+    return _task_metrics(run, "train", run.source, count)
+
+
+def _task_metrics(run: Run, split: str, source: Examples, count: int) -> dict[str, float]:
     batch_size = _evaluation_config(run).batch_size
     place = _place_for_evaluation(run)
     logits = evaluate.answer_all(
         run.network,
         run.state["params"],
-        run.held_out.evaluation(batch_size),
+        itertools.islice(source.evaluation(batch_size), math.ceil(count / batch_size)),
         lambda batch: jax.tree.map(place, batch),
-        len(run.held_out),
+        count,
     )
-    return evaluate.task_metrics(run.task, "dev", logits)
+    return evaluate.task_metrics(run.task, split, logits)
+
+
+def probe_metrics(run: Run) -> dict[str, float]:
+    """Each probe's value and its place between chance and the best known."""
+    rows = probes.measure(
+        run.questions,
+        run.network,
+        run.state["params"],
+        _place_for_evaluation(run),
+        _evaluation_config(run).batch_size,
+    )
+    return probes.metrics(rows)
 
 
 def run_to_end(run: Run, record: Record, progress: Progress, profile: tuple[int, int] | None):

@@ -1,0 +1,371 @@
+"""The tasks as a table (Radford et al. 2018, table 1, and some more), and what an example is.
+
+A row says what a task is and where TensorFlow Datasets (TFDS) keeps it; how it is read stands in
+task_files.py and task_sets.py, and tasks.py puts the two together.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FIELDS = {
+    "classification": ("text",),
+    "entailment": ("premise", "hypothesis"),
+    "similarity": ("text_a", "text_b"),
+    "multiple_choice": ("context", "question"),
+}
+"""The keys of the texts of an example, by shape (Radford et al. 2018, section 3.3)."""
+
+REGRESSION = ("pearson", "spearman")
+"""Metrics of tasks whose label is a score, 0 to 5, rather than a class."""
+
+SCORE_LOSSES = ("soft6", "mse")
+"""How a score is learned: as a distribution over the six whole scores (`tasks.score_distribution`),
+whose expectation is the prediction; or as one linear output, by the squared error."""
+
+ENTAILMENT = ("entailment", "neutral", "contradiction")
+TWO_WAY = ("entailment", "not_entailment")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row: the texts of its shape in the order of FIELDS, the choices if it is a multiple
+    choice, and the label, None where there is none. `read` gives the label as it is written, `load`
+    the index of a class or choice, or a float if it is a score. `line` counts the rows of a set, or
+    the lines of a file, from 1. `pronoun_start` is where the pronoun stands in the context, of a
+    definite pronoun resolution alone."""
+
+    texts: tuple[str, ...]
+    choices: tuple[str, ...]
+    label: Any
+    line: int
+    pronoun_start: int | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What goes in (`shape`), what is measured (`metric`, which chooses the checkpoint, and
+    `further` ones), and how that is cut which does not fit (`truncation`, a rule of
+    transformations.py; None: the first rule of the shape); and how a score is learned, where the
+    labels are scores."""
+
+    name: str
+    shape: str
+    metric: str
+    further: tuple[str, ...] = ()
+    truncation: str | None = None
+    score_loss: str = SCORE_LOSSES[0]
+
+    @property
+    def regression(self) -> bool:
+        """Whether a label is a score rather than a class."""
+        return self.metric in REGRESSION
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that is measured, the one that chooses first."""
+        return (self.metric, *self.further)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split as its source has it.
+
+    where, unit: for messages, as in "dev.jsonl, line 7".
+    unlabelled: how many rows were left out for want of a gold label.
+    unclear: rows (`Example.line`) of which it is not clear where their pronoun stands.
+    countable: whether the number of examples should be that of the table.
+    """
+
+    where: str
+    examples: list[Example]
+    unit: str = "line"
+    unlabelled: int = 0
+    unclear: frozenset[int] = frozenset()
+    countable: bool = False
+
+    def place(self, example: Example) -> str:
+        return f"{self.where}, {self.unit} {example.line}"
+
+
+@dataclass(frozen=True)
+class Division:
+    """How a split of the source becomes train and dev where the source has no dev: a `share` of the
+    examples of split `of` is drawn with `seed`; `twins` stay on one side, examples with the same
+    choices."""
+
+    of: str
+    share: float
+    seed: int
+    twins: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table. The first fields are those of a Task.
+
+    title, group: as the paper names the task, and its line of table 1; no group: not in it.
+    builders: TFDS names whose examples are read one after the other; none: local folders only.
+    splits: the source's names of our splits train, dev, test, and of more that some have.
+    features: TFDS features of the texts, in the order of FIELDS[shape].
+    labels: what TFDS's class numbers 0, 1, ... mean, in the words of the task's JSONL files.
+    counts: by source ("tfds", or "official" for files in the form in which the authors hand them
+      out), the examples of each split, those without a gold label left out.
+    pronouns: whether the question of each example is a pronoun that stands in the context.
+    glue: the file names of the GLUE server by split; `glue_numbers`: whether it wants class numbers
+      rather than names.
+    """
+
+    name: str
+    shape: str
+    metric: str
+    title: str
+    group: str | None = None
+    further: tuple[str, ...] = ()
+    truncation: str | None = None
+    builders: tuple[str, ...] = ()
+    splits: Mapping[str, str] = field(
+        default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"}
+    )
+    features: tuple[str, ...] = ()
+    labels: tuple[str | int, ...] = ()
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    division: Division | None = None
+    pronouns: bool = False
+    glue: Mapping[str, str] = field(default_factory=dict)
+    glue_numbers: bool = False
+
+
+def _counts(train: int, dev: int, test: int) -> dict[str, int]:
+    return {"train": train, "dev": dev, "test": test}
+
+
+def _race(name: str, title: str, levels: tuple[str, ...], counts: dict[str, int]) -> Row:
+    """A part of RACE. Counts are of questions, since the articles of the source become as many
+    examples as they have questions."""
+    return Row(
+        name,
+        "multiple_choice",
+        "accuracy",
+        title,
+        group="QA",
+        truncation="context",
+        builders=tuple(f"race/{level}" for level in levels),
+        splits={"train": "train", "dev": "dev", "test": "test"},
+        counts={"tfds": counts},
+    )
+
+
+def _story_cloze(name: str, year: str, counts: dict[str, int]) -> Row:
+    """Story Cloze has no training stories with two endings: the released code divides the
+    validation file, 1,497 to 374, by this seed, and cuts story and ending alike."""
+    return Row(
+        name,
+        "multiple_choice",
+        "accuracy",
+        "Story Cloze" if year == "2016" else f"Story Cloze ({year})",
+        group="QA" if year == "2016" else None,
+        truncation="halves",
+        builders=(f"story_cloze/{year}",),
+        splits={"validation": "validation", "test": "test"},
+        counts={"tfds": counts, "official": counts},
+        division=Division("validation", share=374 / 1871, seed=3535999445),
+    )
+
+
+_ROWS = (
+    # Natural language inference. Counts are those of the TFDS catalogue.
+    Row(
+        "snli",
+        "entailment",
+        "accuracy",
+        "SNLI",
+        group="NLI",
+        builders=("snli",),
+        features=("premise", "hypothesis"),
+        labels=ENTAILMENT,
+        counts={"tfds": _counts(549_367, 9_842, 9_824)},
+    ),
+    Row(
+        "mnli",
+        "entailment",
+        "accuracy",
+        "MultiNLI",
+        group="NLI",
+        builders=("glue/mnli",),
+        splits={
+            "train": "train",
+            "dev": "validation_matched",
+            "dev_mismatched": "validation_mismatched",
+            "test": "test_matched",
+            "test_mismatched": "test_mismatched",
+        },
+        features=("premise", "hypothesis"),
+        labels=ENTAILMENT,
+        counts={
+            "tfds": _counts(392_702, 9_815, 9_796)
+            | {"dev_mismatched": 9_832, "test_mismatched": 9_847}
+        },
+        glue={"test": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
+    ),
+    # Version 2 of QNLI; the paper had version 1, whose training set is larger.
+    Row(
+        "qnli",
+        "entailment",
+        "accuracy",
+        "Question NLI",
+        group="NLI",
+        builders=("glue/qnli",),
+        features=("question", "sentence"),
+        labels=TWO_WAY,
+        counts={"tfds": _counts(104_743, 5_463, 5_463)},
+        glue={"test": "QNLI.tsv"},
+    ),
+    Row(
+        "rte",
+        "entailment",
+        "accuracy",
+        "RTE",
+        group="NLI",
+        builders=("glue/rte",),
+        features=("sentence1", "sentence2"),
+        labels=TWO_WAY,
+        counts={"tfds": _counts(2_490, 277, 3_000)},
+        glue={"test": "RTE.tsv"},
+    ),
+    # TFDS reads the official file as CSV with quotes, and 499 rows of it vanish in others.
+    Row(
+        "scitail",
+        "entailment",
+        "accuracy",
+        "SciTail",
+        group="NLI",
+        builders=("sci_tail",),
+        features=("premise", "hypothesis"),
+        labels=("entails", "neutral"),
+        counts={
+            "tfds": _counts(23_097, 1_304, 2_126),
+            "official": _counts(23_596, 1_304, 2_126),
+        },
+    ),
+    # Question answering.
+    _race("race", "RACE", ("middle", "high"), _counts(87_866, 4_887, 4_934)),
+    _race("race_middle", "RACE-m", ("middle",), _counts(25_421, 1_436, 1_436)),
+    _race("race_high", "RACE-h", ("high",), _counts(62_445, 3_451, 3_498)),
+    _story_cloze("story_cloze", "2016", {"validation": 1_871, "test": 1_871}),
+    _story_cloze("story_cloze_2018", "2018", {}),
+    # Sentence similarity.
+    Row(
+        "mrpc",
+        "similarity",
+        "f1",
+        "MSR Paraphrase Corpus",
+        group="Similarity",
+        further=("accuracy",),
+        builders=("glue/mrpc",),
+        features=("sentence1", "sentence2"),
+        labels=(0, 1),
+        counts={"tfds": _counts(3_668, 408, 1_725)},
+        glue={"test": "MRPC.tsv"},
+        glue_numbers=True,
+    ),
+    Row(
+        "qqp",
+        "similarity",
+        "f1",
+        "Quora Question Pairs",
+        group="Similarity",
+        further=("accuracy",),
+        builders=("glue/qqp",),
+        features=("question1", "question2"),
+        labels=(0, 1),
+        counts={"tfds": _counts(363_846, 40_430, 390_965)},
+        glue={"test": "QQP.tsv"},
+        glue_numbers=True,
+    ),
+    Row(
+        "stsb",
+        "similarity",
+        "pearson",
+        "STS Benchmark",
+        group="Similarity",
+        further=("spearman",),
+        builders=("glue/stsb",),
+        features=("sentence1", "sentence2"),
+        counts={"tfds": _counts(5_749, 1_500, 1_379)},
+        glue={"test": "STS-B.tsv"},
+        glue_numbers=True,
+    ),
+    # Classification.
+    Row(
+        "sst2",
+        "classification",
+        "accuracy",
+        "Stanford Sentiment Treebank-2",
+        group="Classification",
+        builders=("glue/sst2",),
+        features=("sentence",),
+        labels=(0, 1),
+        counts={"tfds": _counts(67_349, 872, 1_821)},
+        glue={"test": "SST-2.tsv"},
+        glue_numbers=True,
+    ),
+    Row(
+        "cola",
+        "classification",
+        "matthews",
+        "CoLA",
+        group="Classification",
+        builders=("glue/cola",),
+        features=("sentence",),
+        labels=(0, 1),
+        counts={"tfds": _counts(8_551, 1_043, 1_063)},
+        glue={"test": "CoLA.tsv"},
+        glue_numbers=True,
+    ),
+    # No columns of the paper, but the GLUE server wants them, and WNLI is part of the 72.8. The
+    # class numbers of WNLI are the reverse of RTE's.
+    Row(
+        "wnli",
+        "entailment",
+        "accuracy",
+        "Winograd NLI",
+        builders=("glue/wnli",),
+        features=("sentence1", "sentence2"),
+        labels=("not_entailment", "entailment"),
+        counts={"tfds": _counts(635, 71, 146)},
+        glue={"test": "WNLI.tsv"},
+        glue_numbers=True,
+    ),
+    Row(
+        "ax",
+        "entailment",
+        "matthews",
+        "GLUE diagnostics",
+        builders=("glue/ax",),
+        splits={"test": "test"},
+        features=("premise", "hypothesis"),
+        labels=ENTAILMENT,
+        counts={"tfds": {"test": 1_104}},
+        glue={"test": "AX.tsv"},
+    ),
+    # Of the paper's zero-shot figure. The sentences come in pairs that differ in a few words.
+    Row(
+        "dprd",
+        "multiple_choice",
+        "accuracy",
+        "Definite pronoun resolution",
+        builders=("definite_pronoun_resolution",),
+        splits={"train": "train", "test": "test"},
+        counts={"tfds": {"train": 1_322, "test": 564}},
+        division=Division("train", share=0.1, seed=0, twins=True),
+        pronouns=True,
+    ),
+    # Small stand-ins: for SNLI, and for the two sets of multiple choice.
+    Row("snli_small", "entailment", "accuracy", "SNLI, its dev set divided", labels=ENTAILMENT),
+    Row("codah", "multiple_choice", "accuracy", "CODAH"),
+    Row("comve_validation", "multiple_choice", "accuracy", "ComVE A"),
+    Row("comve_explanation", "multiple_choice", "accuracy", "ComVE B"),
+)
+
+TASKS = {row.name: row for row in _ROWS}

@@ -1,0 +1,296 @@
+"""The figures in the paper's form, and the loss curves of every run, as PNG and SVG bytes.
+
+matplotlib is imported where it draws. The same runs give the same bytes with the same matplotlib.
+"""
+
+import io
+import itertools
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.scores import rounded
+from gpt1_jax.results.measured import Measured, Run
+from gpt1_jax.results.paper import Paper
+from gpt1_jax.results.tables import scale_words
+
+# Colours that are told apart also by most who do not see red and green alike (Okabe and Ito 2008).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BODIES = {"transformer": ("-", "Transformer"), "lstm": ("--", "LSTM")}
+TRAIN_STYLE = {"lw": 0.8, "alpha": 0.7}
+HELD_OUT_STYLE = {"ls": "", "marker": "o", "ms": 4}
+PROBE_KEYS = ("body", "step", "probe", "task", "metric", "value", "n")
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure: file name without ending, title, images, what it was drawn from, and below it what
+    the paper says that its own shows."""
+
+    name: str
+    title: str
+    png: bytes
+    svg: bytes
+    header: tuple[str, ...]
+    rows: tuple[tuple, ...]
+    notes: tuple[str, ...] = ()
+
+
+def drawings(paper: Paper, measured: Measured) -> list[Drawing]:
+    """Every figure that the runs are enough for. UserError if matplotlib is not installed."""
+    made = [
+        _transfer(paper, measured),
+        _probes(paper, measured),
+        _losses(
+            "loss_pretraining",
+            "Loss of pre-training",
+            measured,
+            {"pre-training": list(measured.pretraining.values())},
+        ),
+        _losses("loss_finetuning", "Loss of fine-tuning", measured, _by_task(measured)),
+        _losses("loss_single", "Loss of single runs", measured, {"": list(measured.single)}),
+    ]
+    return [drawing for drawing in made if drawing]
+
+
+def _pyplot():
+    try:
+        import matplotlib
+    except ModuleNotFoundError:
+        raise UserError("figures need matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    # Without a salt of one's own the ids of an SVG change from run to run.
+    matplotlib.rcParams |= {"svg.hashsalt": "gpt1", "font.size": 9, "axes.spines.top": False}
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _images(figure) -> tuple[bytes, bytes]:
+    """PNG and SVG, without the date."""
+    from matplotlib import pyplot
+
+    files = io.BytesIO(), io.BytesIO()
+    figure.savefig(files[0], format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(files[1], format="svg", metadata={"Date": None, "Creator": None})
+    pyplot.close(figure)
+    return files[0].getvalue(), files[1].getvalue()
+
+
+# Figure 2, left
+
+
+def _transfer(paper: Paper, measured: Measured) -> Drawing | None:
+    """Scores by the number of blocks transferred: dev solid, train dashed, a y axis for each of two
+    tasks; more tasks have panels of their own."""
+    runs = [run for run in measured.runs if run.figure == "2left"]
+    if not runs:
+        return None
+    pyplot = _pyplot()
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    pairs = [tasks[first : first + 2] for first in range(0, len(tasks), 2)]
+    figure, panels = pyplot.subplots(
+        1, len(pairs), figsize=(5.6 * len(pairs), 3.8), squeeze=False, layout="constrained"
+    )
+    rows = []
+    for left, pair in zip(panels[0], pairs, strict=True):
+        lines = []
+        for place, task in enumerate(pair):
+            axes = left if place == 0 else left.twinx()
+            axes.spines["right"].set_visible(place == 1)
+            points = _points([run for run in runs if run.task == task])
+            rows += [(measured.scale, task, *point) for point in points]
+            lines += _draw_transfer(axes, points, task, COLOURS[place])
+        left.set_xlabel("blocks transferred (0: the embeddings only)")
+        left.xaxis.get_major_locator().set_params(integer=True)
+        left.legend(handles=lines, fontsize=8, loc="lower right")
+    title = f"{paper.figures['2left'].title} ({scale_words(measured.scale)})"
+    figure.suptitle(title)
+    return Drawing(
+        "figure2left",
+        title,
+        *_images(figure),
+        header=("scale", "task", "blocks", "split", "metric", "median", "min", "max", "n"),
+        rows=tuple(rows),
+        notes=(
+            "Solid: dev; dashed: the first training examples, where they were measured. The line "
+            "is the median over seeds, the band from the lowest to the highest.",
+            f"The paper, on RACE and MultiNLI: {paper.figures['2left'].claim}",
+        ),
+    )
+
+
+def _points(runs: Sequence[Run]) -> list[tuple]:
+    """(blocks, split, metric, median, min, max, n) in per cent, in order."""
+    values: dict[tuple, list[float]] = {}
+    for run in runs:
+        blocks = run.config["model"]["n_layer"] if run.n_transfer is None else run.n_transfer
+        for split in ("dev", "train_examples"):
+            score = run.score(run.metric, split)
+            if score is not None:
+                values.setdefault((split, blocks, run.metric), []).append(100 * score)
+    return [
+        (blocks, split, metric, *_summary(found))
+        for (split, blocks, metric), found in sorted(values.items())
+    ]
+
+
+def _summary(values: list[float]) -> tuple:
+    median = statistics.median(values)
+    return (*(float(rounded(v, 2)) for v in (median, min(values), max(values))), len(values))
+
+
+def _draw_transfer(axes, points: list[tuple], task: str, colour: str) -> list:
+    lines = []
+    for split, style, words in (("dev", "-", "dev"), ("train_examples", "--", "train")):
+        chosen = [point for point in points if point[1] == split]
+        if not chosen:
+            continue
+        blocks, _, metrics, medians, lows, highs, _ = zip(*chosen, strict=True)
+        (line,) = axes.plot(
+            blocks, medians, style, color=colour, marker="o", ms=3, label=f"{task}, {words}"
+        )
+        axes.fill_between(blocks, lows, highs, color=colour, alpha=0.15, lw=0)
+        axes.set_ylabel(f"{task}: {metrics[0]}, %", color=colour)
+        axes.tick_params(axis="y", colors=colour)
+        lines.append(line)
+    return lines
+
+
+# Figure 2, right
+
+
+def _probes(paper: Paper, measured: Measured) -> Drawing | None:
+    """Zero-shot scores by updates of pre-training, 0 chance and 1 the best known: the Transformer
+    solid, the LSTM dashed, a colour for each task."""
+    if not measured.probes:
+        return None
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.2), layout="constrained")
+    steps = [row["step"] for row in measured.probes]
+    # A logarithmic axis has no 0: what was measured before the first update stands left of it all.
+    origin = min(filter(None, steps), default=2) / 2
+    names = list(dict.fromkeys(row["probe"] for row in measured.probes))
+    rows = []
+    for name, body in itertools.product(names, BODIES):
+        chosen = [r for r in measured.probes if (r["probe"], r["body"]) == (name, body)]
+        chosen.sort(key=lambda row: row["step"])
+        relative = [_relative(measured, row) for row in chosen]
+        style, title = BODIES[body]
+        if chosen:
+            colour = COLOURS[names.index(name) % len(COLOURS)]
+            label = f"{name.replace('_', ' ')}, {title}"
+            x = [row["step"] or origin for row in chosen]
+            axes.plot(x, relative, style, color=colour, marker="o", ms=3, label=label)
+        rows += [
+            (measured.scale, *(row[key] for key in PROBE_KEYS), float(rounded(place, 4)))
+            for row, place in zip(chosen, relative, strict=True)
+        ]
+    axes.set_xscale("log")
+    axes.axhline(0, color="#999999", lw=0.8)
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, 0), max(high, 1))
+    axes.set_xlabel("updates of pre-training")
+    axes.set_ylabel("relative performance (0: chance, 1: best known)")
+    axes.legend(fontsize=7, ncols=2, loc="upper left")
+    title = f"{paper.figures['2right'].title} ({scale_words(measured.scale)})"
+    figure.suptitle(title)
+    early = " The points farthest left are from before the first update." if 0 in steps else ""
+    return Drawing(
+        "figure2right",
+        title,
+        *_images(figure),
+        header=("scale", *PROBE_KEYS, "relative"),
+        rows=tuple(rows),
+        notes=(
+            f"Solid: Transformer; dashed: LSTM.{early}",
+            f"Anchors, in per cent of the metric: {_anchors(measured)}. The paper does not print "
+            "its own.",
+            f"The paper, on tasks of its own choice: {paper.figures['2right'].claim}",
+        ),
+    )
+
+
+def _relative(measured: Measured, row: dict) -> float:
+    """(score - random) / (best - random)."""
+    anchors = measured.anchors[row["probe"]]
+    return (100 * row["value"] - anchors["random"]) / (anchors["best"] - anchors["random"])
+
+
+def _anchors(measured: Measured) -> str:
+    return "; ".join(
+        f"{name.replace('_', ' ')} 0 = {anchors['random']:g}, 1 = {anchors['best']:g}"
+        + (f" ({anchors['source']})" if "source" in anchors else "")
+        for name, anchors in measured.anchors.items()
+    )
+
+
+# Loss curves
+
+
+def _by_task(measured: Measured) -> dict[str, list[Run]]:
+    found: dict[str, list[Run]] = {}
+    for run in measured.runs:
+        if run.figure is None:
+            found.setdefault(run.task, []).append(run)
+    return found
+
+
+def _losses(
+    name: str, title: str, measured: Measured, groups: dict[str, list[Run]]
+) -> Drawing | None:
+    """Loss by updates, a panel for each group: lines are training, dots are held-out."""
+    groups = {group: runs for group, runs in groups.items() if runs}
+    if not groups:
+        return None
+    pyplot = _pyplot()
+    columns = min(3, len(groups))
+    lines = math.ceil(len(groups) / columns)
+    size = (6.4, 4.0) if len(groups) == 1 else (3.6 * columns, 2.7 * lines)
+    figure, panels = pyplot.subplots(
+        lines, columns, figsize=size, squeeze=False, layout="constrained"
+    )
+    for axes in panels.flat[len(groups) :]:
+        axes.set_axis_off()
+    rows = []
+    for axes, (group, runs) in zip(panels.flat, groups.items(), strict=False):
+        rows += _draw_losses(axes, runs, group)
+        axes.set_xlabel("updates")
+        axes.set_ylabel("loss")
+    title = f"{title} ({scale_words(measured.scale)})"
+    figure.suptitle(title)
+    return Drawing(
+        name,
+        title,
+        *_images(figure),
+        header=("scale", "run", "split", "step", "loss"),
+        rows=tuple((measured.scale or "", *row) for row in rows),
+        notes=("Lines: training, as it was logged; dots: held-out, without the auxiliary loss.",),
+    )
+
+
+def _draw_losses(axes, runs: Sequence[Run], group: str) -> list[tuple]:
+    """Lines of one kind share a colour; returns (run, split, step, loss)."""
+    kinds = list(dict.fromkeys(_kind(run) for run in runs))
+    rows = []
+    for run in runs:
+        colour = COLOURS[kinds.index(_kind(run)) % len(COLOURS)]
+        held_out = "dev" if run.metric else "valid"
+        for split, style in (("train", TRAIN_STYLE), (held_out, HELD_OUT_STYLE)):
+            steps, losses = run.curve(split, "loss")
+            axes.plot(steps, losses, color=colour, **style)
+            rows += [(run.folder, split, *point) for point in zip(steps, losses, strict=True)]
+    for kind, colour in zip(kinds, itertools.cycle(COLOURS), strict=False):
+        axes.plot([], [], color=colour, label=kind)
+    axes.legend(fontsize=7)
+    axes.set_title(group, fontsize=9)
+    return rows
+
+
+def _kind(run: Run) -> str:
+    """What lines of one colour share."""
+    if run.variant:
+        return run.variant.replace("_", " ")
+    return run.folder.rpartition("/")[2]

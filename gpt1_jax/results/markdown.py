@@ -1,0 +1,273 @@
+"""Grids as Markdown and CSV, and the appendix with the config of every run."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gpt1_jax.evaluation.scores import rounded
+from gpt1_jax.results.measured import Run
+from gpt1_jax.results.tables import BASELINES, Entry, Grid
+
+APPENDIX = "runs.md"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; all columns but the first are set to the right."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "".join(f"| {' | '.join(_escaped(cell) for cell in line)} |\n" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def grid(shown: Grid) -> str:
+    """The table, the cells of ours with links to their configs, footnotes, what is missing."""
+    rows = [(_title(line), *_cells(line)) for line in shown.lines]
+    parts = [f"# {shown.title}\n", table(shown.header, rows)]
+    if any(entry.scores for entry in shown.entries):
+        parts += ["## Cell by cell\n", table(CELL_HEADER, map(_cell_row, with_scores(shown)))]
+    if shown.notes:
+        parts.append("".join(f"- {note}\n" for note in shown.notes))
+    missing = reasons(shown.entries)
+    if missing:
+        parts += ["## Cells without a run\n", "".join(f"- {line}\n" for line in missing)]
+    return "\n".join(parts)
+
+
+def _title(line) -> str:
+    return f"**{line.title}**" if line.kind == "ours" else line.title
+
+
+def _cells(line) -> list[str]:
+    if line.kind != "ours":
+        return list(line.cells)
+    return [
+        f"[{cell}]({APPENDIX}#{entry.name})" if entry.scores.runs else cell
+        for cell, entry in zip(line.cells, line.entries, strict=True)
+    ]
+
+
+CELL_HEADER = (
+    "cell",
+    "published (test)",
+    "median",
+    "min",
+    "max",
+    "n",
+    "split",
+    *BASELINES.values(),
+)
+
+
+def with_scores(shown: Grid) -> list[Entry]:
+    return [entry for entry in shown.entries if entry.scores]
+
+
+def cell_values(entry: Entry) -> list[str]:
+    """What CELL_HEADER names, but for the cell itself."""
+    scores = entry.scores
+    numbers = (scores.median, min(scores.values), max(scores.values))
+    baselines = [entry.baselines.get(name) for name in BASELINES]
+    return [
+        published(entry),
+        *(str(rounded(number)) for number in numbers),
+        str(scores.n),
+        " + ".join(scores.splits),
+        *("–" if value is None else str(rounded(value)) for value in baselines),
+    ]
+
+
+def _cell_row(entry: Entry) -> list[str]:
+    name = cell_name(entry)
+    linked = f"[{name}]({APPENDIX}#{entry.name})" if entry.scores.runs else name
+    return [linked, *cell_values(entry)]
+
+
+def cell_name(entry: Entry) -> str:
+    return f"{entry.variant.title}: {entry.column.title}"
+
+
+def published(entry: Entry) -> str:
+    """The published value, with that on the data of now where they have changed."""
+    if entry.published is None:
+        return "–"
+    changed = entry.column.current is not None and entry.variant.name == "full"
+    return f"{entry.published}" + (f" ({entry.column.current} on v2)" if changed else "")
+
+
+def reasons(entries: Sequence[Entry]) -> list[str]:
+    """Why there is no value, said once for all cells that have the same reason, with the config
+    that would give it."""
+    found: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if not entry.scores:
+            found.setdefault(entry.scores.reason, []).append(entry)
+    return [
+        f"{', '.join(cell_name(entry) + _config(entry) for entry in same)}: {reason}"
+        for reason, same in found.items()
+    ]
+
+
+def _config(entry: Entry) -> str:
+    return f" (`{entry.config}`)" if entry.config and isinstance(entry.table, int) else ""
+
+
+def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated values with a header."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+CSV_HEADER = (
+    "scale",
+    "table",
+    "row",
+    "column",
+    "task",
+    "metric",
+    "source",
+    "published",
+    "published_split",
+    "published_current_data",
+    "median",
+    "min",
+    "max",
+    "n",
+    "seeds",
+    "split",
+    *BASELINES,
+    "config",
+    "pretraining",
+    "runs",
+    "reason",
+)
+
+
+def grid_csv(shown: Grid, scale: str | None) -> str:
+    """Every cell of a grid in a row: quoted ones with their value, ours beside the paper's."""
+    rows = []
+    for line in shown.lines:
+        if line.kind == "quoted":
+            for title, cell in zip(shown.header[1:], line.cells, strict=True):
+                if cell != "–":
+                    values = {"row": line.title, "column": title, "published": cell}
+                    rows.append({"scale": "published", "source": "quoted", **values})
+    rows += [_entry_values(entry, scale) for entry in shown.entries]
+    number = shown.entries[0].table
+    return to_csv(
+        CSV_HEADER, [[{"table": number, **row}.get(k, "") for k in CSV_HEADER] for row in rows]
+    )
+
+
+def _entry_values(entry: Entry, scale: str | None) -> dict[str, Any]:
+    scores, column = entry.scores, entry.column
+    values = {
+        "scale": scale or "",
+        "row": entry.variant.title,
+        "column": column.title,
+        "task": column.task or "",
+        "metric": column.metric,
+        "source": "ours",
+        "published": "" if entry.published is None else entry.published,
+        "published_split": "" if entry.published is None else column.split,
+        "config": entry.config if entry.published is not None and entry.config else "",
+        "pretraining": entry.variant.pretraining if entry.published is not None else "",
+        "reason": scores.reason,
+        **{name: rounded(value, 2) for name, value in entry.baselines.items()},
+    }
+    if column.current is not None and entry.variant.name == "full":
+        values["published_current_data"] = column.current
+    if scores:
+        values |= {
+            "median": rounded(scores.median, 2),
+            "min": rounded(min(scores.values), 2),
+            "max": rounded(max(scores.values), 2),
+            "n": scores.n,
+            "seeds": " ".join(map(str, scores.by_seed)),
+            "split": " ".join(scores.splits),
+            "runs": " ".join(run.folder for run in scores.runs),
+        }
+    return values
+
+
+# The appendix
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A config as dotted keys, without what follows from them."""
+    found = {}
+    for name, value in tree.items():
+        if not prefix and name in ("identity", "resolved"):
+            continue
+        if isinstance(value, Mapping):
+            found |= flat(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
+def config_lines(config: Mapping[str, Any]) -> str:
+    """One `key = value` a line."""
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in flat(config).items())
+
+
+def differences(run: Run, reference: Run) -> list[str]:
+    """What a run was told otherwise than another: `seed = 1 (0)`."""
+    mine, theirs = flat(run.config), flat(reference.config)
+    return [
+        f"{key} = {json.dumps(mine.get(key))} ({json.dumps(theirs.get(key))})"
+        for key in dict.fromkeys((*mine, *theirs))
+        if mine.get(key) != theirs.get(key)
+    ]
+
+
+def reference(entry: Entry, grid: Grid) -> Run | None:
+    """The run that others of a task are compared with: the full row's first seed."""
+    for other in grid.entries:
+        same_task = other.column.task == entry.column.task
+        if other.variant.name == "full" and same_task and other.scores.runs:
+            return other.scores.runs[0]
+    return None
+
+
+def appendix(grids: Sequence[Grid], single: Sequence[Run], scale_title: str) -> str:
+    """The runs behind every cell: command, what differs from the full row, the whole config."""
+    parts = [f"# The runs of the tables ({scale_title})\n"]
+    for shown in grids:
+        for entry in with_scores(shown):
+            if not entry.scores.runs:
+                continue
+            parts.append(f'<a id="{entry.name}"></a>\n')
+            parts.append(f"## {shown.name}: {cell_name(entry)}\n")
+            parts.append(_of_entry(entry, reference(entry, shown)))
+    for run in single:
+        parts += [f"## Single run {run.folder}\n", _of_run(run)]
+    return "\n".join(parts)
+
+
+def _of_entry(entry: Entry, against: Run | None) -> str:
+    runs = entry.scores.runs
+    lines = []
+    if isinstance(entry.table, int):
+        lines.append(f"- the paper's: `{entry.config}` from `{entry.variant.pretraining}`")
+    for run, value in zip(runs, entry.scores.values, strict=True):
+        lines.append(f"- seed {run.seed}: {rounded(value, 2)}, {run.folder}, `{command(run)}`")
+    if against is not None and against is not runs[0]:
+        changed = differences(runs[0], against)
+        lines.append(f"- otherwise than {against.folder}: {'; '.join(changed) or 'nothing'}")
+    return "\n".join(lines) + "\n\n" + _of_run(runs[0])
+
+
+def _of_run(run: Run) -> str:
+    return f"```\n{config_lines(run.config)}```\n"
+
+
+def command(run: Run) -> str:
+    """What was typed."""
+    return run.result.get("command", "not recorded")

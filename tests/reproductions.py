@@ -1,0 +1,121 @@
+"""What `reproduce` leaves, made up: files of runs that nobody trained, with chosen scores."""
+
+import json
+from pathlib import Path
+
+METRICS = {
+    "cola": ("classification", "matthews"),
+    "sst2": ("classification", "accuracy"),
+    "mrpc": ("similarity", "f1"),
+    "stsb": ("similarity", "pearson"),
+    "rte": ("entailment", "accuracy"),
+    "mnli": ("entailment", "accuracy"),
+    "codah": ("multiple_choice", "accuracy"),
+}
+SEEDS = (0, 1, 2)
+# By variant and task, the scores of seeds 0, 1, 2.
+SCORES = {
+    "full": {
+        "cola": (0.10, 0.14, 0.12),
+        "mrpc": (0.80, 0.82, 0.81),
+        "rte": (0.60, 0.50, 0.55),
+        "codah": (0.40, 0.44, 0.42),
+    },
+    "no_pretraining": {
+        "cola": (0.0, 0.01, 0.02),
+        "mrpc": (0.80, 0.81, 0.82),
+        "rte": (0.51, 0.52, 0.53),
+        "codah": (0.25, 0.26, 0.27),
+    },
+    "lstm": {"cola": (0.2, 0.2, 0.2), "mrpc": (0.7, 0.7, 0.7)},
+}
+
+
+def write_run(folder: Path, task: str | None, seed: int = 0, score: float = 0.5, **config) -> None:
+    """config.json, result.json and metrics.jsonl of one run of six updates, the best of them 4."""
+    shape, metric = METRICS.get(task, (None, None))
+    whole = {
+        "seed": seed,
+        "n_transfer": None,
+        "objective": {"lm_coef": 0.5},
+        "model": {"body": "transformer", "n_layer": 4},
+        "task": {"name": task, "shape": shape, "metric": metric},
+        "identity": {"seed": seed},
+        **config,
+    }
+    result = {"step": 6, "metrics": {}, "command": f"gpt1 train --config.seed={seed}"}
+    rows = [
+        {"step": step, "split": "train", "loss": 3.0 - step / 4 + seed / 10} for step in range(1, 7)
+    ]
+    if task:
+        result["best"] = {"step": 4, "score": score}
+        rows += [
+            {"step": 4, "split": "dev", "loss": 1.5, metric: score, "accuracy": score},
+            {"step": 6, "split": "dev", "loss": 1.6, metric: score / 2},
+            {"step": 4, "split": "train_examples", metric: score + 0.1},
+        ]
+    else:
+        rows.append({"step": 6, "split": "valid", "loss": 1.9})
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(whole))
+    (folder / "result.json").write_text(json.dumps(result))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write(root: Path, scores: dict = SCORES, **changes) -> Path:
+    """A folder with reproduction.json, runs of tables and of both figures, and its two bodies."""
+    entries = []
+
+    def add(folder: str, variant: str, task: str, seed: int, score: float, **place) -> None:
+        body = "lstm" if variant == "lstm" else "transformer"
+        transfer = -1 if variant == "no_pretraining" else place.get("n_transfer")
+        model = {"body": body, "n_layer": 2}
+        write_run(root / folder, task, seed, score, n_transfer=transfer, model=model)
+        place = {"n_transfer": None, "figure": None, **place}
+        entries.append({"variant": variant, "task": task, "seed": seed, "folder": folder, **place})
+
+    for variant, row in scores.items():
+        for task, values in row.items():
+            for seed, value in zip(SEEDS, values, strict=False):
+                add(f"finetuned/{variant}/{task}-{seed}", variant, task, seed, value)
+    for task in ("rte", "mrpc"):
+        for blocks in range(3):
+            folder = f"finetuned/transfer_{blocks}/{task}-0"
+            add(folder, "full", task, 0, 0.5 + blocks / 10, n_transfer=blocks, figure="2left")
+    for body in ("transformer", "lstm"):
+        write_run(root / "pretrained" / body, None)
+    reproduction = {
+        "scale": "small",
+        "seeds": list(SEEDS),
+        "runs": entries,
+        "pretraining": {body: f"pretrained/{body}" for body in ("transformer", "lstm")},
+        "missing": [
+            {"table": 5, "variant": "full", "task": "qqp", "reason": "its files are not here"},
+            {"variant": "full", "task": "sst2", "figure": None, "reason": "no folder"},
+        ],
+        "baselines": {
+            "cola": baseline("matthews", 0.0, 0.0, 0.05),
+            "rte": {**baseline("accuracy", 0.5, 0.527, 0.56), "hypothesis_only": 0.54},
+        },
+        "probes": [
+            {"body": body, "step": step, "probe": "sentiment", "task": "sst2", "n": 100}
+            | {"metric": "accuracy", "value": 0.5 + step / 10_000 + (body == "lstm") / 100}
+            for body in ("transformer", "lstm")
+            for step in (0, 10, 100, 1000)
+        ],
+        "anchors": {"sentiment": {"random": 50.0, "best": 90.0}},
+        **changes,
+    }
+    (root / "reproduction.json").write_text(json.dumps(reproduction))
+    return root
+
+
+def baseline(metric: str, chance: float, majority: float, bag_of_words: float) -> dict:
+    return {
+        "split": "dev",
+        "metric": metric,
+        "chance": chance,
+        "majority": majority,
+        "bag_of_words": bag_of_words,
+        "examples": {"train": 1000, "dev": 200},
+    }
