@@ -12,9 +12,10 @@ import runs
 import tiny
 
 from gpt1_jax.__main__ import main
-from gpt1_jax.data.tasks import Example
+from gpt1_jax.data.task_files import pronoun_starts
+from gpt1_jax.data.task_table import Example
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import probes
+from gpt1_jax.evaluation import probes, zero_shot
 from gpt1_jax.evaluation.probes import PROBES, Anchor, AnchorsConfig, ProbeConfig, fitted
 from gpt1_jax.evaluation.scores import matthews
 from gpt1_jax.model.gpt import ModelConfig
@@ -127,7 +128,8 @@ def test_what_is_too_long_is_cut_alike_for_all_candidates():
 
 
 def example(*texts, choices=()):
-    return Example(texts, choices, 0, 1)
+    start = pronoun_starts(*texts)[0] if len(texts) == 2 else None
+    return Example(texts, choices, 0, 1, start)
 
 
 def as_texts(text):
@@ -141,13 +143,13 @@ def test_the_pairs_of_each_probe():
         (["it 's good . very"], [" positive"]),
     ]
     assert probes.acceptability(example("They sleeps."), as_texts) == [([], ["They sleeps."])]
-    asked = example("A dog sat.", "Who sat?", choices=("a dog", "", " a cat "))
+    asked = Example(("A dog sat.", "Who sat?"), ("a dog", "", " a cat "), 0, 1)
     assert probes.question_answering(asked, as_texts) == [
         (["A dog sat. Who sat?"], [" a dog"]),
         (["A dog sat. Who sat?"], []),
         (["A dog sat. Who sat?"], [" a cat"]),
     ]
-    statements = example("", "", choices=("Ice is hot.", "Ice is cold."))
+    statements = Example(("", ""), ("Ice is hot.", "Ice is cold."), 0, 1)
     assert probes.question_answering(statements, as_texts)[1] == ([""], ["Ice is cold."])
     pronoun = example("Bill hit Tom because he lost, then.", "he", choices=("Bill", "Tom"))
     assert probes.pronoun_resolution(pronoun, as_texts) == [
@@ -156,10 +158,17 @@ def test_the_pairs_of_each_probe():
     ]
 
 
-def test_of_several_pronouns_it_is_not_clear_which_is_meant():
-    several = example("Ann said she knew she won.", "she", choices=("Ann", "Sue"))
-    none = example("Ann said he won.", "she", choices=("Ann", "Sue"))
-    assert [probes.pronoun_resolution(one, as_texts) for one in (several, none)] == [[], []]
+def test_of_several_pronouns_it_is_not_clear_which_is_meant(tmp_path, tokenizer, capsys):
+    rows = [
+        {"context": context, "question": "she", "choices": ["Ann", "Sue"], "label": label}
+        for label, context in enumerate(("Ann said she won.", "Ann says she knew she won."))
+    ]
+    for split in ("train", "dev"):
+        runs.write_jsonl(tmp_path / "dprd" / f"{split}.jsonl", rows)
+    changes = dict.fromkeys(PROBES) | {"pronoun_resolution": "dprd"}
+    (asked,) = questions(tmp_path, tokenizer, **changes).values()
+    assert asked.dev.labels.tolist() == [0]
+    assert "1 of 2 examples are left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -268,7 +277,7 @@ def test_the_relative_score_is_0_at_chance_and_1_at_the_best(folder, tokenizer):
     }
     assert all("unverified" in found[name]["source"] for name in list(found)[2:])
     anchors = AnchorsConfig(question_answering=Anchor(best=80.0))
-    other = questions(folder, tokenizer, sentiment="cola", anchors=anchors)
+    other = questions(folder, tokenizer, anchors=anchors)
     assert other["question_answering"].anchors == {
         "random": 25.0,
         "best": 80.0,
@@ -297,8 +306,8 @@ def test_without_a_known_best_it_is_a_perfect_score_and_named_so(tmp_path, token
     ("changes", "message"),
     [
         ({"sentiment": "imdb"}, r"probes.sentiment=imdb: there is no folder .*/imdb; name another"),
-        ({"sentiment": "race"}, r"race/.*, line 1: no key text; .*multiple_choice"),
-        ({"path": None}, "probes.path is not set"),
+        ({"sentiment": "race"}, "sentiment=race is a task of multiple_choice; expected one of cl"),
+        ({"pronoun_resolution": "race"}, "pronoun_resolution=race has no pronouns .*dprd, or None"),
         (dict.fromkeys(PROBES), "every probe is None"),
         (
             {"anchors": AnchorsConfig(sentiment=Anchor(best=50.0))},
@@ -314,9 +323,9 @@ def test_mistakes_are_named(folder, tokenizer, changes, message):
 def test_three_classes_are_no_sentiment(tmp_path, tokenizer):
     for split in ("train", "dev"):
         rows = [{"text": "a", "label": label} for label in range(3)]
-        runs.write_jsonl(tmp_path / "sst2" / f"{split}.jsonl", rows)
-    with pytest.raises(UserError, match=r"probes.sentiment=sst2: .* has 3 classes; expected two"):
-        probes.prepare(ProbeConfig(path=str(tmp_path)), tokenizer, [], N_CTX)
+        runs.write_jsonl(tmp_path / "own" / f"{split}.jsonl", rows)
+    with pytest.raises(UserError, match=r"probes.sentiment=own: .*own has 3 classes; expected two"):
+        questions(tmp_path, tokenizer, sentiment="own")
 
 
 # While training: on the grid 1, 3 (of 2 a decade) and at the end.
@@ -391,7 +400,6 @@ def test_probes_may_change_between_the_pieces_of_a_run(given, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"probes.path": None}, "probes.per_decade is 2, but probes.path is not set"),
         ({"probes.sentiment": "imdb"}, "probes.sentiment=imdb"),
         ({"probes.examples": 0}, "probes.examples is 0"),
     ],
@@ -403,7 +411,7 @@ def test_mistakes_are_found_before_the_first_step(given, tmp_path, changes, mess
 
 
 def test_the_curve_has_what_was_recorded_and_begins_before_the_first_update(probed, folder):
-    rows = probes.curve(probed, ProbeConfig(path=str(folder)))
+    rows = zero_shot.curve(probed, ProbeConfig(path=str(folder)))
     assert {row["body"] for row in rows} == {"transformer"}
     kept = sorted(int(path.name) for path in (probed / "checkpoints").iterdir())
     assert [row["step"] for row in rows[:: len(PROBES)]] == [0, *kept]
@@ -416,7 +424,7 @@ def test_the_curve_has_what_was_recorded_and_begins_before_the_first_update(prob
 
 def test_a_run_that_began_with_weights_has_no_point_before_its_first_update(finetuned, folder):
     changes = dict.fromkeys(PROBES) | {"sentiment": "sst2"}
-    rows = probes.curve(finetuned, ProbeConfig(path=str(folder), **changes))
+    rows = zero_shot.curve(finetuned, ProbeConfig(path=str(folder), **changes))
     assert min(row["step"] for row in rows) > 0
 
 
@@ -441,7 +449,7 @@ def test_evaluate_puts_the_probes_to_a_checkpoint(probed, pretrained, folder, ca
             assert measured["value"] == pytest.approx(recorded[name])
             assert measured["n"] == EXAMPLES
             assert measured["anchors"]["random"] < measured["anchors"]["best"]
-    other = "--config.probes.question_answering=dprd"
+    other = "--config.probes.question_answering=dprd"  # any multiple choice
     found = evaluated(capsys, f"--workdir={probed}", "--probes", other, "--step=3")
     assert found["step"] == 3
     assert found["metrics"]["probes"]["question_answering"]["anchors"]["best"] == 76.4
@@ -450,7 +458,6 @@ def test_evaluate_puts_the_probes_to_a_checkpoint(probed, pretrained, folder, ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--probes"], "--probe_data"),
         (["--probe_data=x"], "--probe_data is for --probes"),
         (["--probes", "--probe_data=x"], "probes.sentiment=sst2: there is no folder x/sst2"),
         (["--probes", "--split=dev"], "not --data, --task or --split"),

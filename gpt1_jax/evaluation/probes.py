@@ -19,9 +19,7 @@ the end of its continuation (`fitted`).
 Shapes: N sequences, L tokens, E examples, C candidates of each.
 """
 
-import dataclasses
-import itertools
-import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,15 +28,13 @@ import jax
 import numpy as np
 
 from gpt1_jax.data import tasks
-from gpt1_jax.data.tasks import Example, TaskConfig
+from gpt1_jax.data.task_table import TASKS, Example
+from gpt1_jax.data.tasks import LoadedTask, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
 from gpt1_jax.evaluation.evaluate import fetched, sequence_losses
 from gpt1_jax.evaluation.scores import METRICS
-from gpt1_jax.evaluation.trained import Trained
 from gpt1_jax.model.objective import Network
 from gpt1_jax.text.tokenizer import Tokenizer
-from gpt1_jax.training.checkpoint import Checkpoints
 
 # The shortest length that sequences are padded to; the others are its doubles, and n_ctx.
 SHORTEST = 16
@@ -71,14 +67,16 @@ class AnchorsConfig:
 
 @dataclass(frozen=True)
 class ProbeConfig:
-    """Which task each probe asks, a folder of that name in the folder `path`; None leaves the probe
-    out. It takes at most `examples` of a split, drawn at random, the same each time.
+    """Which task each probe asks: a folder of that name in the folder `path`, or without a path a
+    set of TensorFlow Datasets (`data_dir`: where it keeps its data). None leaves the probe out. It
+    takes at most `examples` of a split, always the same ones.
 
     While training, the probes run `per_decade` times in each factor of ten in updates, evenly on a
     logarithmic axis, and at the end; 0 does not run them.
     """
 
     path: str | None = None
+    data_dir: str | None = None
     per_decade: int = 0
     examples: int = 500
     sentiment: str | None = "sst2"
@@ -92,11 +90,6 @@ class ProbeConfig:
             value = getattr(self, name)
             if value < least:
                 raise UserError(f"probes.{name} is {value}; expected at least {least}")
-        if self.per_decade and self.path is None:
-            raise UserError(
-                f"probes.per_decade is {self.per_decade}, but probes.path is not set: give the "
-                "folder of the tasks' folders"
-            )
 
 
 ANCHORS = {
@@ -132,15 +125,12 @@ def question_answering(example: Example, encode: Encode) -> list[Pair]:
 
 def pronoun_resolution(example: Example, encode: Encode) -> list[Pair]:
     """What follows the pronoun in the context, after the context up to there with each candidate in
-    its place. Empty where it is not clear which word is meant."""
+    its place."""
     sentence, pronoun = example.texts
-    starts = [m.start() for m in re.finditer(rf"\b{re.escape(pronoun.strip())}\b", sentence)]
-    if len(starts) != 1:
-        return []
-    before, rest = sentence[: starts[0]], sentence[starts[0] + len(pronoun.strip()) :]
-    continuation = encode(rest.rstrip())
+    before = sentence[: example.pronoun_start]
+    rest = encode(sentence[example.pronoun_start + len(pronoun) :].rstrip())
     return [
-        (encode(before + _in_place_of(pronoun.strip(), choice.strip(), before)), continuation)
+        (encode(before + _in_place_of(pronoun, choice.strip(), before)), rest)
         for choice in example.choices
     ]
 
@@ -183,12 +173,11 @@ PROBES = {
 @dataclass(frozen=True)
 class Encoded:
     """The examples of a split as C pairs of each, one after the other, and their labels [E]; how
-    many examples were cut to fit n_ctx, and how many could not be used."""
+    many examples were cut to fit n_ctx."""
 
     pairs: list[Pair]
     labels: np.ndarray
     cut: int
-    skipped: int
 
 
 @dataclass(frozen=True)
@@ -208,12 +197,9 @@ def prepare(
     """The probes of the config, read and encoded. `beginning`: what a text of the training begins
     after, an end token or nothing.
 
-    Raises UserError for a folder that is missing, or whose files do not have the shape that its
-    probe needs.
+    Raises UserError for a task that is missing, or has not the shape that its probe needs.
     """
     chosen = [name for name in PROBES if getattr(config, name) is not None]
-    if config.path is None:
-        raise UserError("probes.path is not set: give the folder of the tasks' folders")
     if not chosen:
         raise UserError(f"every probe is None; set one of probes.{', probes.'.join(PROBES)}")
     return [_question(name, config, tokenizer, beginning, n_ctx) for name in chosen]
@@ -223,35 +209,18 @@ def _question(
     name: str, config: ProbeConfig, tokenizer: Tokenizer, beginning: list[int], n_ctx: int
 ) -> Question:
     probe, task = PROBES[name], getattr(config, name)
-    folder = Path(config.path).expanduser() / task
-    if not folder.is_dir():
-        raise UserError(
-            f"probes.{name}={task}: there is no folder {folder}; name another task of "
-            f"{config.path}, or None to leave the probe out"
-        )
-    loaded = tasks.load(
-        TaskConfig(name=task, path=str(folder), shape=probe.shape, metric=probe.metric)
-    )
-    if probe.shape == "classification" and len(loaded.labels) != 2:
-        raise UserError(
-            f"probes.{name}={task}: {folder} has {len(loaded.labels)} classes; expected two"
-        )
+    loaded = _loaded(name, config)
 
     def encoded(split: str) -> Encoded:
-        examples = _drawn(loaded.splits[split], config.examples)
-        found = [probe.pairs(example, tokenizer.encode) for example in examples]
-        used = [(pairs, example) for pairs, example in zip(found, examples, strict=True) if pairs]
-        if not used:
-            raise UserError(f"probes.{name}={task}: no example of {split} in {folder} can be used")
-        fits = [
-            fitted([(beginning + context, rest) for context, rest in pairs], n_ctx)
-            for pairs, _ in used
-        ]
+        examples = loaded.splits[split]
+        fits = []
+        for example in examples:
+            pairs = probe.pairs(example, tokenizer.encode)
+            fits.append(fitted([(beginning + context, rest) for context, rest in pairs], n_ctx))
         return Encoded(
             pairs=[pair for pairs, _ in fits for pair in pairs],
-            labels=np.array([example.label for _, example in used]),
+            labels=np.array([example.label for example in examples]),
             cut=sum(cut for _, cut in fits),
-            skipped=len(examples) - len(used),
         )
 
     n_choices = len(loaded.splits["dev"][0].choices) or 2
@@ -264,12 +233,39 @@ def _question(
     )
 
 
-def _drawn(examples: list[Example], most: int) -> list[Example]:
-    """All examples, or `most` of them at random in their order. A file may be sorted, so the first
-    are no sample of it."""
-    # Of numpy's generators this is the one whose numbers will never change.
-    chosen = np.random.RandomState(0).permutation(len(examples))[:most]
-    return [examples[index] for index in sorted(chosen)]
+def _loaded(name: str, config: ProbeConfig) -> LoadedTask:
+    """The task of a probe, which must fit it."""
+    probe, task = PROBES[name], getattr(config, name)
+    key = f"probes.{name}={task}"
+    row, path = TASKS.get(task), None
+    if row and row.shape != probe.shape:
+        raise UserError(f"{key} is a task of {row.shape}; expected one of {probe.shape}")
+    if name == "pronoun_resolution" and not (row and row.pronouns):
+        known = ", ".join(row.name for row in TASKS.values() if row.pronouns)
+        raise UserError(f"{key} has no pronouns whose place is known; expected {known}, or None")
+    if config.path is not None:
+        path = Path(config.path).expanduser() / task
+        if not path.is_dir():
+            raise UserError(
+                f"{key}: there is no folder {path}; name another task of {config.path}, or None to "
+                "leave the probe out"
+            )
+    loaded = tasks.load(
+        TaskConfig(
+            name=task,
+            path=path and str(path),
+            data_dir=config.data_dir,
+            shape=probe.shape,
+            metric=probe.metric,
+            train_examples=config.examples,
+            dev_examples=config.examples,
+        )
+    )
+    if probe.shape == "classification" and len(loaded.labels) != 2:
+        raise UserError(f"{key}: {loaded.where} has {len(loaded.labels)} classes; expected two")
+    for note in loaded.notes:
+        print(note, file=sys.stderr)
+    return loaded
 
 
 def _anchors(name: str, task: str, given: Anchor, n_choices: int) -> dict:
@@ -369,8 +365,8 @@ def measure(
     batch_size: int = 64,
 ) -> list[dict]:
     """Puts the questions to a model. For each: probe, task, metric, value (a fraction), relative
-    (0 at random, 1 at the best known), n, how many of these were cut, how many more were skipped,
-    and the anchors in percent. `place` puts a batch [N, L] on the devices."""
+    (0 at random, 1 at the best known), n, how many of these were cut, and the anchors in percent.
+    `place` puts a batch [N, L] on the devices."""
 
     def scores(encoded: Encoded) -> np.ndarray:
         means = mean_log_probabilities(network, params, encoded.pairs, place, batch_size)
@@ -395,7 +391,6 @@ def measure(
                 "relative": (100 * value - random) / (best - random),
                 "n": len(answers_E),
                 "cut": question.dev.cut,
-                "skipped": question.dev.skipped,
                 "anchors": question.anchors,
             }
         )
@@ -409,49 +404,3 @@ def metrics(rows: Sequence[dict]) -> dict[str, float]:
     for row in rows:
         values |= {row["probe"]: row["value"], f"{row['probe']}_relative": row["relative"]}
     return values
-
-
-def of_trained(model: Trained, config: ProbeConfig) -> tuple[list[dict], int]:
-    """The rows of `measure` for a model, and the number of tokens that were read for them."""
-    questions = _questions(model, config)
-    splits = [split for q in questions for split in (q.dev, q.train) if split]
-    n_tokens = sum(len(a) + len(b) for split in splits for a, b in split.pairs)
-    return _measured(model, questions), n_tokens
-
-
-def curve(workdir: str | Path, config: ProbeConfig) -> list[dict]:
-    """The rows of `measure` for each checkpoint that a run has kept, and for the parameters it
-    began with if it began with none, as step 0; each with its body ("transformer" or "lstm") and
-    step: figure 2 (right) of the paper."""
-    checkpoints = Checkpoints(Path(workdir).expanduser())
-    steps = checkpoints.steps()
-    checkpoints.close()
-    if not steps:
-        raise UserError(f"{workdir} has no checkpoint to put the probes to")
-    first = trained.load(workdir, steps[0])
-    questions = _questions(first, config)
-    untrained = [_untrained(first)] if first.config["initial"] is None else []
-    later = (trained.load(workdir, step) for step in steps[1:])
-    return [
-        {"body": model.model_config.body, "step": model.step, **row}
-        for model in itertools.chain(untrained, [first], later)
-        for row in _measured(model, questions)
-    ]
-
-
-def _questions(model: Trained, config: ProbeConfig) -> list[Question]:
-    # A text of the training begins after an end token, if it had those.
-    beginning = [model.tokenizer.end] if model.config["data"]["separator"] == "end" else []
-    return prepare(config, model.tokenizer, beginning, model.model_config.n_ctx)
-
-
-def _measured(model: Trained, questions: list[Question]) -> list[dict]:
-    batch_size = model.config["eval"]["batch_size"]
-    params = jax.device_put(model.params)
-    return measure(questions, model.network, params, batch_size=batch_size)
-
-
-def _untrained(model: Trained) -> Trained:
-    """The model as it was before its first update."""
-    params = model.network.init(jax.random.key(model.config["seed"]))
-    return dataclasses.replace(model, params=params, step=0)
