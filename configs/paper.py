@@ -26,6 +26,10 @@ QNLI_CHANGED = (
     "which the same model scores 87.4 (Devlin et al. 2019): compare with that."
 )
 MNLI_MEAN = "The mean of matched and mismatched: 82.1 and 81.4 in table 2."
+STORY_CLOZE = (
+    "86.5 on Story Cloze is a single run; the released code is said to give a median of 85.8 over "
+    "ten."
+)
 RACE_PARTS = (
     "The paper does not say whether its model was trained on this part alone or on both. Here it "
     "is trained on this part."
@@ -72,7 +76,7 @@ QUESTION_ANSWERING = Table(
     3,
     "Question answering and commonsense reasoning",
     columns=(
-        Column("Story Cloze", "accuracy", "story_cloze"),
+        Column("Story Cloze", "accuracy", "story_cloze", note=STORY_CLOZE),
         Column("RACE-m", "accuracy", "race_middle", headline=False, note=RACE_PARTS),
         Column("RACE-h", "accuracy", "race_high", headline=False, note=RACE_PARTS),
         Column("RACE", "accuracy", "race"),

@@ -11,6 +11,7 @@ import pytest
 import reproductions
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.scores import percent, rounded
 from gpt1_jax.results import measured, paper, sentences, tables
 from gpt1_jax.results.measured import Scores
 from gpt1_jax.results.report import report
@@ -57,8 +58,15 @@ def test_nine_of_twelve_with_each_margin_and_the_three_others():
     assert lost == "The three that it does not win are RTE -5.7, MRPC -3.7, SST-2 -1.9."
 
 
+def test_the_glue_score_with_what_the_leaderboard_adds():
+    assert sentences.published(INDEX)[2] == (
+        "Its GLUE score, recomputed from the cells with what its leaderboard adds (MRPC accuracy "
+        "75.7, STS-B Spearman 80.0, QQP accuracy 88.5, WNLI accuracy 53.4), is 72.8."
+    )
+
+
 def test_what_table_5_says():
-    _, _, lstm, fresh, auxiliary = sentences.published(INDEX)
+    _, _, _, lstm, fresh, auxiliary = sentences.published(INDEX)
     assert "-5.6 on average by the printed averages (-5.5 by the cells themselves)" in lstm
     assert lstm.endswith("ahead only on MRPC +0.9.")
     assert "-14.8 on average by the printed averages (-14.7 by the cells themselves)" in fresh
@@ -177,6 +185,12 @@ def test_the_average_is_over_all_columns_once_all_have_run(tmp_path):
     assert not [name for name in found if "avg-of" in name]
 
 
+def test_an_average_is_over_the_seeds_that_every_column_has(tmp_path):
+    scores = {"full": {**every_task_once()["full"], "cola": (0.1, 0.3)}}
+    found = entries(reproductions.write(tmp_path / "runs", scores))
+    assert found["table-5-full-avg"].scores.by_seed == {0: pytest.approx((7 * 50 + 10) / 8)}
+
+
 def test_an_average_of_some_columns_stands_beside_the_same_of_the_published(runs):
     found = grid(runs, "table5")
     assert found.header[1] == "Avg of 2"
@@ -215,6 +229,18 @@ def test_the_best_step_is_taken_not_the_last(runs):
     assert run.score("accuracy") == 0.60
     assert run.score("accuracy", "train_examples") == pytest.approx(0.70)
     assert run.score("f1") is None
+    assert entries(runs)["table-5-full-mrpc"].scores.runs[0].score("accuracy") == 0.80
+
+
+def test_a_note_says_whether_dev_chose_the_checkpoint(runs, tmp_path):
+    assert "which also chose the checkpoint" in "".join(grid(runs, "table5").notes)
+    root = reproductions.write(tmp_path / "runs", {"full": {"rte": (0.5,)}})
+    path = root / "finetuned/full/rte-0/metrics.jsonl"
+    rows = [
+        line for line in path.read_text().splitlines() if '"dev"' not in line or '"step": 4' in line
+    ]
+    path.write_text("\n".join(rows))
+    assert "on dev, at the end of training" in "".join(grid(root, "table5").notes)
 
 
 def test_tasks_of_no_table_have_a_table_of_their_own(runs):
@@ -379,6 +405,18 @@ def test_single_runs_are_reported_too(tmp_path):
     index = (tmp_path / "out" / "index.md").read_text()
     assert "| [mine](runs.md) | rte | accuracy | 62.5 |" in index
     assert "| [language](runs.md) | pre-training | – | – |" in index
+
+
+def test_copied_files_of_real_runs_are_read(pretrained, finetuned, tmp_path):
+    for workdir in (pretrained, finetuned):
+        (tmp_path / "runs" / workdir.parent.name).mkdir(parents=True)
+        for name in ("config.json", "result.json", "metrics.jsonl"):
+            shutil.copy(workdir / name, tmp_path / "runs" / workdir.parent.name)
+    assert report(tmp_path / "runs", tmp_path / "out")["single_runs"] == 2
+    best = json.loads((finetuned / "result.json").read_text())["best"]["score"]
+    assert f"| {rounded(percent(best))} |" in (tmp_path / "out" / "index.md").read_text()
+    rows = read_csv(tmp_path / "out" / "loss_single.csv")
+    assert {row["split"] for row in rows} == {"train", "dev", "valid"}
 
 
 # Mistakes

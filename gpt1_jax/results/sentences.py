@@ -5,12 +5,14 @@ from what is printed, and the same of our runs with their seeds and spread.
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 
-from gpt1_jax.evaluation.scores import mean, rounded
+from gpt1_jax.evaluation.scores import GLUE, glue_score, mean, rounded
 from gpt1_jax.results.measured import Scores
 from gpt1_jax.results.paper import Column, Paper, Table
 from gpt1_jax.results.tables import Entry, Grid
 
 ABLATIONS = 5
+GLUE_COLUMNS = {"MNLI-m": "matched", "MNLI-mm": "mismatched"}
+METRIC_WORDS = {"spearman": "Spearman"}
 
 
 def published(paper: Paper) -> list[str]:
@@ -21,6 +23,7 @@ def published(paper: Paper) -> list[str]:
     return [
         f"The full model is the best on {len(won)} of {len(margins)} tasks, by {_listed(won)}.",
         f"The {_number(len(lost))} that it does not win are {_listed(lost)}.",
+        _glue(paper),
         *_published_ablations(paper),
     ]
 
@@ -40,6 +43,24 @@ def _own_and_best(table: Table, column: Column) -> tuple[float, float]:
     (own,) = (row.values[place] for row in table.rows if row.variant)
     quoted = [row.values[place] for row in table.rows if not row.variant]
     return own, max(value for value in quoted if value is not None)
+
+
+def _glue(paper: Paper) -> str:
+    """The GLUE score of the full model as its server would compute it from the cells."""
+    cells: dict[str, dict[str, float]] = {}
+    for cell in paper.cells:
+        if cell.variant == "full" and cell.table != ABLATIONS and cell.task in GLUE:
+            metric = GLUE_COLUMNS.get(cell.column, cell.metric)
+            cells.setdefault(cell.task, {})[metric] = cell.value
+    added = ", ".join(
+        f"{cell.column} {METRIC_WORDS.get(cell.metric, cell.metric)} {cell.value}"
+        for cell in paper.leaderboard
+        if cell.task in GLUE
+    )
+    return (
+        f"Its GLUE score, recomputed from the cells with what its leaderboard adds ({added}), is "
+        f"{rounded(glue_score(cells))}."
+    )
 
 
 def _published_ablations(paper: Paper) -> Iterator[str]:

@@ -276,10 +276,12 @@ def _notes(measured: Measured, table: Table, entries: list[Entry]):
         )
     counts = sorted({entry.scores.n for entry in entries if entry.scores})
     if counts:
+        runs = [run for entry in entries for run in entry.scores.runs]
+        chosen = any(len(run.curve("dev", run.metric)[0]) > 1 for run in runs)
         yield (
             f"Ours: the median over seeds ({' or '.join(map(str, counts))} of them) and in "
-            "brackets the lowest and the highest, in per cent, on dev, where the best of the "
-            "evaluated checkpoints was chosen too."
+            "brackets the lowest and the highest, in per cent, on dev, "
+            + ("which also chose the checkpoint." if chosen else "at the end of training.")
         )
         if table.number:
             yield "Published: single runs on test, for the tasks of GLUE by its server."
