@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from gpt1_jax.errors import Interrupted, UserError
 
+SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
 
 
@@ -42,15 +43,40 @@ def parser() -> Parser:
         "--minutes", type=float, default=8.0, help="time to plan for; default: %(default)g"
     )
 
+    sub = verb("reproduce", reproduce, "the runs of a table or figure of the paper, and its report")
+    sub.add_argument("--table", type=int, help="1 to 5")
+    sub.add_argument("--figure", metavar="2left|2right")
+    sub.add_argument("--workdir", required=True)
+    sub.add_argument("--scale", default="paper", help="paper or small; default: %(default)s")
+    sub.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    sub.add_argument("--tasks", help="names or folders, with commas; default: those of the paper")
+    sub.add_argument("--data", metavar="TOKENS", help="a folder of prepare, to pre-train on")
+    sub.add_argument("--task_data", metavar="D", help="a folder with a folder of each task's files")
+    sub.add_argument("--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data")
+    sub.add_argument("--initial", metavar="WORKDIR", help="weights in place of pre-training")
+    sub.add_argument("--initial_lstm", metavar="WORKDIR", help="the same for the LSTM")
+
     sub = verb("prepare", prepare, "text to token shards")
-    sub.add_argument("--output", required=True, help="folder for shards, manifest and tokenizer")
+    sub.add_argument("--output", metavar="D", help="folder for shards, manifest and tokenizer")
     source = sub.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", metavar="GLOB", help="text, .gz, .xz or .jsonl files")
     source.add_argument("--tfds", metavar="NAME", help="a TensorFlow Datasets text set")
     source.add_argument("--docs", action="store_true", help="the documentation installed here")
     sub.add_argument("--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data")
-    sub.add_argument("--tokenizer", default="sentencepiece", help="default: %(default)s")
-    sub.add_argument("--vocab", metavar="FOLDER", help="take the tokenizer that is there")
+    sub.add_argument(
+        "--tokenizer",
+        default="sentencepiece",
+        metavar="MODE",
+        help="sentencepiece (default), original or hf_basic",
+    )
+    sub.add_argument(
+        "--vocab", metavar="FOLDER", help="take the tokenizer or vocabulary there, or on the Hub"
+    )
+    sub.add_argument(
+        "--compare",
+        metavar="MODES",
+        help="original,hf_basic: only say how the ids of --input differ, with --vocab",
+    )
     sub.add_argument("--vocab_size", type=int, help="ids to learn; 40000, less for small corpora")
     sub.add_argument("--valid", nargs="+", metavar="GLOB", help="files of the valid split")
     sub.add_argument("--valid_fraction", type=float, help="share of documents for the valid split")
@@ -63,7 +89,7 @@ def parser() -> Parser:
         "--config", required=True, metavar="FILE[:ARGS]", help="and --config.KEY=VALUE"
     )
     sub.add_argument("--workdir", required=True)
-    sub.add_argument("--initial", metavar="WORKDIR", help="start from its weights")
+    sub.add_argument("--initial", metavar="SOURCE", help="weights to start from; " + SOURCES)
     sub.add_argument("--profile", metavar="FIRST:LAST", help="trace these steps")
     sub.add_argument("--quiet", action="store_true", help="no progress")
     sub.add_argument("--coordinator", metavar="HOST:PORT", help="of several processes")
@@ -91,6 +117,15 @@ def parser() -> Parser:
     sub.add_argument("--top_p", type=float, default=1.0)
     sub.add_argument("--num_samples", type=int, default=1)
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--stop", help="newline, document or none; default: document if there is one")
+
+    sub = verb("score", score, "the log-probability of each token of a text, and its perplexity")
+    _takes_model(sub)
+    sub.add_argument(
+        "--input", required=True, metavar="FILE", help="text, or .jsonl; also .gz, .xz"
+    )
+    sub.add_argument("--stride", type=int, help="between windows; default: eval.stride of the run")
+    sub.add_argument("--output", metavar="G.jsonl", help="default: standard output")
 
     sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
     _takes_model(sub)
@@ -101,6 +136,14 @@ def parser() -> Parser:
     )
     sub.add_argument("--task", metavar="NAME", help="with --glue: another task, such as ax")
 
+    sub = verb("convert", convert, "weights and tokenizer from one layout to another")
+    sub.add_argument("--from", dest="source", required=True, metavar="SOURCE", help=SOURCES)
+    sub.add_argument("--to", required=True, metavar="TARGET", help="openai:D, hf:D or native:D")
+    sub.add_argument(
+        "--tokenizer", metavar="MODE", help="of foreign weights: original (openai:), hf_basic (hf:)"
+    )
+    sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
+
     sub = verb("report", report, "tables, figures and one page from what has run")
     sub.add_argument("--runs", required=True, help="what reproduce filled, or folders of runs")
     sub.add_argument("--output", required=True, help="folder for the report")
@@ -108,17 +151,55 @@ def parser() -> Parser:
 
 
 def _takes_model(sub: Parser) -> None:
-    sub.add_argument("--workdir", required=True)
+    model = sub.add_mutually_exclusive_group(required=True)
+    model.add_argument("--workdir", help="a run of train")
+    model.add_argument("--initial", metavar="SOURCE", help="weights: " + SOURCES)
     sub.add_argument("--step", type=int, help="default: the best of a task, else the newest")
 
 
-def quickstart(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.results import reproduce
+def _model(flags: argparse.Namespace):
+    """The model that a verb was asked to use."""
+    from gpt1_jax.evaluation import trained
 
-    return reproduce.quickstart(flags.workdir, minutes=flags.minutes)
+    return trained.load(flags.initial or flags.workdir, flags.step)
+
+
+def quickstart(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.results.quickstart import quickstart
+
+    return quickstart(flags.workdir, minutes=flags.minutes)
+
+
+def reproduce(flags: argparse.Namespace) -> dict:
+    try:
+        seeds = tuple(int(seed) for seed in flags.seeds.split(","))
+    except ValueError:
+        raise UserError(f"--seeds={flags.seeds}; expected numbers, as in 0,1,2") from None
+    given = {"transformer": flags.initial, "lstm": flags.initial_lstm}
+    from gpt1_jax.results.reproduce import Request, reproduce
+
+    return reproduce(
+        Request(
+            workdir=flags.workdir,
+            table=flags.table,
+            figure=flags.figure,
+            scale=flags.scale,
+            seeds=seeds,
+            tasks=tuple(flags.tasks.split(",")) if flags.tasks else None,
+            data=flags.data,
+            task_data=flags.task_data,
+            data_dir=flags.data_dir,
+            initial={body: source for body, source in given.items() if source},
+            settings=flags.overrides,
+        )
+    )
 
 
 def prepare(flags: argparse.Namespace) -> dict:
+    if flags.compare is not None:
+        return _compare(flags)
+    if flags.output is None:
+        raise UserError("--output is missing; name the folder to make")
     from gpt1_jax.text import corpus, documentation
 
     config = corpus.PrepareConfig(
@@ -140,6 +221,19 @@ def prepare(flags: argparse.Namespace) -> dict:
     found = documentation.documents(workers=flags.workers or os.cpu_count() or 1)
     print(found.describe(), file=sys.stderr)
     return corpus.prepare(config, found.documents)
+
+
+def _compare(flags: argparse.Namespace) -> dict:
+    if flags.output is not None:
+        raise UserError("--compare writes nothing; leave out --output")
+    if flags.input is None or flags.vocab is None:
+        raise UserError("--compare needs --input and --vocab")
+    from gpt1_jax.text import compare
+
+    modes = tuple(flags.compare.split(","))
+    return compare.compare(
+        compare.CompareConfig(modes, tuple(flags.input), flags.vocab, flags.workers)
+    )
 
 
 def train(flags: argparse.Namespace) -> dict:
@@ -189,9 +283,7 @@ def evaluate(flags: argparse.Namespace) -> dict:
         raise UserError("--probes takes --probe_data=FOLDER, not --data, --task or --split")
     if flags.probe_data is not None and not flags.probes:
         raise UserError("--probe_data is for --probes, which is not given")
-    from gpt1_jax.evaluation import trained
-
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     began = time.monotonic()
     if flags.probes:
         metrics, n_tokens = _probes(model, flags)
@@ -204,7 +296,7 @@ def evaluate(flags: argparse.Namespace) -> dict:
     else:
         if flags.task is not None:
             raise UserError(
-                f"{flags.workdir} holds a language model, --task needs a fine-tuned one"
+                f"{model.workdir} holds a language model, --task needs a fine-tuned one"
             )
         split = flags.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(flags.data, split)
@@ -220,22 +312,21 @@ def evaluate(flags: argparse.Namespace) -> dict:
 def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
     """The zero-shot probes by name, as the run's config has them with the flags on top; and the
     number of tokens."""
-    from gpt1_jax.evaluation import probes
+    from gpt1_jax.evaluation import zero_shot
     from gpt1_jax.training import experiment
 
     overrides = dict(flags.overrides)
     if flags.probe_data is not None:
         overrides["probes.path"] = flags.probe_data
     config = experiment.section("probes", model.config.get("probes", {}), overrides)
-    rows, n_tokens = probes.of_trained(model, config)
+    rows, n_tokens = zero_shot.of_trained(model, config)
     return {row.pop("probe"): row for row in rows}, n_tokens
 
 
 def sample(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import trained
     from gpt1_jax.evaluation.sample import SampleConfig
 
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     config = SampleConfig(
         length=flags.length,
         temperature=flags.temperature,
@@ -243,6 +334,7 @@ def sample(flags: argparse.Namespace) -> dict:
         top_p=flags.top_p,
         num_samples=flags.num_samples,
         seed=flags.seed,
+        stop=flags.stop,
     )
     samples = model.sample(flags.prompt, config)
     for text in samples:
@@ -250,22 +342,34 @@ def sample(flags: argparse.Namespace) -> dict:
     return {"step": model.step, "prompt": flags.prompt, "samples": samples}
 
 
+def score(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import files
+
+    model = _model(flags)
+    return files.score(model, flags.input, flags.output, flags.stride)
+
+
 def predict(flags: argparse.Namespace) -> dict:
     if not flags.glue and (flags.input is None or flags.task is not None):
         raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
-    from gpt1_jax.evaluation import glue, trained
+    from gpt1_jax.evaluation import files, glue
 
-    model = trained.load(flags.workdir, flags.step)
+    model = _model(flags)
     if flags.glue:
         return glue.submit(model, flags.output, task=flags.task, path=flags.input)
-    count = model.predict_file(flags.input, flags.output)
-    return {"step": model.step, "examples": count, "output": flags.output}
+    return files.predict(model, flags.input, flags.output)
 
 
 def report(flags: argparse.Namespace) -> dict:
     from gpt1_jax.results import report
 
     return report.report(flags.runs, flags.output)
+
+
+def convert(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.training import released_weights
+
+    return released_weights.convert(flags.source, flags.to, flags.tokenizer, flags.step)
 
 
 def _overrides(words: list[str]) -> dict[str, str]:
@@ -284,9 +388,10 @@ def _require_use(flags: argparse.Namespace) -> None:
     """UserError for config keys that the verb does not read."""
     probing = flags.verb == "evaluate" and flags.probes
     for key in flags.overrides:
-        if flags.verb != "train" and not (probing and key.startswith("probes.")):
+        training = flags.verb in ("train", "reproduce")
+        if not training and not (probing and key.startswith("probes.")):
             hint = "; --probes takes --config.probes.KEY=VALUE" if probing else ""
-            raise UserError(f"--config.{key} is for train, not {flags.verb}{hint}")
+            raise UserError(f"--config.{key} is for train and reproduce, not {flags.verb}{hint}")
 
 
 def main(words: list[str] | None = None) -> int:

@@ -8,7 +8,10 @@ METRICS = {
     "sst2": ("classification", "accuracy"),
     "mrpc": ("similarity", "f1"),
     "stsb": ("similarity", "pearson"),
+    "qqp": ("similarity", "f1"),
     "rte": ("entailment", "accuracy"),
+    "qnli": ("entailment", "accuracy"),
+    "wnli": ("entailment", "accuracy"),
     "mnli": ("entailment", "accuracy"),
     "codah": ("multiple_choice", "accuracy"),
 }
@@ -45,7 +48,8 @@ def write_run(folder: Path, task: str | None, seed: int = 0, score: float = 0.5,
     }
     result = {"step": 6, "metrics": {}, "command": f"gpt1 train --config.seed={seed}"}
     rows = [
-        {"step": step, "split": "train", "loss": 3.0 - step / 4 + seed / 10} for step in range(1, 7)
+        {"step": step, "split": "train", "loss": 3.0 - step / 4 + seed / 10, "task_loss": 1 / step}
+        for step in range(1, 7)
     ]
     if task:
         result["best"] = {"step": 4, "score": score}

@@ -10,19 +10,21 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "dropout errors scores task_table",
-    "attention baselines batches checkpoint config_files documentation optimizer record "
-    "sharding sources task_files tokenizer",
-    "documentation_tasks gpt measured paper shards task_sets transformations",
-    "corpus lstm tasks",
-    "glue objective tables",
-    "evaluate figures markdown sample sentences",
-    "page trained",
-    "probes report",
-    "experiment",
-    "start",
-    "train",
+    "dropout errors scores task_table workers",
+    "attention baselines batches checkpoint config_files documentation optimizer original "
+    "record sharding sources task_files vocabulary",
+    "documentation_tasks gpt measured openai_format paper task_sets tokenizer",
+    "compare lstm shards transformations",
+    "corpus objective tasks",
+    "evaluate glue sample tables weights",
+    "figures huggingface_heads huggingface_tokenizer internals markdown probes scoring sentences",
+    "experiment huggingface_format model_card page",
+    "native_format report",
+    "released_weights",
+    "start trained",
+    "files train zero_shot",
     "reproduce",
+    "quickstart",
     "__main__",
 )
 RANK = {module: rank for rank, row in enumerate(RANKS) for module in row.split()}

@@ -16,6 +16,7 @@ VARIANTS = {
     "finetune.py": (
         "rte",
         "rte,lm_coef=0",
+        "story_cloze,preset=released",
         "path=FOLDER,shape=classification,metric=accuracy",
         "path=FOLDER,shape=classification,metric=accuracy,labels=no,yes",
         *TASKS,
@@ -118,6 +119,26 @@ def test_finetuning_is_the_recipe_of_the_paper():
     assert found.n_transfer is None
     assert found.task.name == "rte"
     assert found.is_task
+
+
+def test_the_released_experiment_is_that_of_its_train_py():
+    found = load("finetune.py:story_cloze,preset=released")
+    assert (found.task.name, found.epochs, found.batch_size, found.seed) == (
+        "story_cloze",
+        3,
+        8 * 4,
+        42,
+    )
+    assert int(found.epochs) * (1497 // found.batch_size) == 138
+    model, optimizer = found.model, found.optimizer
+    assert model.choice("embd_dropout_on") == "table"
+    assert model.choice("softmax_rows") == "all"
+    assert [model.rate(place) for place in ("embd", "attn", "resid", "clf")] == [0.1] * 4
+    assert (optimizer.learning_rate, optimizer.schedule) == (6.25e-5, "warmup_linear")
+    assert (optimizer.warmup, optimizer.l2, optimizer.vector_l2) == (0.002, 0.01, False)
+    assert (optimizer.max_grad_norm, optimizer.accumulation) == (1.0, 1)
+    assert found.objective.lm_coef == 0.5
+    assert (found.eval.every, found.n_transfer) == (None, None)
 
 
 def test_arguments_of_finetuning_have_short_names():

@@ -15,7 +15,7 @@ from gpt1_jax.__main__ import main
 from gpt1_jax.data.task_files import pronoun_starts
 from gpt1_jax.data.task_table import Example
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import probes
+from gpt1_jax.evaluation import probes, zero_shot
 from gpt1_jax.evaluation.probes import PROBES, Anchor, AnchorsConfig, ProbeConfig, fitted
 from gpt1_jax.evaluation.scores import matthews
 from gpt1_jax.model.gpt import ModelConfig
@@ -411,7 +411,7 @@ def test_mistakes_are_found_before_the_first_step(given, tmp_path, changes, mess
 
 
 def test_the_curve_has_what_was_recorded_and_begins_before_the_first_update(probed, folder):
-    rows = probes.curve(probed, ProbeConfig(path=str(folder)))
+    rows = zero_shot.curve(probed, ProbeConfig(path=str(folder)))
     assert {row["body"] for row in rows} == {"transformer"}
     kept = sorted(int(path.name) for path in (probed / "checkpoints").iterdir())
     assert [row["step"] for row in rows[:: len(PROBES)]] == [0, *kept]
@@ -424,7 +424,7 @@ def test_the_curve_has_what_was_recorded_and_begins_before_the_first_update(prob
 
 def test_a_run_that_began_with_weights_has_no_point_before_its_first_update(finetuned, folder):
     changes = dict.fromkeys(PROBES) | {"sentiment": "sst2"}
-    rows = probes.curve(finetuned, ProbeConfig(path=str(folder), **changes))
+    rows = zero_shot.curve(finetuned, ProbeConfig(path=str(folder), **changes))
     assert min(row["step"] for row in rows) > 0
 
 

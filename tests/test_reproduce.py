@@ -1,131 +1,198 @@
-"""The quickstart: its recipe learns, and its table is what its runs measured."""
+"""Tables and figures from runs: what is done once, what is missing and why, what is reported."""
 
 import json
-import os
-import subprocess
-import sys
+import statistics
 
-import numpy as np
 import pytest
+import runs
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.results import reproduce
-from gpt1_jax.results.reproduce import Plan, quickstart
-from gpt1_jax.text import corpus, documentation
-from gpt1_jax.text.corpus import PrepareConfig, Tokens
+from gpt1_jax.results import reproduce as module
+from gpt1_jax.results.reproduce import Request, reproduce
+from gpt1_jax.training import native_format
+
+# Every run of a test has these sizes, pre-training and fine-tuning alike.
+SETTINGS = {
+    "steps": "2",
+    "batch_size": "8",
+    "model.n_layer": "2",
+    "model.n_embd": "24",
+    "model.n_ctx": "16",
+    "model.n_units": "16",
+    "eval.windows": "4",
+    "eval.batch_size": "8",
+    "mesh.data": "1",
+}
 
 
-@pytest.fixture(scope="module")
-def small_documentation():
-    """What is always there: Python itself and numpy."""
-    return documentation.documents(["python", "numpy"])
-
-
-def unigram_loss(train: Tokens, valid: Tokens) -> float:
-    """Nats per token of a model that knows how frequent each token is, and nothing else."""
-    ids = train.read(0, len(train)), valid.read(0, len(valid))
-    counts = np.bincount(ids[0], minlength=reproduce.VOCAB_SIZE) + 1
-    return float(-np.log(counts / counts.sum())[ids[1]].mean())
-
-
-def test_the_recipe_is_half_a_nat_under_the_unigram_loss_after_300_updates(
-    small_documentation, tmp_path
-):
-    tokens = tmp_path / "tokens"
-    config = PrepareConfig(output=str(tokens), vocab_size=reproduce.VOCAB_SIZE, workers=2)
-    corpus.prepare(config, small_documentation.documents)
-    # In a process of its own, because the tests switch most optimisations of the compiler off.
-    mine = {name: v for name, v in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    command = [sys.executable, "-m", "gpt1_jax", "train", f"--config={reproduce.CONFIG}", "--quiet"]
-    command += [f"--workdir={tmp_path / 'run'}", f"--config.data.path={tokens}"]
-    done = subprocess.run(
-        [*command, "--config.steps=300"],
-        env={**mine, "JAX_PLATFORMS": "cpu"},
-        capture_output=True,
-        text=True,
-        check=True,
+def request(folder, tokens, tasks=("cola", "rte"), **changes):
+    return Request(
+        **{
+            "workdir": str(folder / "work"),
+            "scale": "small",
+            "seeds": (0, 1),
+            "tasks": tasks,
+            "data": str(tokens),
+            "task_data": str(folder / "tasks"),
+            "settings": SETTINGS,
+            **changes,
+        }
     )
-    metrics = json.loads(done.stdout.splitlines()[-1])["metrics"]
-    splits = (Tokens.open(tokens, split, 1) for split in ("train", "valid"))
-    assert metrics["valid"]["loss"] < unigram_loss(*splits) - 0.5
 
 
 @pytest.fixture(scope="module")
-def finished(small_documentation, tmp_path_factory):
-    """A quickstart with too few updates to learn anything: folder, result, what was said."""
-    workdir = tmp_path_factory.mktemp("quickstart")
-    said = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(documentation, "documents", lambda **_: small_documentation)
-        patch.setattr(reproduce, "_plan", lambda *_: Plan(4, 40, 1e4))
-        patch.setattr(reproduce, "SEEDS", (0, 1))
-        patch.setattr(reproduce, "DEV_EXAMPLES", 40)
-        patch.setattr(reproduce, "say", said.append)
-        result = quickstart(workdir)
-        yield workdir, result, said
+def folder(tmp_path_factory):
+    """Two tasks of the paper by name, with the files of a made-up rule."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    runs.write_task(folder / "tasks" / "cola", "classification")
+    runs.write_task(folder / "tasks" / "rte", "entailment")
+    return folder
 
 
-def test_the_table_has_the_variants_by_tasks_of_two_shapes_at_least(finished):
-    workdir, result, _ = finished
-    assert set(result["table"]) == {"full", "no_pretraining", "no_aux_lm"}
-    for row in result["table"].values():
-        assert len(row) >= 3
-        assert set(row) == set(result["baselines"])
-    configs = workdir.glob("finetuned/full/*-0/config.json")
-    shapes = {json.loads(path.read_text())["task"]["shape"] for path in configs}
-    assert len(shapes) >= 2
+@pytest.fixture(scope="module")
+def table(folder, tokens):
+    return reproduce(request(folder, tokens, table=5))
 
 
-def test_a_cell_is_the_mean_of_its_runs_and_the_runs_differ_as_the_row_says(finished):
-    workdir, result, _ = finished
-    for variant, row in result["table"].items():
+def ledger(folder):
+    return json.loads((folder / "work" / "reproduction.json").read_text())
+
+
+def test_a_cell_is_the_median_of_its_runs_and_each_run_is_what_its_row_says(folder, table):
+    assert list(table["table"]) == ["full", "no_pretraining", "no_aux_lm", "lstm"]
+    for variant, row in table["table"].items():
+        assert set(row) == {"cola", "rte"}
         for task, value in row.items():
-            folders = [workdir / "finetuned" / variant / f"{task}-{seed}" for seed in (0, 1)]
-            found = [json.loads((folder / "result.json").read_text()) for folder in folders]
-            scores = [one["metrics"]["dev"]["accuracy"] for one in found]
-            assert value == pytest.approx(np.mean(scores))
-            assert result["spread"][variant][task] == pytest.approx(max(scores) - min(scores))
-            config = json.loads((folders[1] / "config.json").read_text())
+            runs_of_cell = [folder / "work" / "finetuned" / variant / f"{task}-{s}" for s in (0, 1)]
+            results = [json.loads((one / "result.json").read_text()) for one in runs_of_cell]
+            assert value == statistics.median(one["best"]["score"] for one in results)
+            config = json.loads((runs_of_cell[1] / "config.json").read_text())
             assert config["seed"] == 1
+            assert config["task"]["name"] == task
             assert config["n_transfer"] == (-1 if variant == "no_pretraining" else None)
             assert config["objective"]["lm_coef"] == (0 if variant == "no_aux_lm" else 0.5)
+            body = "lstm" if variant == "lstm" else "transformer"
+            assert config["model"]["body"] == body
+            assert config["initial"].endswith(f"pretrained/{body}")
 
 
-def test_the_curve_begins_before_the_first_update_and_ends_after_the_last(finished):
-    assert list(finished[1]["zero_shot_word_order"]) == ["0", "1", "2", "3", "4"]
+def test_the_ledger_names_every_run_and_the_baselines(folder, table):
+    found = ledger(folder)
+    assert found["scale"] == "small"
+    assert len(found["runs"]) == 4 * 2 * 2
+    for one in found["runs"]:
+        assert (folder / "work" / one["folder"] / "result.json").exists()
+    assert set(found["baselines"]) == {"cola", "rte"}
+    assert {"chance", "majority", "bag_of_words"} <= set(found["baselines"]["rte"])
+    assert not found["missing"]
 
 
-def test_what_is_printed_is_what_was_measured(finished):
-    _, result, said = finished
-    table = said[-1]
-    for row in result["table"].values():
-        for value in row.values():
-            assert f"{100 * value:.1f} ±" in table
-    assert result["sample"] in table
-    assert table.count("Pre-training") == len(result["baselines"])
+def test_again_it_trains_nothing(folder, table, tokens):
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    assert reproduce(request(folder, tokens, table=5))["table"] == table["table"]
+    assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
 
 
-def test_a_gain_within_the_spread_of_the_seeds_is_reported_as_such():
-    scores = {"full": {"a": [0.6, 0.7]}, "no_pretraining": {"a": [0.5, 0.55]}}
-    assert reproduce._gain(scores, "a") == "+12.5 points, more than the seeds' spread of 10.0."
-    # Ahead in every seed, and still by less than what a seed changes.
-    scores["no_pretraining"]["a"] = [0.59, 0.58]
-    assert reproduce._gain(scores, "a") == "+6.5 points, within the seeds' spread of 10.0."
+def test_the_report_is_made_of_it(folder, table):
+    page = (folder / "work" / "report" / "report.html").read_text()
+    assert "small" in page
+    assert table["files"]
 
 
-def test_the_result_on_disk_is_the_one_returned(finished):
-    workdir, result, _ = finished
-    assert json.loads((workdir / "result.json").read_text()) == result
+def test_what_cannot_run_says_why_and_the_rest_runs(folder, table, tokens, monkeypatch):
+    load = module.tasks.load
+
+    def without_tfds(config):
+        if config.path is None:
+            raise UserError("TFDS cannot provide it")
+        return load(config)
+
+    monkeypatch.setattr(module.tasks, "load", without_tfds)
+    result = reproduce(request(folder, tokens, tasks=("cola", "qqp"), table=5))
+    assert result["table"]["full"]["cola"] == table["table"]["full"]["cola"]
+    assert result["table"]["full"]["qqp"] is None
+    reasons = {(one["variant"], one["task"]): one["reason"] for one in result["missing"]}
+    assert set(reasons) == {(variant, "qqp") for variant in module.VARIANTS}
+    assert set(reasons.values()) == {"TFDS cannot provide it"}
 
 
-def test_again_it_trains_nothing(finished, monkeypatch):
-    workdir, result, _ = finished
-    files = {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
-    again = quickstart(workdir)
-    assert again["table"] == result["table"]
-    assert files == {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
+def test_nothing_is_pretrained_for_tasks_that_are_not_there(tmp_path, tokens, monkeypatch):
+    def absent(config):
+        raise UserError("not there")
+
+    monkeypatch.setattr(module.tasks, "load", absent)
+    (tmp_path / "tasks").mkdir()
+    result = reproduce(request(tmp_path, tokens, table=4, tasks=None))
+    assert not (tmp_path / "work" / "pretrained").exists()
+    assert set(result["table"]["full"]) == {"cola", "sst2", "mrpc", "stsb", "qqp"}
+    assert len(result["missing"]) == 5
 
 
-def test_too_little_time_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="--minutes"):
-        quickstart(tmp_path, minutes=0.5)
+def test_a_task_may_be_named_by_its_folder(folder, table, tokens):
+    named = str(folder / "tasks" / "cola")
+    result = reproduce(request(folder, tokens, tasks=(named,), task_data=None, table=4))
+    assert result["table"]["full"] == {"cola": table["table"]["full"]["cola"]}
+
+
+def test_figure_2_left_has_a_run_for_every_depth(folder, table, tokens):
+    reproduce(request(folder, tokens, tasks=("rte",), seeds=(0,), figure="2left"))
+    found = [one for one in ledger(folder)["runs"] if one["figure"] == "2left"]
+    assert [one["n_transfer"] for one in found] == [0, 1, 2]
+    for one in found:
+        splits = {row["split"] for row in runs.rows(folder / "work" / one["folder"])}
+        assert {"dev", "train_examples"} <= splits
+    # The points of the figure are no cells of the table.
+    again = reproduce(request(folder, tokens, table=5))
+    assert again["table"] == table["table"]
+
+
+def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, tokens):
+    result = reproduce(request(folder, tokens, tasks=("cola",), figure="2right"))
+    points = {(row["body"], row["step"], row["probe"]) for row in result["probes"]}
+    assert points == {
+        (body, step, "acceptability") for body in ("transformer", "lstm") for step in (0, 1, 2)
+    }
+    assert set(ledger(folder)["anchors"]) == {"acceptability"}
+
+
+def test_weights_that_are_given_are_not_trained(folder, table, tokens, tmp_path):
+    given = folder / "work" / "pretrained" / "transformer"
+    (tmp_path / "tasks").symlink_to(folder / "tasks")
+    reproduce(
+        request(
+            tmp_path,
+            tokens,
+            tasks=("rte",),
+            seeds=(0,),
+            table=2,
+            data=None,
+            initial={"transformer": str(given)},
+        )
+    )
+    assert not (tmp_path / "work" / "pretrained").exists()
+    config = native_format.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
+    assert config["initial"] == str(given)
+
+
+def test_what_does_not_fit_is_refused_before_anything_runs(folder, table, tokens, tmp_path):
+    cases = [
+        ({}, "--table and --figure"),
+        ({"table": 6}, "--table=6"),
+        ({"figure": "2"}, "--figure=2"),
+        ({"table": 5, "scale": "big"}, "--scale=big"),
+        ({"table": 5, "seeds": (1, 1)}, "--seeds=1,1"),
+        ({"table": 5, "settings": {"model.layers": "2"}}, "model.n_layer"),
+        ({"table": 5, "tasks": ("colla",)}, "--tasks=colla"),
+        ({"table": 5, "task_data": "nowhere"}, "--task_data=nowhere"),
+        ({"table": 5, "scale": "paper"}, "choose another --workdir"),
+    ]
+    before = runs.snapshot(folder / "work")
+    for changes, named in cases:
+        with pytest.raises(UserError, match=named):
+            reproduce(request(folder, tokens, **changes))
+    assert runs.snapshot(folder / "work") == before
+    lstm = {"transformer": str(folder / "work" / "pretrained" / "lstm")}
+    result = reproduce(
+        request(tmp_path, tokens, table=2, task_data=str(folder / "tasks"), initial=lstm)
+    )
+    assert all("holds a lstm" in one["reason"] for one in result["missing"])

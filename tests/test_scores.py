@@ -5,7 +5,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from gpt1_jax.evaluation.scores import GLUE, METRICS, glue_score, mean, rounded
+from gpt1_jax.evaluation.scores import GLUE, METRICS, glue_score, mean, percent, rounded
 
 # 3 true positives, 1 false positive, 2 false negatives, 2 true negatives.
 LABELS = np.array([1, 1, 1, 0, 1, 1, 0, 0])
@@ -70,6 +70,11 @@ def test_halves_are_rounded_away_from_zero_in_decimal(value, shown):
 def test_a_mean_is_exact():
     # In binary, 0.1 + 0.2 + 0.3 is more than 0.6.
     assert mean([0.1, 0.2, 0.3]) == Decimal("0.2")
+
+
+def test_a_fraction_in_per_cent_is_exact():
+    assert percent(0.5775) == 57.75
+    assert percent(0.55) == 55.0
 
 
 def ones() -> dict:

@@ -1,13 +1,15 @@
 """The four input shapes, and what is cut when they do not fit."""
 
+import doctest
 import itertools
 import random
 from dataclasses import dataclass
 
 import pytest
 
-from gpt1_jax.data.tasks import FIELDS, Example
-from gpt1_jax.data.transformations import encode, encode_all
+from gpt1_jax.data import transformations
+from gpt1_jax.data.tasks import FIELDS, TASKS, Example
+from gpt1_jax.data.transformations import TRUNCATIONS, encode, encode_all
 from gpt1_jax.errors import UserError
 
 S, D, E = 300, 301, 302
@@ -30,8 +32,19 @@ class Digits:
         ]
 
 
-def sequences(shape, texts, choices=(), n_ctx=64):
-    return encode(Example(texts, choices, None, 1), shape, Digits(), n_ctx)
+def sequences(shape, texts, choices=(), n_ctx=64, truncation=None):
+    return encode(Example(texts, choices, None, 1), shape, Digits(), n_ctx, truncation)
+
+
+def test_the_worked_examples_of_the_module():
+    """Golden ids, in the docstring: each shape, and what each rule cuts."""
+
+    def digits():
+        return Digits(10, 11, 12)
+
+    names = {"Digits": digits, "Example": Example}
+    done = doctest.testmod(transformations, extraglobs=names)
+    assert (done.failed, done.attempted >= 10) == (0, True)
 
 
 def test_the_four_shapes():
@@ -79,27 +92,73 @@ def test_what_is_cut(shape, texts, choices, candidates):
     assert sequences(shape, texts, choices, n_ctx=8) == (candidates, True)
 
 
-def test_any_lengths_fit_and_keep_every_text():
+@pytest.mark.parametrize(
+    ("shape", "texts", "choices", "candidates"),
+    [
+        # Of a premise that leaves no room one token stays; the hypothesis is whole where it can.
+        ("entailment", ("1234", "5678"), (), [[S, 1, D, 5, 6, 7, 8, E]]),
+        ("entailment", ("1234", "56789"), (), [[S, 1, D, 5, 6, 7, 8, E]]),
+        ("entailment", ("123456", "7"), (), [[S, 1, 2, 3, 4, D, 7, E]]),
+    ],
+)
+def test_what_is_cut_of_the_context_alone(shape, texts, choices, candidates):
+    assert sequences(shape, texts, choices, 8, "context") == (candidates, True)
+
+
+def test_halves_are_those_of_the_released_code():
+    """n_ctx / 2 - 2 tokens from the front of each, whatever the other one has: at 512, 254."""
+    long = "1" * 600
+    candidates, cut = sequences("multiple_choice", (long, ""), (long, "2"), 512, "halves")
+    assert cut
+    assert candidates == [
+        [S, *[1] * 254, D, *[1] * 254, E],
+        [S, *[1] * 254, D, 2, E],
+    ]
+    # The question is kept, and what stands before it is cut.
+    found = sequences("multiple_choice", ("12345", "67"), ("8", "9"), 12, "halves")
+    assert found == ([[S, 1, 2, 106, 7, D, 8, E], [S, 1, 2, 106, 7, D, 9, E]], True)
+    found = sequences("similarity", ("12345", "6"), (), 12, "halves")
+    assert found == ([[S, 1, 2, 3, 4, D, 6, E], [S, 6, D, 1, 2, 3, 4, E]], True)
+
+
+def test_what_fits_is_whole_under_every_rule():
+    for shape, rules in TRUNCATIONS.items():
+        texts = ("12", "3")[: len(FIELDS[shape])]
+        for rule in rules:
+            choices = ("4", "56") if shape == "multiple_choice" else ()
+            assert sequences(shape, texts, choices, 20, rule) == sequences(shape, texts, choices)
+
+
+def test_the_rules_of_the_tasks_are_rules_of_their_shapes():
+    for row in TASKS.values():
+        assert row.truncation is None or row.truncation in TRUNCATIONS[row.shape]
+    assert TASKS["race"].truncation == "context"
+    assert TASKS["story_cloze"].truncation == "halves"
+
+
+RULES = [(shape, rule) for shape, rules in TRUNCATIONS.items() for rule in rules]
+
+
+@pytest.mark.parametrize(("shape", "rule"), RULES)
+def test_any_lengths_fit_and_keep_every_text(shape, rule):
     draw = random.Random(0)
-    for _ in range(500):
-        n_ctx = draw.randint(5, 20)
+    for _ in range(150):
+        n_ctx = draw.randint(6, 20)
         first, second, third, fourth = (
             "".join(draw.choices("123456789", k=draw.randint(1, 25))) for _ in range(4)
         )
-        for shape, choices in itertools.product(FIELDS, [(third, fourth)]):
-            texts = (first, second)[: len(FIELDS[shape])]
-            candidates, cut = sequences(shape, texts, choices, n_ctx)
-            whole, _ = sequences(shape, texts, choices, 1000)
-            assert cut == (candidates != whole)
-            for ids in candidates:
-                assert len(ids) <= n_ctx
-                assert (ids[0], ids[-1], ids.count(E)) == (S, E, 1)
-                pieces = [
-                    list(piece)
-                    for is_d, piece in itertools.groupby(ids[1:-1], D.__eq__)
-                    if not is_d
-                ]
-                assert len(pieces) == (1 if shape == "classification" else 2)
+        choices = (third, fourth)
+        texts = (first, second)[: len(FIELDS[shape])]
+        candidates, cut = sequences(shape, texts, choices, n_ctx, rule)
+        whole, _ = sequences(shape, texts, choices, 1000, rule)
+        assert cut == (candidates != whole)
+        for ids in candidates:
+            assert len(ids) <= n_ctx
+            assert (ids[0], ids[-1], ids.count(E)) == (S, E, 1)
+            pieces = [
+                list(piece) for is_d, piece in itertools.groupby(ids[1:-1], D.__eq__) if not is_d
+            ]
+            assert len(pieces) == (1 if shape == "classification" else 2)
 
 
 def test_a_cut_similarity_stays_symmetric():
@@ -119,3 +178,5 @@ def test_cut_examples_are_counted():
 def test_no_room_for_a_text():
     with pytest.raises(UserError, match=r"model\.n_ctx=4 is too short"):
         sequences("entailment", ("1", "2"), n_ctx=4)
+    with pytest.raises(UserError, match=r"model\.n_ctx=5 is too short.* at least 6"):
+        sequences("entailment", ("1", "2"), n_ctx=5, truncation="halves")

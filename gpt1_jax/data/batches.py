@@ -178,6 +178,11 @@ class Examples:
         return len(self._length_NC)
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest candidate."""
+        return int(self._length_NC.max())
+
+    @property
     def steps_per_epoch(self) -> int:
         """Full batches in an epoch. Raises UserError if there is none."""
         if len(self) < self.batch_size:

@@ -9,6 +9,8 @@ Story Cloze   the right ending is 1 or 2, or -1 where the file has no answers; t
 DPRD          a sentence, a pronoun in it, and two candidates
 """
 
+import contextlib
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -77,7 +79,9 @@ def tfds_records(name: str, split: str, data_dir: str | None) -> tuple[list[dict
     tfds.disable_progress_bar()
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-        builder.download_and_prepare()
+        # What TFDS says about it is progress.
+        with contextlib.redirect_stdout(sys.stderr):
+            builder.download_and_prepare()
         # One file at a time and no shuffling: the order is that of the files.
         reading = tfds.ReadConfig(interleave_cycle_length=1)
         rows = builder.as_dataset(split=split, shuffle_files=False, read_config=reading)

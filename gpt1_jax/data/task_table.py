@@ -148,7 +148,7 @@ def _race(name: str, title: str, levels: tuple[str, ...], counts: dict[str, int]
         "multiple_choice",
         "accuracy",
         title,
-        group="QA",
+        group="QA" if len(levels) == 2 else None,
         truncation="context",
         builders=tuple(f"race/{level}" for level in levels),
         splits={"train": "train", "dev": "dev", "test": "test"},

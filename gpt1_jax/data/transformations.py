@@ -1,7 +1,8 @@
 """Examples to token sequences: the transformations of Radford et al. 2018 (section 3.3, figure 1).
 
 S, D and E stand for the start, delimiter and classify tokens; the head reads the state at E. For an
-Example of task_table.py and a tokenizer whose ids are the digits of a text, S 10, D 11 and E 12:
+Example of task_table.py and a tokenizer whose ids are the digits of a text, 100 more after a space,
+and S 10, D 11 and E 12:
 
     >>> digits = Digits()
     >>> encode(Example(("123",), (), 0, 1), "classification", digits, n_ctx=8)
@@ -11,11 +12,11 @@ Example of task_table.py and a tokenizer whose ids are the digits of a text, S 1
     >>> encode(Example(("12", "3"), (), 0, 1), "similarity", digits, n_ctx=8)
     ([[10, 1, 2, 11, 3, 12], [10, 3, 11, 1, 2, 12]], False)
     >>> encode(Example(("12", "3"), ("4", "56"), 0, 1), "multiple_choice", digits, n_ctx=12)
-    ([[10, 1, 2, 3, 11, 4, 12], [10, 1, 2, 3, 11, 5, 6, 12]], False)
+    ([[10, 1, 2, 103, 11, 4, 12], [10, 1, 2, 103, 11, 5, 6, 12]], False)
 
 so S text E; S premise D hypothesis E; both orders of a similarity; and S context question D choice
-E for each choice, with no delimiter between context and question. The second value says whether
-anything was cut.
+E for each choice, with no delimiter between context and question but the space that goes there. The
+second value says whether anything was cut.
 
 What is too long loses the tail of its texts; S, D and E always stay, and so does a part of each
 text but a context. The paper is silent on how; TRUNCATIONS names the rules that each shape has, the
@@ -34,7 +35,7 @@ which text comes first, and a similarity stays symmetric. `context` cuts only wh
 question and the choice (RACE: the article), alike for all choices, or only the premise:
 
     >>> encode(Example(("1234", "5"), ("6", "78"), 0, 1), "multiple_choice", digits, n_ctx=8)
-    ([[10, 1, 2, 5, 11, 6, 12], [10, 1, 2, 5, 11, 7, 8, 12]], True)
+    ([[10, 1, 2, 105, 11, 6, 12], [10, 1, 2, 105, 11, 7, 8, 12]], True)
     >>> encode(Example(("1234", "567"), (), 0, 1), "entailment", digits, 8, "context")
     ([[10, 1, 2, 11, 5, 6, 7, 12]], True)
 

@@ -19,8 +19,6 @@ the end of its continuation (`fitted`).
 Shapes: N sequences, L tokens, E examples, C candidates of each.
 """
 
-import dataclasses
-import itertools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,13 +31,10 @@ from gpt1_jax.data import tasks
 from gpt1_jax.data.task_table import TASKS, Example
 from gpt1_jax.data.tasks import LoadedTask, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
-from gpt1_jax.evaluation.evaluate import fetched, sequence_losses
+from gpt1_jax.evaluation.evaluate import fetched, power_of_two, sequence_losses
 from gpt1_jax.evaluation.scores import METRICS
-from gpt1_jax.evaluation.trained import Trained
 from gpt1_jax.model.objective import Network
 from gpt1_jax.text.tokenizer import Tokenizer
-from gpt1_jax.training.checkpoint import Checkpoints
 
 # The shortest length that sequences are padded to; the others are its doubles, and n_ctx.
 SHORTEST = 16
@@ -328,7 +323,8 @@ def mean_log_probabilities(
     order = [i for i in np.argsort(lengths_N, kind="stable") if scored_N[i] > 0]
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        length = _padded(lengths_N[chosen[-1]], network.body.config.n_ctx)
+        longest = max(SHORTEST, power_of_two(int(lengths_N[chosen[-1]])))
+        length = min(longest, network.body.config.n_ctx)
         inputs_NL = np.zeros((batch_size, length), np.int32)
         targets_NL, counted_NL = np.zeros_like(inputs_NL), np.zeros(inputs_NL.shape)
         for row, index in enumerate(chosen):
@@ -339,13 +335,6 @@ def mean_log_probabilities(
         totals_N = (fetched(losses_NL).astype(np.float64) * counted_NL).sum(axis=1)
         means_N[chosen] = -totals_N[: len(chosen)] / scored_N[chosen]
     return means_N
-
-
-def _padded(length: int, n_ctx: int) -> int:
-    padded = SHORTEST
-    while padded < length:
-        padded *= 2
-    return min(padded, n_ctx)
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -409,49 +398,3 @@ def metrics(rows: Sequence[dict]) -> dict[str, float]:
     for row in rows:
         values |= {row["probe"]: row["value"], f"{row['probe']}_relative": row["relative"]}
     return values
-
-
-def of_trained(model: Trained, config: ProbeConfig) -> tuple[list[dict], int]:
-    """The rows of `measure` for a model, and the number of tokens that were read for them."""
-    questions = _questions(model, config)
-    splits = [split for q in questions for split in (q.dev, q.train) if split]
-    n_tokens = sum(len(a) + len(b) for split in splits for a, b in split.pairs)
-    return _measured(model, questions), n_tokens
-
-
-def curve(workdir: str | Path, config: ProbeConfig) -> list[dict]:
-    """The rows of `measure` for each checkpoint that a run has kept, and for the parameters it
-    began with if it began with none, as step 0; each with its body ("transformer" or "lstm") and
-    step: figure 2 (right) of the paper."""
-    checkpoints = Checkpoints(Path(workdir).expanduser())
-    steps = checkpoints.steps()
-    checkpoints.close()
-    if not steps:
-        raise UserError(f"{workdir} has no checkpoint to put the probes to")
-    first = trained.load(workdir, steps[0])
-    questions = _questions(first, config)
-    untrained = [_untrained(first)] if first.config["initial"] is None else []
-    later = (trained.load(workdir, step) for step in steps[1:])
-    return [
-        {"body": model.model_config.body, "step": model.step, **row}
-        for model in itertools.chain(untrained, [first], later)
-        for row in _measured(model, questions)
-    ]
-
-
-def _questions(model: Trained, config: ProbeConfig) -> list[Question]:
-    # A text of the training begins after an end token, if it had those.
-    beginning = [model.tokenizer.end] if model.config["data"]["separator"] == "end" else []
-    return prepare(config, model.tokenizer, beginning, model.model_config.n_ctx)
-
-
-def _measured(model: Trained, questions: list[Question]) -> list[dict]:
-    batch_size = model.config["eval"]["batch_size"]
-    params = jax.device_put(model.params)
-    return measure(questions, model.network, params, batch_size=batch_size)
-
-
-def _untrained(model: Trained) -> Trained:
-    """The model as it was before its first update."""
-    params = model.network.init(jax.random.key(model.config["seed"]))
-    return dataclasses.replace(model, params=params, step=0)

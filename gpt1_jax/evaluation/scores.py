@@ -84,6 +84,11 @@ def mean(values: Iterable[float | Decimal]) -> Decimal:
     return sum(numbers, Decimal(0)) / len(numbers)
 
 
+def percent(value: float | Decimal) -> float:
+    """A fraction in per cent, exact for numbers as they are printed: 0.5775 -> 57.75."""
+    return float(100 * mean([value]))
+
+
 def rounded(value: float | Decimal, digits: int = 1) -> Decimal:
     """`value` with so many digits after the point, halves away from zero, as tables are rounded:
     74.65 -> 74.7."""

@@ -3,7 +3,8 @@
 A mask depends on (seed, step, row of the global batch, layer, place, position, feature) and on
 nothing else: not on the devices, the number of microbatches, the padded length or whether layers
 are scanned. One key per row comes from jax.random; the bits of its elements come from an integer
-hash of the element's index, which a kernel can recompute where it needs them.
+hash of the element's index, which a kernel can recompute where it needs them. A mask that no row of
+the batch owns, that of the embedding table, takes the key of the step in place of a row's.
 
 Shapes: N sequences (batch rows times candidates), any further axes.
 """

@@ -3,7 +3,8 @@
 What differs from today's habit: the norm comes after each residual sum, there is none at the end,
 GELU is the tanh form, positions are learned, and the output is tied to the input.
 
-Shapes: N sequences, L tokens, D width, H heads, K size of one head, V rows of the token table.
+Shapes: N sequences, L tokens, D width, H heads, K size of one head, R rows of the shared table
+(tokens, specials, positions, in this order), V of them that the softmax runs over.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,12 @@ from gpt1_jax.model.attention import attention
 from gpt1_jax.model.dropout import dropout
 
 BODIES = ("transformer", "lstm")
+# What is meant where the keys of these names are None. The released code, train.py of
+# openai/finetune-transformer-lm, has tokens, specials and positions in one table.
+PRESETS = {
+    "paper": {"embd_dropout_on": "activation", "softmax_rows": "tokens"},
+    "released": {"embd_dropout_on": "table", "softmax_rows": "all"},
+}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
 
 
@@ -27,9 +34,17 @@ class ModelConfig:
     """Sizes and numerics of the model. The defaults are the paper's; rates left at None follow
     `dropout`. `n_special` counts the rows start, delimiter, classify that fine-tuning adds to the
     token table. `body` is the Transformer or, for the paper's ablation, an LSTM of `n_units` with
-    the keys from `n_units` on (lstm.py), which has no heads. Raises UserError for sizes that do not
-    fit together."""
+    the keys from `n_units` on (lstm.py), which has no heads.
 
+    `preset`, "paper" or "released", decides two keys that are left at None. `embd_dropout_on`:
+    embedding dropout falls on the "activation", the sum of token and position, or on the "table",
+    once a step. `softmax_rows`: the language model's softmax runs over "tokens" and specials, or
+    over "all", positions included; of these over the first `softmax_positions`, which at None are
+    n_ctx, or in fine-tuning as many as the task's longest sequence has tokens.
+
+    Raises UserError for settings that do not fit together."""
+
+    preset: str = "paper"
     body: str = "transformer"
     vocab_size: int = 40478
     n_special: int = 0
@@ -42,6 +57,9 @@ class ModelConfig:
     attn_dropout: float | None = None
     resid_dropout: float | None = None
     clf_dropout: float | None = None
+    embd_dropout_on: str | None = None
+    softmax_rows: str | None = None
+    softmax_positions: int | None = None
     init_std: float = 0.02
     layer_norm_epsilon: float = 1e-5
     dtype: str = "float32"
@@ -65,6 +83,7 @@ class ModelConfig:
         for name in ("vocab_size", "n_ctx", "n_embd", "n_layer", "n_units"):
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name} is {getattr(self, name)}; expected at least 1")
+        self._check_preset()
         if self.dtype not in DTYPES:
             raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         for place in ("embd", "attn", "resid", "clf"):
@@ -76,10 +95,50 @@ class ModelConfig:
         own = getattr(self, f"{place}_dropout")
         return self.dropout if own is None else own
 
+    def _check_preset(self):
+        if self.preset not in PRESETS:
+            raise UserError(
+                f"model.preset is {self.preset!r}; expected one of {', '.join(PRESETS)}"
+            )
+        for name, default in PRESETS["paper"].items():
+            known = [values[name] for values in PRESETS.values()]
+            if self.choice(name) not in known:
+                raise UserError(
+                    f"model.{name} is {self.choice(name)!r}; expected one of {', '.join(known)}"
+                )
+            if self.body == "lstm" and self.choice(name) != default:
+                raise UserError(
+                    f"model.{name} is {self.choice(name)!r}, which is for model.body=transformer: "
+                    "an LSTM has no positions to share a table with; leave it and model.preset out"
+                )
+        if self.softmax_positions is None:
+            return
+        if self.choice("softmax_rows") == "tokens":
+            raise UserError(
+                "model.softmax_positions is read with model.softmax_rows=all alone; leave it out"
+            )
+        if not 1 <= self.softmax_positions <= self.n_ctx:
+            raise UserError(
+                f"model.softmax_positions is {self.softmax_positions}; expected 1 to "
+                f"model.n_ctx {self.n_ctx}"
+            )
+
+    def choice(self, name: str) -> str:
+        """`embd_dropout_on` or `softmax_rows`, by default that of the preset."""
+        own = getattr(self, name)
+        return PRESETS[self.preset][name] if own is None else own
+
     @property
     def n_rows(self) -> int:
         """Rows of the token table."""
         return self.vocab_size + self.n_special
+
+    @property
+    def n_scored_positions(self) -> int:
+        """Position rows among those that the softmax runs over."""
+        if self.choice("softmax_rows") == "tokens":
+            return 0
+        return self.n_ctx if self.softmax_positions is None else self.softmax_positions
 
     @property
     def compute_dtype(self) -> jnp.dtype:
@@ -87,7 +146,7 @@ class ModelConfig:
 
     def flops_per_token(self, length: int) -> int:
         """Matrix-product FLOPs of forward and backward per token, counting full L x L attention."""
-        output = self.n_rows * self.n_embd
+        output = (self.n_rows + self.n_scored_positions) * self.n_embd
         if self.body == "lstm":
             layer = 4 * self.n_units * (self.n_embd + self.n_units) + self.n_units * self.n_embd
             return 6 * (self.n_layer * layer + output)
@@ -125,6 +184,25 @@ def _layer_norm(config: ModelConfig) -> nn.LayerNorm:
     return nn.LayerNorm(
         epsilon=config.layer_norm_epsilon, dtype=config.compute_dtype, use_fast_variance=False
     )
+
+
+def drop_table(config: ModelConfig, params: dict, key: jax.Array) -> dict:
+    """`params` after the dropout of the shared table; themselves where it falls on activations.
+
+    The parameters are the place to do it: what is dropped there is dropped alike in each lookup
+    and in the output. The mask follows from `key`, that of the step, and from no row of the batch.
+    Hence the parts of an accumulated update and the devices all have the same one, and the update
+    is that of the whole batch; a mask for each part would make `optimizer.accumulation` change the
+    result. (On several GPUs the released code draws one for each, since each builds the graph.)
+    """
+    rate = config.rate("embd")
+    if config.choice("embd_dropout_on") == "activation" or rate == 0.0:
+        return params
+    tokens, positions = params["wte"]["embedding"], params["wpe"]["embedding"]
+    table_RD = jnp.concatenate([tokens, positions])
+    dropped_RD = dropout(table_RD[None], key[None], rate, 0, "embedding")[0]
+    tokens, positions = jnp.split(dropped_RD, [config.n_rows])
+    return {**params, "wte": {"embedding": tokens}, "wpe": {"embedding": positions}}
 
 
 class Attention(nn.Module):
@@ -217,7 +295,8 @@ class GPT(nn.Module):
             setattr(self, f"h_{layer}", block(config, self.implementation))
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
-        """Hidden states [N, L, D] of the last block, with dropout where `keys_N` are given."""
+        """Hidden states [N, L, D] of the last block, with dropout where `keys_N` are given; that of
+        the table is `drop_table`'s."""
         x_NLD = self._embed(tokens_NL, keys_N, offset=0)
         if self.config.scan_layers and not self.is_initializing():
             return self._scanned(x_NLD, keys_N)
@@ -226,8 +305,13 @@ class GPT(nn.Module):
         return x_NLD
 
     def logits(self, hidden_NLD: jax.Array) -> jax.Array:
-        """Scores [N, L, V] of the next token, over tokens and special rows; no bias."""
-        return by_rows(self.wte.attend, hidden_NLD)
+        """Scores [N, L, V] of the next token, over tokens, special rows and, with
+        softmax_rows=all, positions; no bias."""
+        if not self.config.n_scored_positions:
+            return by_rows(self.wte.attend, hidden_NLD)
+        positions = self.wpe.embedding[: self.config.n_scored_positions]
+        table_VD = jnp.concatenate([self.wte.embedding, positions]).astype(hidden_NLD.dtype)
+        return by_rows(lambda rows: rows @ table_VD.T, hidden_NLD)
 
     @nn.nowrap
     def empty_cache(self, n_sequences: int) -> Cache:
@@ -257,6 +341,8 @@ class GPT(nn.Module):
     def _embed(self, tokens_NL, keys_N, offset):
         positions_L = offset + jnp.arange(tokens_NL.shape[1])
         x_NLD = self.wte(tokens_NL) + self.wpe(positions_L)[None]
+        if self.config.choice("embd_dropout_on") == "table":
+            return x_NLD
         return dropout(x_NLD, keys_N, self.config.rate("embd"), 0, "embedding")
 
     def _scanned(self, x_NLD, keys_N):

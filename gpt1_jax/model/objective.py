@@ -1,6 +1,7 @@
 """Heads and losses: task + lm_coef * language model (Radford et al. 2018, section 3.2 and 3.3).
 
-Shapes: B examples, C candidates of each, L tokens, D width, V rows of the token table, k outputs.
+Shapes: B examples, C candidates of each, L tokens, D width, V rows that the next token's softmax
+runs over, k outputs.
 A batch is a dict: tokens and weights [B, C, L], rows [B]; with a task also extract [B, C], the
 place of the classify token, and label, int [B], a distribution [B, k] or a score float [B].
 """
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
-from gpt1_jax.model.gpt import GPT, ModelConfig
+from gpt1_jax.model.gpt import GPT, ModelConfig, drop_table
 from gpt1_jax.model.lstm import LSTM
 
 
@@ -156,6 +157,7 @@ def loss(
             n_candidates, dtype=jnp.uint32
         ).reshape(1, -1)
         keys_N, keys_B = row_keys(key, candidates_BC.reshape(-1)), row_keys(key, batch["rows"])
+        params = drop_table(network.body.config, params, key)
     hidden_NLD = network.hidden(params, tokens_NL, keys_N)
     terms = {}
     if "label" in batch:

@@ -7,20 +7,19 @@ import io
 import itertools
 import math
 import statistics
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.scores import rounded
+from gpt1_jax.evaluation.scores import percent, rounded
 from gpt1_jax.results.measured import Measured, Run
 from gpt1_jax.results.paper import Paper
-from gpt1_jax.results.tables import scale_words
+from gpt1_jax.results.tables import scale_words, task_title
 
 # Colours that are told apart also by most who do not see red and green alike (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 BODIES = {"transformer": ("-", "Transformer"), "lstm": ("--", "LSTM")}
-TRAIN_STYLE = {"lw": 0.8, "alpha": 0.7}
-HELD_OUT_STYLE = {"ls": "", "marker": "o", "ms": 4}
 PROBE_KEYS = ("body", "step", "probe", "task", "metric", "value", "n")
 
 
@@ -44,13 +43,10 @@ def drawings(paper: Paper, measured: Measured) -> list[Drawing]:
         _transfer(paper, measured),
         _probes(paper, measured),
         _losses(
-            "loss_pretraining",
-            "Loss of pre-training",
-            measured,
-            {"pre-training": list(measured.pretraining.values())},
+            "loss_pretraining", "Loss of pre-training", measured, measured.pretraining.values()
         ),
-        _losses("loss_finetuning", "Loss of fine-tuning", measured, _by_task(measured)),
-        _losses("loss_single", "Loss of single runs", measured, {"": list(measured.single)}),
+        _losses("loss_finetuning", "Loss of fine-tuning", measured, measured.runs),
+        _losses("loss_single", "Loss of single runs", measured, measured.single),
     ]
     return [drawing for drawing in made if drawing]
 
@@ -62,7 +58,12 @@ def _pyplot():
         raise UserError("figures need matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
     # Without a salt of one's own the ids of an SVG change from run to run.
-    matplotlib.rcParams |= {"svg.hashsalt": "gpt1", "font.size": 9, "axes.spines.top": False}
+    matplotlib.rcParams |= {
+        "svg.hashsalt": "gpt1",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+    }
     from matplotlib import pyplot
 
     return pyplot
@@ -130,7 +131,7 @@ def _points(runs: Sequence[Run]) -> list[tuple]:
         for split in ("dev", "train_examples"):
             score = run.score(run.metric, split)
             if score is not None:
-                values.setdefault((split, blocks, run.metric), []).append(100 * score)
+                values.setdefault((split, blocks, run.metric), []).append(percent(score))
     return [
         (blocks, split, metric, *_summary(found))
         for (split, blocks, metric), found in sorted(values.items())
@@ -150,10 +151,16 @@ def _draw_transfer(axes, points: list[tuple], task: str, colour: str) -> list:
             continue
         blocks, _, metrics, medians, lows, highs, _ = zip(*chosen, strict=True)
         (line,) = axes.plot(
-            blocks, medians, style, color=colour, marker="o", ms=3, label=f"{task}, {words}"
+            blocks,
+            medians,
+            style,
+            color=colour,
+            marker="o",
+            ms=3,
+            label=f"{task_title(task)}, {words}",
         )
         axes.fill_between(blocks, lows, highs, color=colour, alpha=0.15, lw=0)
-        axes.set_ylabel(f"{task}: {metrics[0]}, %", color=colour)
+        axes.set_ylabel(f"{task_title(task)}: {metrics[0]}, %", color=colour)
         axes.tick_params(axis="y", colors=colour)
         lines.append(line)
     return lines
@@ -197,6 +204,8 @@ def _probes(paper: Paper, measured: Measured) -> Drawing | None:
     axes.legend(fontsize=7, ncols=2, loc="upper left")
     title = f"{paper.figures['2right'].title} ({scale_words(measured.scale)})"
     figure.suptitle(title)
+    anchors = f"Anchors, in per cent of the metric: {_anchors(measured)}."
+    figure.supxlabel("\n".join(textwrap.wrap(anchors, 95)), fontsize=7)
     early = " The points farthest left are from before the first update." if 0 in steps else ""
     return Drawing(
         "figure2right",
@@ -206,8 +215,7 @@ def _probes(paper: Paper, measured: Measured) -> Drawing | None:
         rows=tuple(rows),
         notes=(
             f"Solid: Transformer; dashed: LSTM.{early}",
-            f"Anchors, in per cent of the metric: {_anchors(measured)}. The paper does not print "
-            "its own.",
+            f"{anchors} The paper does not print its own.",
             f"The paper, on tasks of its own choice: {paper.figures['2right'].claim}",
         ),
     )
@@ -216,7 +224,7 @@ def _probes(paper: Paper, measured: Measured) -> Drawing | None:
 def _relative(measured: Measured, row: dict) -> float:
     """(score - random) / (best - random)."""
     anchors = measured.anchors[row["probe"]]
-    return (100 * row["value"] - anchors["random"]) / (anchors["best"] - anchors["random"])
+    return (percent(row["value"]) - anchors["random"]) / (anchors["best"] - anchors["random"])
 
 
 def _anchors(measured: Measured) -> str:
@@ -230,19 +238,12 @@ def _anchors(measured: Measured) -> str:
 # Loss curves
 
 
-def _by_task(measured: Measured) -> dict[str, list[Run]]:
-    found: dict[str, list[Run]] = {}
-    for run in measured.runs:
-        if run.figure is None:
-            found.setdefault(run.task, []).append(run)
-    return found
-
-
-def _losses(
-    name: str, title: str, measured: Measured, groups: dict[str, list[Run]]
-) -> Drawing | None:
-    """Loss by updates, a panel for each group: lines are training, dots are held-out."""
-    groups = {group: runs for group, runs in groups.items() if runs}
+def _losses(name: str, title: str, measured: Measured, runs: Iterable[Run]) -> Drawing | None:
+    """Loss by updates, a panel for each task, and each of its figures: lines are training, dots are
+    held-out."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_panel(run), []).append(run)
     if not groups:
         return None
     pyplot = _pyplot()
@@ -255,10 +256,10 @@ def _losses(
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
     rows = []
-    for axes, (group, runs) in zip(panels.flat, groups.items(), strict=False):
-        rows += _draw_losses(axes, runs, group)
-        axes.set_xlabel("updates")
-        axes.set_ylabel("loss")
+    for axes, (group, members) in zip(panels.flat, groups.items(), strict=False):
+        rows += _draw_losses(axes, members)
+        axes.set(xlabel="updates", ylabel="loss")
+        axes.set_title(group, fontsize=8)
     title = f"{title} ({scale_words(measured.scale)})"
     figure.suptitle(title)
     return Drawing(
@@ -267,30 +268,56 @@ def _losses(
         *_images(figure),
         header=("scale", "run", "split", "step", "loss"),
         rows=tuple((measured.scale or "", *row) for row in rows),
-        notes=("Lines: training, as it was logged; dots: held-out, without the auxiliary loss.",),
+        notes=(
+            "Lines: training, the mean of neighbouring updates; dots: held-out. Of a task it is "
+            "the loss of the task alone.",
+        ),
     )
 
 
-def _draw_losses(axes, runs: Sequence[Run], group: str) -> list[tuple]:
+def _panel(run: Run) -> str:
+    if run.metric is None:
+        return "pre-training"
+    title = task_title(run.task or run.config["task"]["name"])
+    return f"{title}, by blocks transferred" if run.figure == "2left" else title
+
+
+def _draw_losses(axes, runs: Sequence[Run]) -> list[tuple]:
     """Lines of one kind share a colour; returns (run, split, step, loss)."""
+    from matplotlib import colormaps
+
     kinds = list(dict.fromkeys(_kind(run) for run in runs))
+    colours = dict(zip(kinds, COLOURS, strict=False))
+    if len(kinds) > len(COLOURS):
+        colours = {k: colormaps["viridis"](i / len(kinds)) for i, k in enumerate(kinds)}
     rows = []
     for run in runs:
-        colour = COLOURS[kinds.index(_kind(run)) % len(COLOURS)]
-        held_out = "dev" if run.metric else "valid"
-        for split, style in (("train", TRAIN_STYLE), (held_out, HELD_OUT_STYLE)):
-            steps, losses = run.curve(split, "loss")
-            axes.plot(steps, losses, color=colour, **style)
-            rows += [(run.folder, split, *point) for point in zip(steps, losses, strict=True)]
-    for kind, colour in zip(kinds, itertools.cycle(COLOURS), strict=False):
+        colour, held_out = colours[_kind(run)], "dev" if run.metric else "valid"
+        steps, losses = run.curve("train", "task_loss" if run.metric else "loss")
+        axes.plot(steps, _smoothed(losses), color=colour, lw=0.8, alpha=0.8)
+        rows += [(run.folder, "train", *point) for point in zip(steps, losses, strict=True)]
+        steps, losses = run.curve(held_out, "loss")
+        axes.plot(steps, losses, color=colour, ls="", marker="o", ms=4)
+        rows += [(run.folder, held_out, *point) for point in zip(steps, losses, strict=True)]
+    for kind, colour in colours.items():
         axes.plot([], [], color=colour, label=kind)
-    axes.legend(fontsize=7)
-    axes.set_title(group, fontsize=9)
+    axes.legend(fontsize=6, ncols=1 + len(kinds) // 8)
     return rows
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Each value as the mean of itself and its neighbours, a twentieth of the curve in all."""
+    reach = len(values) // 40
+    return [
+        statistics.fmean(values[max(0, place - reach) : place + reach + 1])
+        for place in range(len(values))
+    ]
 
 
 def _kind(run: Run) -> str:
     """What lines of one colour share."""
+    if run.figure == "2left":
+        return f"{run.n_transfer} blocks"
     if run.variant:
         return run.variant.replace("_", " ")
-    return run.folder.rpartition("/")[2]
+    return run.folder

@@ -13,9 +13,9 @@ from gpt1_jax.results.tables import BASELINES, Entry, Grid
 APPENDIX = "runs.md"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; all columns but the first are set to the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: bool = True) -> str:
+    """A Markdown table; all columns but the first are set to the right, or none."""
+    lines = [header, ["---", *["---:" if right else "---"] * (len(header) - 1)], *rows]
     return "".join(f"| {' | '.join(_escaped(cell) for cell in line)} |\n" for line in lines)
 
 
@@ -33,7 +33,7 @@ def grid(shown: Grid) -> str:
         parts.append("".join(f"- {note}\n" for note in shown.notes))
     missing = reasons(shown.entries)
     if missing:
-        parts += ["## Cells without a run\n", "".join(f"- {line}\n" for line in missing)]
+        parts += ["## Cells without a run\n", table(REASONS_HEADER, missing, right=False)]
     return "\n".join(parts)
 
 
@@ -86,6 +86,11 @@ def _cell_row(entry: Entry) -> list[str]:
     return [linked, *cell_values(entry)]
 
 
+def config(entry: Entry) -> str:
+    """The config strings that give the paper's value; none for an average."""
+    return f"{entry.config} from {entry.variant.pretraining}" if entry.config else ""
+
+
 def cell_name(entry: Entry) -> str:
     return f"{entry.variant.title}: {entry.column.title}"
 
@@ -98,21 +103,16 @@ def published(entry: Entry) -> str:
     return f"{entry.published}" + (f" ({entry.column.current} on v2)" if changed else "")
 
 
-def reasons(entries: Sequence[Entry]) -> list[str]:
-    """Why there is no value, said once for all cells that have the same reason, with the config
-    that would give it."""
-    found: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if not entry.scores:
-            found.setdefault(entry.scores.reason, []).append(entry)
+REASONS_HEADER = ("cell", "config", "why")
+
+
+def reasons(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
+    """Why there is no value, with the config string that would give it."""
     return [
-        f"{', '.join(cell_name(entry) + _config(entry) for entry in same)}: {reason}"
-        for reason, same in found.items()
+        (cell_name(entry), config(entry), entry.scores.reason)
+        for entry in entries
+        if not entry.scores
     ]
-
-
-def _config(entry: Entry) -> str:
-    return f" (`{entry.config}`)" if entry.config and isinstance(entry.table, int) else ""
 
 
 def to_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -255,7 +255,7 @@ def _of_entry(entry: Entry, against: Run | None) -> str:
     runs = entry.scores.runs
     lines = []
     if isinstance(entry.table, int):
-        lines.append(f"- the paper's: `{entry.config}` from `{entry.variant.pretraining}`")
+        lines.append(f"- the paper's: `{config(entry)}`")
     for run, value in zip(runs, entry.scores.values, strict=True):
         lines.append(f"- seed {run.seed}: {rounded(value, 2)}, {run.folder}, `{command(run)}`")
     if against is not None and against is not runs[0]:

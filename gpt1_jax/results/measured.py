@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.scores import mean, percent
 from gpt1_jax.results.record import read_rows
 
 REPRODUCTION = "reproduction.json"
@@ -116,17 +117,18 @@ class Measured:
         splits: tuple[str, ...],
         table: int | None = None,
     ) -> Scores:
-        """The scores of a cell, the mean over `splits` where there are several."""
+        """The scores of a cell, the mean over those of `splits` that all of its runs measured."""
         runs = self.of_cell(variant, task)
-        by_seed, used = {}, []
-        for run in runs:
-            values = [run.score(metric, split) for split in splits]
-            if None not in values:
-                by_seed[run.seed] = 100 * statistics.fmean(values)
-                used.append(run)
-        if by_seed:
-            return Scores(by_seed, tuple(used), splits)
-        return Scores(reason=self._reason(variant, task, metric, splits, table, bool(runs)))
+        measured = [
+            split for split in splits if all(run.score(metric, split) is not None for run in runs)
+        ]
+        if not runs or not measured:
+            reason = self._reason(variant, task, metric, splits, table, bool(runs))
+            return Scores(reason=reason)
+        by_seed = {
+            run.seed: percent(mean(run.score(metric, split) for split in measured)) for run in runs
+        }
+        return Scores(by_seed, runs, tuple(measured))
 
     def _reason(self, variant, task, metric, splits, table, has_runs: bool) -> str:
         if has_runs:
@@ -134,10 +136,19 @@ class Measured:
         if (variant, task) in self.unfinished:
             return self.unfinished[variant, task]
         for entry in self.missing:
-            wanted = {"table": table, "variant": variant, "task": task}
+            wanted = {"table": table, "variant": variant, "task": task, "figure": None}
             if all(entry.get(name) in (None, value) for name, value in wanted.items()):
                 return entry["reason"]
-        return "not run"
+        return self._to_run(f"--table={table} --tasks={task}") if table else "not run"
+
+    def _to_run(self, flags: str) -> str:
+        scale = f" --scale={self.scale}" if self.scale else ""
+        return f"not run: gpt1 reproduce {flags}{scale}"
+
+    def why_no_figure(self, name: str) -> str:
+        """Why a figure cannot be drawn."""
+        reasons = [entry["reason"] for entry in self.missing if entry.get("figure") == name]
+        return "; ".join(dict.fromkeys(reasons)) or self._to_run(f"--figure={name}")
 
 
 def load(folder: Path) -> Measured:
@@ -185,6 +196,9 @@ def _reproduction(root: Path, single: tuple[Run, ...]) -> Measured:
             unfinished[entry["variant"], entry["task"]] = (
                 f"{entry['folder']} has no result.json: not finished, or not copied"
             )
+    for row in whole.get("probes", ()):
+        if row["probe"] not in whole.get("anchors", {}):
+            raise UserError(f"{path}: no anchors of the probe {row['probe']}; probe again")
     pretraining = {
         name: _run(root / folder, folder)
         for name, folder in whole.get("pretraining", {}).items()

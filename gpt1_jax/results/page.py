@@ -20,7 +20,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.25rem; margin-top: 2.5rem; } h3 { fo
 table { border-collapse: collapse; font-size: .85rem; margin: .8rem 0; }
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4;
          font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child, table.words :is(th, td) { text-align: left; }
 thead th { border-bottom: 2px solid #888; }
 tr.paper td { font-weight: 600; } tr.ours td { background: #eef5fb; }
 tr.baseline td, tr.examples td { color: #666; }
@@ -96,18 +96,20 @@ def _sentences(found: Sequence[tuple[str, Sequence[str]]]) -> str:
 
 
 def _tasks(tasks: dict[str, list[str]]) -> str:
-    return _table(("Kind", "Tasks"), [(kind, ", ".join(names)) for kind, names in tasks.items()])
+    return _table(
+        ("Kind", "Tasks"), [(kind, ", ".join(names)) for kind, names in tasks.items()], "words"
+    )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], kind: str = "numbers") -> str:
     body = "".join(f"<tr>{''.join(f'<td>{_text(c)}</td>' for c in row)}</tr>\n" for row in rows)
-    return _wrapped(header, body)
+    return _wrapped(header, body, kind)
 
 
-def _wrapped(header: Sequence[str], body: str) -> str:
+def _wrapped(header: Sequence[str], body: str, kind: str = "numbers") -> str:
     head = "".join(f"<th>{_text(cell)}</th>" for cell in header)
     return (
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="wide"><table class="{kind}">\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody>\n</table></div>\n"
     )
 
@@ -122,7 +124,10 @@ def _grid(grid: Grid) -> str:
         parts += ["<h3>The config of each cell</h3>\n", *details]
     missing = markdown.reasons(grid.entries)
     if missing:
-        parts += ["<h3>Cells without a run</h3>\n", _list(missing)]
+        parts += [
+            "<h3>Cells without a run</h3>\n",
+            _table(markdown.REASONS_HEADER, missing, "words"),
+        ]
     return "".join(parts)
 
 
@@ -144,14 +149,16 @@ def _details(entry: Entry, grid: Grid) -> str:
         f"seed {run.seed}: {run.folder}, `{markdown.command(run)}`" for run in entry.scores.runs
     ]
     if isinstance(entry.table, int):
-        lines.insert(0, f"the paper's: `{entry.config}` from `{entry.variant.pretraining}`")
+        lines.insert(0, f"the paper's: `{markdown.config(entry)}`")
     if against is not None and against is not runs[0]:
         changed = markdown.differences(runs[0], against)
         lines.append(f"otherwise than {against.folder}: {'; '.join(changed) or 'nothing'}")
     config = _text(markdown.config_lines(runs[0].config))
     return (
-        f'<details id="{entry.name}"><summary>{_text(markdown.cell_name(entry))}</summary>\n'
-        f"{_list(lines)}<details><summary>config.json of {_text(runs[0].folder)}</summary>\n"
+        f"<details><summary>{_text(markdown.cell_name(entry))}</summary>\n"
+        # A link to what is inside opens the details, one to the details themselves does not.
+        f'<div id="{entry.name}">{_list(lines)}</div>\n'
+        f"<details><summary>config.json of {_text(runs[0].folder)}</summary>\n"
         f"<pre>{config}</pre></details>\n</details>\n"
     )
 

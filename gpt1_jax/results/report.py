@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.scores import rounded
+from gpt1_jax.evaluation.scores import percent, rounded
 from gpt1_jax.results import figures, markdown, measured, page, paper, sentences, tables
 from gpt1_jax.results.figures import Drawing
 from gpt1_jax.results.measured import Measured, Run
@@ -71,10 +71,10 @@ def _files(
         (f"Our runs ({scale_words(found.scale)})", sentences.measured(index, grids)),
     ]
     title = f"GPT-1: published and measured ({scale_words(found.scale)})"
-    introduction = _introduction(found, grids)
+    introduction = _introduction(found, grids) + _no_figures(index, found, drawings)
     kinds = [(kind, ", ".join(names)) for kind, names in tasks.items()]
     files: dict[str, str | bytes] = {
-        "table1.md": f"# Table 1: the tasks\n\n{markdown.table(('Kind', 'Tasks'), kinds)}",
+        "table1.md": f"# Table 1: the tasks\n\n{markdown.table(('Kind', 'Tasks'), kinds, False)}",
         "table1.csv": markdown.to_csv(
             ("kind", "task"), [(kind, name) for kind, names in tasks.items() for name in names]
         ),
@@ -112,6 +112,15 @@ def _introduction(found: Measured, grids: Sequence[Grid]) -> list[str]:
     return lines
 
 
+def _no_figures(index: paper.Paper, found: Measured, drawings: Sequence[Drawing]) -> list[str]:
+    drawn = {drawing.name for drawing in drawings}
+    return [
+        f"Figure {name} ({figure.title}) has no runs: {found.why_no_figure(name)}."
+        for name, figure in index.figures.items()
+        if found.scale and f"figure{name}" not in drawn
+    ]
+
+
 def _index(
     title: str,
     introduction: Sequence[str],
@@ -123,7 +132,7 @@ def _index(
     """The page that leads to the others."""
     parts = [f"# {title}\n", *(f"{line}\n" for line in introduction), "## Tables\n"]
     parts.append(
-        "- [Table 1: the tasks](table1.md)\n"
+        "- [Table 1: the tasks](table1.md) ([CSV](table1.csv))\n"
         + "".join(f"- [{grid.title}]({grid.name}.md) ([CSV]({grid.name}.csv))\n" for grid in grids)
         + f"- [The runs behind them]({markdown.APPENDIX})\n"
         + "- report.html: all of it on one page\n"
@@ -141,6 +150,6 @@ def _index(
 
 def _single(run: Run) -> tuple[str, ...]:
     best = run.result.get("best")
-    score = str(rounded(100 * best["score"])) if best else "–"
+    score = str(rounded(percent(best["score"]))) if best else "–"
     task = run.config["task"].get("name") or "pre-training"
     return f"[{run.folder}]({markdown.APPENDIX})", task, run.metric or "–", score

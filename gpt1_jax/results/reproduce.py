@@ -1,261 +1,370 @@
-"""Many runs that make one table: the paper's ablation in miniature (Radford et al. 2018, table 5).
+"""Many runs that make a table or a figure of the paper.
 
-The quickstart needs no network: it pre-trains on the documentation installed on this machine,
-fine-tunes on tasks cut from files it has not seen, and prints what was measured. Each part is kept
-in the workdir and not done again, so a quickstart that was stopped goes on where it was.
+Each run has a folder of its own in the workdir and is not done again, so a reproduction that was
+stopped goes on where it was, and another table in the same workdir shares what they have in common.
+What there is, and why the rest is missing, stands in reproduction.json, which is all that the
+report needs besides the folders of the runs.
 """
 
-import dataclasses
+import contextlib
 import json
 import statistics
 import sys
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import jax
-
 from gpt1_jax.data import tasks
-from gpt1_jax.data.tasks import TaskConfig
+from gpt1_jax.data.tasks import TASKS, LoadedTask, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import baselines, probes, trained
-from gpt1_jax.evaluation.probes import ProbeConfig
-from gpt1_jax.evaluation.sample import SampleConfig
-from gpt1_jax.evaluation.trained import Trained
-from gpt1_jax.results.record import provenance, write_json
-from gpt1_jax.text import corpus, documentation, documentation_tasks
-from gpt1_jax.text.corpus import PrepareConfig
-from gpt1_jax.text.documentation_tasks import Cut
+from gpt1_jax.evaluation import baselines, trained, zero_shot
+from gpt1_jax.evaluation.probes import PROBES, ProbeConfig
+from gpt1_jax.results import paper, report
+from gpt1_jax.results.record import WorkdirLock, write_json
+from gpt1_jax.text import corpus, documentation
 from gpt1_jax.training import experiment
 from gpt1_jax.training.train import train
 
-CONFIG = "configs/quickstart.py"
-VOCAB_SIZE = 2048
-SEEDS = (0, 1)
-PROMPT = "This function returns"
-# How each row of the table differs from the full recipe, by config key.
+FILE = "reproduction.json"
+SCALES = ("paper", "small")
+FIGURES = ("2left", "2right")
+# How each row of table 5 differs from the full recipe, by config key. Without pre-training the
+# auxiliary objective stays on: the sources do not say.
 VARIANTS: dict[str, dict[str, str]] = {
     "full": {},
     "no_pretraining": {"n_transfer": "-1"},
     "no_aux_lm": {"objective.lm_coef": "0"},
+    "lstm": {},
 }
-# What reading, compiling and evaluating take on two cores, however little is trained, with room for
-# one more row. Of the rest, pre-training has one half and fine-tuning the other.
-RESERVED_SECONDS = 210
-SPEED_STEPS = 40
-DEV_EXAMPLES = 500
-MOST_LABELS = 2000
-# Tasks come in groups of rows in which all labels are equally frequent; this is a whole number of
-# groups for each of them.
-LABELS_STEP = 40
+# What each task is a question of, in figure 2 (right); any other multiple choice is one of answers.
+PROBE_OF = {"sst2": "sentiment", "cola": "acceptability", "dprd": "pronoun_resolution"}
+# Small pre-training without tokens of one's own reads the documentation that is installed.
+SMALL_VOCAB_SIZE = 4096
+# Training examples on which figure 2 (left) is drawn as well.
+TRAIN_EXAMPLES = 500
+
+
+def body_of(variant: str) -> str:
+    """Which pre-trained body a row of table 5 starts from."""
+    return "lstm" if variant == "lstm" else "transformer"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much there is time for: updates of pre-training, with a checkpoint at each quarter, and
-    training labels of each task."""
+class Request:
+    """What to reproduce, and from what.
 
-    pretraining_steps: int
-    labels: int
-    tokens_per_s: float
-
-
-def quickstart(workdir: str | Path, minutes: float = 8.0) -> dict:
-    """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
-
-    Plans for `minutes` on the machine it finds, though it takes two or three at least. Returns and
-    writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds` (of
-    this call) and what else was measured. Raises UserError for too little time, or too little
-    documentation.
+    table: 1 to 5; or figure: "2left" or "2right".
+    tasks: names of the tasks table, or folders so called; None takes those of the paper's.
+    data: tokens of `prepare` to pre-train on; initial: weights by body, in place of pre-training.
+    task_data: a folder with one folder of files for each task; data_dir: where TFDS keeps its own.
+    settings: config keys for every run, as on the command line of `train`.
     """
-    if not 1 <= minutes < float("inf"):
-        raise UserError(f"--minutes={minutes:g}; expected at least 1")
-    began = time.monotonic()
-    workdir = Path(workdir).expanduser()
-    say("reading the documentation that is installed here")
-    found = documentation.documents(workers=2)
-    say(found.describe())
-    cut = documentation_tasks.cut(found, train=MOST_LABELS, dev=DEV_EXAMPLES)
-    tokens = corpus.prepare(
-        PrepareConfig(output=str(workdir / "tokens"), vocab_size=VOCAB_SIZE, workers=2),
-        cut.pretraining,
-    )
-    plan = _plan(workdir, minutes, cut)
-    cut = _with_labels(cut, plan.labels)
-    folders = documentation_tasks.write(cut.tasks, workdir / "tasks")
-    say(f"pre-training, {plan.pretraining_steps} updates")
-    pretraining = _trained(
-        workdir / "pretrained",
-        "",
-        {
-            "data.path": str(workdir / "tokens"),
-            "steps": str(plan.pretraining_steps),
-            "checkpoint.every": str(plan.pretraining_steps // 4),
-            "checkpoint.keep": "4",
-        },
-    )
-    result = {
-        **_ablation(workdir, folders, cut),
-        "zero_shot_word_order": _zero_shot_curve(workdir, folders["word_order"]),
-        "pretraining": pretraining["metrics"],
-        "sample": _sample(trained.load(workdir / "pretrained")),
-        "corpus": found.summary() | {"tokens": tokens["splits"]["train"]["tokens"]},
-        "plan": dataclasses.asdict(plan),
-        "seeds": list(SEEDS),
-        "seconds": time.monotonic() - began,
-        "device": jax.devices()[0].device_kind,
-        **provenance(dataclasses.asdict(plan)),
-    }
-    write_json(workdir / "result.json", result)
-    say(_described(result, cut, workdir))
-    return result
+
+    workdir: str
+    table: int | None = None
+    figure: str | None = None
+    scale: str = "paper"
+    seeds: tuple[int, ...] = (0, 1, 2)
+    tasks: tuple[str, ...] | None = None
+    data: str | None = None
+    task_data: str | None = None
+    data_dir: str | None = None
+    initial: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if (self.table is None) == (self.figure is None):
+            raise UserError("expected one of --table and --figure")
+        if self.table is not None and self.table not in range(1, 6):
+            raise UserError(f"--table={self.table}; the paper has 1 to 5")
+        if self.figure is not None and self.figure not in FIGURES:
+            raise UserError(f"--figure={self.figure}; expected one of {', '.join(FIGURES)}")
+        if self.scale not in SCALES:
+            raise UserError(f"--scale={self.scale}; expected one of {', '.join(SCALES)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"--seeds={','.join(map(str, self.seeds))}; expected different numbers")
+        for key in self.settings:
+            if key not in experiment.KEYS:
+                raise UserError(experiment.unknown_key(key))
 
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _trained(workdir: Path, arguments: str, settings: Mapping[str, str], quiet=False) -> dict:
-    """The result of a run of the quickstart's config, trained now or before."""
-    described, explicit = experiment.load(f"{CONFIG}:{arguments}", settings)
+def run(spec: str, settings: Mapping[str, str], workdir: Path, quiet: bool = True) -> dict:
+    """The result of a run of a config, trained now or before."""
+    described, explicit = experiment.load(spec, settings)
     return train(described, explicit, workdir, quiet=quiet)
 
 
-def _plan(workdir: Path, minutes: float, cut: Cut) -> Plan:
-    """What fits into the time at the speed that a few updates show; remembered, so that a
-    quickstart that goes on keeps to it."""
-    path = workdir / "plan.json"
-    if path.exists():
-        plan = Plan(**json.loads(path.read_text()))
-        say(f"going on with the plan in {path}: {plan}")
-        return plan
-    settings = {"data.path": str(workdir / "tokens"), "steps": str(SPEED_STEPS)}
-    speed = _trained(workdir / "speed", "", settings, quiet=True)["tokens_per_s"]
-    described, _ = experiment.load(CONFIG, settings)
-    tuning, _ = experiment.load(f"{CONFIG}:finetune")
-    seconds = max(60 * minutes - RESERVED_SECONDS, 6 * minutes) / 2
-    per_update = described.batch_size * described.model.n_ctx
-    updates = int(seconds * speed / per_update)
-    # A row of multiple choice is as much work as it has choices.
-    candidates = sum(len(task.train[0].get("choices", "1")) for task in cut.tasks.values())
-    per_label = tuning.data.buckets[0] * candidates
-    runs = len(VARIANTS) * len(SEEDS)
-    labels = int(seconds * speed / (per_label * runs * tuning.epochs))
-    plan = Plan(
-        pretraining_steps=max(40, updates // 4 * 4),
-        labels=min(max(3 * LABELS_STEP, labels // LABELS_STEP * LABELS_STEP), MOST_LABELS),
-        tokens_per_s=speed,
-    )
-    write_json(path, dataclasses.asdict(plan))
-    return plan
+def reproduce(request: Request) -> dict:
+    """Runs what is missing of a table or figure, and reports on all that the workdir has.
 
-
-def _with_labels(cut: Cut, labels: int) -> Cut:
-    """The same tasks with fewer training labels, balanced as before."""
-    tasks = {
-        name: dataclasses.replace(task, train=task.train[:labels])
-        for name, task in cut.tasks.items()
+    Returns `table`: the median over seeds by variant and task, None where there is no run;
+    `missing`: why; `report`: its folder. Raises UserError for what does not fit, and Interrupted
+    after a signal.
+    """
+    workdir = Path(request.workdir).expanduser()
+    sources = _sources(request)
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; expected a folder")
+    with contextlib.ExitStack() as closing:
+        closing.callback(WorkdirLock(workdir).release)
+        ledger = Ledger(workdir, request.scale, request.seeds)
+        if request.figure == "2right":
+            _probe(request, sources, ledger)
+        elif request.table != 1:
+            _fine_tune(request, sources, ledger)
+        ledger.save()
+        written = report.report(workdir, workdir / "report")
+    return {
+        "scale": request.scale,
+        "seeds": list(request.seeds),
+        "table": ledger.table(list(sources)),
+        "probes": ledger.content["probes"],
+        "missing": ledger.content["missing"],
+        "report": str(workdir / "report"),
+        "files": written["files"],
     }
-    return dataclasses.replace(cut, tasks=tasks)
 
 
-def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
-    """Accuracy of choosing the true word order with no training on it, by updates of pre-training:
-    figure 2 (right) of the paper in miniature."""
-    config = ProbeConfig(
-        path=str(folder.parent),
-        question_answering=folder.name,
-        sentiment=None,
-        acceptability=None,
-        pronoun_resolution=None,
-    )
-    rows = probes.curve(workdir / "pretrained", config)
-    return {str(row["step"]): row["value"] for row in rows}
+def _sources(request: Request) -> dict[str, TaskConfig]:
+    """Where each task is read from, by name: a folder that was named, one of task_data, or TFDS."""
+    names = request.tasks or _tasks_of_the_paper(request)
+    sources = {}
+    for name in names:
+        folder = Path(name).expanduser()
+        if name in TASKS:
+            folder = Path(request.task_data or "", name) if request.task_data else None
+        elif folder.is_dir() and folder.name in TASKS:
+            name = folder.name
+        else:
+            known = ", ".join(TASKS)
+            raise UserError(
+                f"--tasks={name} is neither a known task nor the folder of one: {known}"
+            )
+        # What the folder does not have is looked for in TFDS, and missing if it is not there.
+        path = str(folder.absolute()) if folder is not None and folder.is_dir() else None
+        sources[name] = TaskConfig(name=name, path=path, data_dir=request.data_dir)
+    if request.task_data and not Path(request.task_data).expanduser().is_dir():
+        raise UserError(f"--task_data={request.task_data} is not a folder")
+    return sources
 
 
-def _load_task(folder: Path, shape: str) -> tasks.LoadedTask:
-    return tasks.load(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
+def _tasks_of_the_paper(request: Request) -> tuple[str, ...]:
+    index = paper.load()
+    if request.figure is not None:
+        return index.figures[request.figure].tasks
+    return () if request.table == 1 else index.tasks(request.table)
 
 
-def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
-    """Mean accuracy on dev by variant and task, its spread over seeds, and the baselines."""
-    table, spread, scores = {}, {}, {}
-    for variant, changes in VARIANTS.items():
-        table[variant], spread[variant], scores[variant] = {}, {}, {}
-        for name, folder in folders.items():
-            values = []
-            for seed in SEEDS:
-                settings = {
-                    "task.path": str(folder),
-                    "task.shape": cut.tasks[name].shape,
-                    "task.metric": "accuracy",
-                    "initial": str(workdir / "pretrained"),
-                    "seed": str(seed),
-                    **changes,
-                }
-                run = workdir / "finetuned" / variant / f"{name}-{seed}"
-                result = _trained(run, "finetune", settings, quiet=True)
-                values.append(result["metrics"]["dev"]["accuracy"])
-            table[variant][name] = statistics.mean(values)
-            spread[variant][name] = max(values) - min(values)
-            scores[variant][name] = values
-            shown = ", ".join(f"{value:.3f}" for value in values)
-            say(f"{variant} {name}: {shown}")
-    plain = {
-        name: baselines.baselines(_load_task(folder, cut.tasks[name].shape))
-        for name, folder in folders.items()
-    }
-    return {"table": table, "spread": spread, "scores": scores, "baselines": plain}
+class Ledger:
+    """reproduction.json: which runs there are, and why others are not."""
 
+    def __init__(self, workdir: Path, scale: str, seeds: tuple[int, ...]):
+        """Goes on with what the folder has. UserError if that is of another scale."""
+        self.workdir = workdir
+        self.content = {
+            "scale": scale,
+            "seeds": list(seeds),
+            "runs": [],
+            "pretraining": {},
+            "missing": [],
+            "baselines": {},
+            "probes": [],
+            "anchors": {},
+        }
+        with contextlib.suppress(FileNotFoundError):
+            self.content |= json.loads((workdir / FILE).read_text())
+        if self.content["scale"] != scale:
+            raise UserError(
+                f"{workdir} reproduces at --scale={self.content['scale']}, not {scale}; choose "
+                "another --workdir"
+            )
+        self.content["seeds"] = sorted({*self.content["seeds"], *seeds})
 
-def _gain(scores: dict, task: str) -> str:
-    """What pre-training changed in a task, beside the difference that a seed makes."""
-    with_it, without = scores["full"][task], scores["no_pretraining"][task]
-    gain = statistics.mean(with_it) - statistics.mean(without)
-    spread = max(max(values) - min(values) for values in (with_it, without))
-    verdict = "more than" if abs(gain) > spread else "within"
-    return f"{100 * gain:+.1f} points, {verdict} the seeds' spread of {100 * spread:.1f}."
+    def save(self) -> None:
+        write_json(self.workdir / FILE, self.content)
 
+    def add(self, entry: dict) -> None:
+        """A run that was finished, which is not missing any more."""
+        runs = [one for one in self.content["runs"] if one["folder"] != entry["folder"]]
+        self.content["runs"] = [*runs, entry]
+        self.forgive(entry["variant"], entry["task"], entry["figure"])
+        self.save()
 
-def _sample(model: Trained) -> str:
-    config = SampleConfig(temperature=0.7, top_k=40, length=48)
-    return PROMPT + model.sample(PROMPT, config)[0]
+    def miss(self, variant: str, task: str, figure: str | None, reason: str) -> None:
+        self.forgive(variant, task, figure)
+        entry = {"variant": variant, "task": task, "figure": figure, "reason": reason}
+        self.content["missing"].append(entry)
+        say(f"{variant} {task}: {reason}")
 
-
-def _described(result: dict, cut: Cut, workdir: Path) -> str:
-    """The tables as text, with what to try next."""
-    names = list(cut.tasks)
-    width = max(len(name) for name in [*VARIANTS, "bag of words"]) + 2
-
-    def row(name: str, cells) -> str:
-        return name.ljust(width) + "".join(cell.rjust(18) for cell in cells)
-
-    lines = ["", row("accuracy on dev, %", names)]
-    for variant in VARIANTS:
-        cells = [
-            f"{100 * result['table'][variant][n]:.1f} ±{50 * result['spread'][variant][n]:.1f}"
-            for n in names
+    def forgive(self, variant: str, task: str, figure: str | None) -> None:
+        key = (variant, task, figure)
+        self.content["missing"] = [
+            one
+            for one in self.content["missing"]
+            if (one["variant"], one["task"], one["figure"]) != key
         ]
-        lines.append(row(variant, cells))
-    for baseline in ("chance", "majority", "bag_of_words"):
-        cells = [f"{100 * result['baselines'][name][baseline]:.1f}" for name in names]
-        lines.append(row(baseline.replace("_", " "), cells))
-    counts = [f"{len(task.train)} + {len(task.dev)}" for task in cut.tasks.values()]
-    lines.append(row("train + dev", counts))
-    lines += ["", f"mean of seeds {SEEDS}; ± is half of the difference between them"]
-    for task in cut.tasks.values():
-        gained = _gain(result["scores"], task.name)
-        lines.append(f"{task.name} ({task.shape}): {task.question} Pre-training {gained}")
-    curve = result["zero_shot_word_order"].items()
-    steps = ", ".join(f"{100 * accuracy:.1f} % after {step}" for step, accuracy in curve)
-    lines += ["", f"word order with no training on it, by updates of pre-training: {steps}"]
-    lines += ["", "a sample:", result["sample"], "", f"{result['seconds']:.0f} seconds; next:"]
-    pretrained = workdir / "pretrained"
-    lines += [
-        f'  gpt1 sample --workdir={pretrained} --prompt="The array" --num_samples=3',
-        f"  gpt1 evaluate --workdir={pretrained}",
-        "  gpt1 prepare --output=tokens --input='books/*.txt'",
-        "  gpt1 train --config=configs/pretrain.py:tiny --workdir=run --config.data.path=tokens",
-    ]
-    return "\n".join(lines)
+
+    def table(self, names: list[str]) -> dict[str, dict[str, float | None]]:
+        """Medians over seeds by variant and task, None without a run."""
+        table = {}
+        for variant in VARIANTS:
+            table[variant] = {}
+            for name in names:
+                found = [
+                    value
+                    for one in self.content["runs"]
+                    if (one["variant"], one["task"], one["figure"]) == (variant, name, None)
+                    for value in [one["value"]]
+                ]
+                table[variant][name] = statistics.median(found) if found else None
+        return table
+
+
+# Fine-tuning
+
+
+def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> None:
+    """The runs of tables 2 to 5 and of figure 2 (left), task by task."""
+    variants = list(VARIANTS) if request.table == 5 else ["full"]
+    starts: dict[str, str] = {}
+    for name, source in sources.items():
+        try:
+            loaded = tasks.load(source)
+        except UserError as error:
+            for variant in variants:
+                ledger.miss(variant, name, request.figure, str(error))
+            continue
+        ledger.content["baselines"][name] = _baselines(loaded)
+        ledger.save()
+        for variant in variants:
+            body = body_of(variant)
+            try:
+                starts[body] = starts.get(body) or _start(request, body, ledger)
+                _cell(request, ledger, variant, source, starts[body])
+            except UserError as error:
+                ledger.miss(variant, name, request.figure, str(error))
+
+
+def _baselines(loaded: LoadedTask) -> dict:
+    return {
+        "split": "dev",
+        "metric": loaded.task.metric,
+        **baselines.baselines(loaded),
+        "examples": {split: len(examples) for split, examples in loaded.splits.items()},
+    }
+
+
+def _cell(request: Request, ledger: Ledger, variant: str, source: TaskConfig, initial: str) -> None:
+    """The runs of one variant on one task: a seed each, in figure 2 also a depth each."""
+    depths: list[int | None] = [None]
+    if request.figure == "2left":
+        depths = list(range(trained.load(initial).model_config.n_layer + 1))
+    for depth in depths:
+        for seed in request.seeds:
+            settings = {
+                "task.path": source.path,
+                "task.data_dir": source.data_dir,
+                "initial": initial,
+                "seed": str(seed),
+                **VARIANTS[variant],
+                **request.settings,
+            }
+            kind = variant
+            if depth is not None:
+                kind = f"transfer_{depth}"
+                settings |= {"n_transfer": str(depth), "eval.train_examples": str(TRAIN_EXAMPLES)}
+            folder = Path("finetuned", kind, f"{source.name}-{seed}")
+            result = run(_spec(request, "finetune", source.name), settings, ledger.workdir / folder)
+            say(f"{kind} {source.name}, seed {seed}: {result['best']['score']:.3f}")
+            ledger.add(
+                {
+                    "variant": variant,
+                    "task": source.name,
+                    "seed": seed,
+                    "n_transfer": depth,
+                    "figure": request.figure,
+                    "folder": str(folder),
+                    "value": result["best"]["score"],
+                }
+            )
+
+
+def _spec(request: Request, file: str, *words: str) -> str:
+    small = ["small"] if request.scale == "small" else []
+    arguments = ",".join([*small, *words])
+    return f"configs/{file}.py" + (f":{arguments}" if arguments else "")
+
+
+# Pre-training
+
+
+def _start(request: Request, body: str, ledger: Ledger) -> str:
+    """The weights that fine-tuning starts from: those given, or those pre-trained here."""
+    if body in request.initial:
+        given = request.initial[body]
+        found = trained.load(given).model_config.body
+        if found != body:
+            raise UserError(f"{given} holds a {found}, expected a {body}")
+        ledger.content["pretraining"][body] = given
+        return given
+    words = ["lstm"] if body == "lstm" else []
+    folder = Path("pretrained", body)
+    settings = {"data.path": str(_tokens(request, ledger.workdir)), **request.settings}
+    say(f"pre-training the {body}")
+    run(_spec(request, "pretrain", *words), settings, ledger.workdir / folder, quiet=False)
+    ledger.content["pretraining"][body] = str(folder)
+    ledger.save()
+    return str(ledger.workdir / folder)
+
+
+def _tokens(request: Request, workdir: Path) -> Path:
+    """What to pre-train on: the tokens that were named, or at small scale the documentation."""
+    if request.data is not None:
+        return Path(request.data).expanduser()
+    if request.scale != "small":
+        raise UserError(
+            "nothing to pre-train on: give --data (a folder of `prepare`), or weights with "
+            "--initial and --initial_lstm"
+        )
+    found = documentation.documents(workers=2)
+    say(found.describe())
+    output = workdir / "tokens"
+    config = corpus.PrepareConfig(output=str(output), vocab_size=SMALL_VOCAB_SIZE, workers=2)
+    corpus.prepare(config, found.documents)
+    return output
+
+
+# Probes
+
+
+def _probe(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> None:
+    """The zero-shot probes on every stored checkpoint of both bodies: figure 2 (right)."""
+    config = _probe_config(request, sources)
+    for body in ("transformer", "lstm"):
+        try:
+            start = _start(request, body, ledger)
+            rows = zero_shot.curve(start, config)
+        except UserError as error:
+            ledger.miss(body, "probes", request.figure, str(error))
+            continue
+        others = [row for row in ledger.content["probes"] if row["body"] != body]
+        ledger.content["probes"] = others + rows
+        ledger.content["anchors"] |= {row["probe"]: row["anchors"] for row in rows}
+        ledger.forgive(body, "probes", request.figure)
+        ledger.save()
+
+
+def _probe_config(request: Request, sources: dict[str, TaskConfig]) -> ProbeConfig:
+    """Each probe on the first of the tasks that it can be asked about."""
+    if request.task_data is None:
+        raise UserError("--figure=2right needs --task_data, a folder with a folder for each task")
+    chosen = dict.fromkeys(PROBES)
+    for name, source in sources.items():
+        probe = PROBE_OF.get(name, "question_answering")
+        if source.path is not None and chosen[probe] is None:
+            chosen[probe] = name
+    return ProbeConfig(path=request.task_data, **chosen)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from gpt1_jax.data.tasks import TASKS
-from gpt1_jax.evaluation.scores import GLUE, glue_score, mean, rounded
+from gpt1_jax.evaluation.scores import GLUE, glue_score, mean, percent, rounded
 from gpt1_jax.results.measured import Measured, Scores
 from gpt1_jax.results.paper import Column, Paper, Row, Table, Variant
 
@@ -75,6 +75,11 @@ class Grid:
 def scale_words(scale: str | None) -> str:
     """How an output names the scale of its runs."""
     return f"{scale} scale" if scale else "single runs"
+
+
+def task_title(name: str) -> str:
+    """How the paper names a task; a task of one's own has its own name."""
+    return TASKS[name].title if name in TASKS else name
 
 
 def shown(scores: Scores) -> str:
@@ -239,7 +244,7 @@ def _baselines(measured: Measured, column: Column) -> dict[str, float]:
     found = measured.baselines.get(column.task, {})
     if found.get("metric") != column.metric:
         return {}
-    return {name: 100 * found[name] for name in BASELINES if name in found}
+    return {name: percent(found[name]) for name in BASELINES if name in found}
 
 
 def _lines(measured: Measured, table: Table, variants: Sequence[Variant], entries: list[Entry]):
@@ -290,7 +295,7 @@ def _further(paper: Paper, measured: Measured) -> Table | None:
     if not runs:
         return None
     columns = tuple(
-        Column(TASKS[name].title if name in TASKS else name, metric, name)
+        Column(task_title(name), metric, name)
         for name, metric in dict.fromkeys((run.task, run.metric) for run in runs)
     )
     if len(columns) > 1:

@@ -12,16 +12,11 @@ import fcntl
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -32,6 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt1_jax.errors import Interrupted, UserError
+from gpt1_jax.text import original, vocabulary, workers
 from gpt1_jax.text import tokenizer as tokenizers
 from gpt1_jax.text.shards import (
     FORMAT,
@@ -55,12 +51,12 @@ from gpt1_jax.text.sources import (
     text_set,
 )
 from gpt1_jax.text.tokenizer import Tokenizer
+from gpt1_jax.text.workers import say
 
 __all__ = ["Document", "PrepareConfig", "Tokens", "prepare", "read_manifest", "verify"]
 
 TRAIN, VALID = "train", "valid"
 
-_PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 _JOURNAL_SECONDS = 2.0
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
@@ -72,9 +68,11 @@ class PrepareConfig:
     output: the folder to make.
     inputs: globs of text files, see sources.Files; or
     tfds: a text set of TFDS, with data_dir in place of its usual folder.
-    tokenizer: its mode; vocab: a folder with a trained one, used as it is.
-    vocab_size: of the one to train; None is 40,000, less for a corpus of under 4 million
-      characters: one id for each hundred. A corpus with fewer possible pieces gets what there are.
+    tokenizer: its mode; vocab: a folder with a trained one, used as it is; of the modes original
+      and hf_basic also one with the released vocabulary, or its name on the Hub.
+    vocab_size: of the one to train (sentencepiece, original); None is 40,000 (original: merges),
+      less for a corpus of under 4 million characters: one for each hundred. A corpus with fewer
+      possible pieces gets what there are.
     valid: globs of the validation files; they are taken out of inputs. Otherwise
     valid_fraction: of the documents, chosen by a hash of seed and name, at least one; a single
       document gives its tail; 0 gives none. None is 0.01, or the held-out split of a TFDS set.
@@ -120,14 +118,14 @@ def prepare(
     began = time.monotonic()
     _check(config)
     inputs = _inputs(config, documents, valid_documents)
-    trained = tokenizers.load(config.vocab) if config.vocab else None
+    trained = _given(config)
     arguments = _arguments(config, inputs, trained)
     output = Path(config.output)
     if (output / MANIFEST).exists():
         manifest = read_manifest(output)
         _check_same(output, manifest["arguments"], arguments)
         shutil.rmtree(output / UNFINISHED, ignore_errors=True)
-        _say(f"{output} is already prepared with these arguments; nothing to do")
+        say(f"{output} is already prepared with these arguments; nothing to do")
     else:
         manifest = _prepared(config, inputs, trained, arguments)
     return _summary(output, manifest) | {"seconds": round(time.monotonic() - began, 1)}
@@ -172,6 +170,11 @@ def _check(config: PrepareConfig) -> None:
         raise UserError(f"tokenizer={config.tokenizer}: not available; expected one of: {known}")
     if config.runner != "local":
         raise UserError(f"runner={config.runner}: not available; expected: local")
+    if config.tokenizer == "hf_basic" and not config.vocab:
+        raise UserError(
+            "tokenizer=hf_basic: needs vocab, a folder with the vocabulary of GPT-1 or a Hub name "
+            "such as openai-community/openai-gpt; only sentencepiece and original can be trained"
+        )
     if config.vocab and config.vocab_size is not None:
         raise UserError("vocab and vocab_size: give one; a trained tokenizer has its size")
     if config.vocab_size is not None and config.vocab_size not in tokenizers.SIZES:
@@ -185,6 +188,21 @@ def _check(config: PrepareConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"{name}={value}: expected at least 1")
+
+
+def _given(config: PrepareConfig) -> Tokenizer | None:
+    """The tokenizer that config.vocab names."""
+    if not config.vocab:
+        return None
+    if config.tokenizer != "sentencepiece":
+        return tokenizers.from_vocabulary(config.vocab, config.tokenizer)
+    given = tokenizers.load(config.vocab)
+    if given.mode != config.tokenizer:
+        raise UserError(
+            f"vocab={config.vocab}: a tokenizer of the mode {given.mode}, not {config.tokenizer}; "
+            f"say tokenizer={given.mode}"
+        )
+    return given
 
 
 def _inputs(config: PrepareConfig, documents, valid_documents) -> _Inputs:
@@ -219,7 +237,7 @@ def _without(paths: list[Path], valid_paths: list[Path]) -> list[Path]:
     if paths and not kept:
         raise UserError("valid matches all input files; none is left to train on")
     if len(kept) < len(paths):
-        _say(f"{len(paths) - len(kept)} input files are validation files, kept out of training")
+        say(f"{len(paths) - len(kept)} input files are validation files, kept out of training")
     return kept
 
 
@@ -330,7 +348,7 @@ class _Count:
 
 def _survey(inputs: _Inputs, config: PrepareConfig) -> _Survey:
     digest = hashlib.sha256()
-    with _Progress("reading", None) as progress:
+    with workers.Progress("reading", None) as progress:
         count = _counted(inputs.train, digest, progress, config.seed, inputs.fraction)
         held_out = _Count()
         if inputs.valid:
@@ -342,7 +360,7 @@ def _survey(inputs: _Inputs, config: PrepareConfig) -> _Survey:
         raise UserError(f"{files[0]}{more}: nothing but white space; expected text")
     empty = count.empty + held_out.empty
     if empty:
-        _say(f"{empty} empty documents left out")
+        say(f"{empty} empty documents left out")
     return _Survey(
         documents=count.documents + held_out.documents,
         empty=empty,
@@ -352,7 +370,9 @@ def _survey(inputs: _Inputs, config: PrepareConfig) -> _Survey:
     )
 
 
-def _counted(source: Source, digest, progress: "_Progress", seed: int, fraction: float) -> _Count:
+def _counted(
+    source: Source, digest, progress: workers.Progress, seed: int, fraction: float
+) -> _Count:
     count = _Count()
     for name, blocks in source.documents():
         characters = 0
@@ -399,21 +419,39 @@ class _Block(NamedTuple):
     split: str
     first: bool  # of its document in this split
     text: str
+    before: str = ""  # stands for the earlier text of its document, see original.before
 
 
-def _divided(inputs: _Inputs, survey: _Survey, seed: int) -> Iterator[_Block]:
-    """All documents in order, each block with its split."""
+def _divided(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Iterator[_Block]:
+    """All documents in order, each block with its split; a block can be encoded on its own."""
+    if config.tokenizer != "original":
+        yield from _split(inputs, survey, config.seed, last_cut, iter)
+        return
+    before = ""
+    for block in _split(inputs, survey, config.seed, _last_line_end, original.whole_lines):
+        before = "" if block.first else before
+        yield block._replace(before=before)
+        before = original.before(before, block.text)
+
+
+def _split(
+    inputs: _Inputs, survey: _Survey, seed: int, cut: Callable, regrouped: Callable
+) -> Iterator[_Block]:
     for name, blocks in inputs.train.documents():
-        text = _unless_blank(blocks)
+        text = regrouped(_unless_blank(blocks))
         if survey.tail is not None:
-            yield from _with_tail(text, survey.tail)
+            yield from _with_tail(text, survey.tail, cut)
             continue
         by_hash = inputs.valid is None and _hash(seed, name) < inputs.fraction
         held_out = (by_hash and name != survey.always_train) or name == survey.always_valid
         yield from _labelled(text, VALID if held_out else TRAIN)
     if inputs.valid:
         for _, blocks in inputs.valid.documents():
-            yield from _labelled(_unless_blank(blocks), VALID)
+            yield from _labelled(regrouped(_unless_blank(blocks)), VALID)
+
+
+def _last_line_end(text: str) -> int:
+    return text.rfind("\n") + 1 or last_cut(text)
 
 
 def _labelled(blocks: Iterable[str], split: str) -> Iterator[_Block]:
@@ -421,7 +459,7 @@ def _labelled(blocks: Iterable[str], split: str) -> Iterator[_Block]:
         yield _Block(split, index == 0, block)
 
 
-def _with_tail(blocks: Iterable[str], tail: int) -> Iterator[_Block]:
+def _with_tail(blocks: Iterable[str], tail: int, last_cut: Callable) -> Iterator[_Block]:
     """The blocks of one document, for validation from character `tail` or a little before on."""
     end = 0
     for index, block in enumerate(blocks):
@@ -470,8 +508,9 @@ def _tokenizer(
 
 
 def _trained(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Tokenizer:
+    is_original = config.tokenizer == "original"
     share = min(1.0, config.sample_characters / survey.train_characters)
-    training = (block for block in _divided(inputs, survey, config.seed) if block.split == TRAIN)
+    training = (block for block in _divided(inputs, survey, config) if block.split == TRAIN)
     sample = (
         block
         for index, block in enumerate(training)
@@ -479,18 +518,23 @@ def _trained(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Tokeniz
     )
     characters = round(share * survey.train_characters)
     counts = Counter()
-    workers = _workers(config, characters)
-    with _Progress("counting words", characters) as progress, _mapping(workers) as mapped:
-        for part in mapped(_units, _pieces(sample)):
+    processes = workers.number(config.workers, characters)
+    with (
+        workers.Progress("counting words", characters) as progress,
+        workers.mapping(processes) as mapped,
+    ):
+        for part in mapped(_original_words if is_original else _units, _pieces(sample)):
             counts.update(part)
             progress.add(sum(len(unit) * count for unit, count in part.items()))
-    size = config.vocab_size
-    if size is None:
-        size = min(40_000, max(tokenizers.SIZES[0], survey.train_characters // 100))
-    _say(f"training a tokenizer with {size} pieces on {len(counts)} distinct words")
+    usual = min(40_000, max(tokenizers.SIZES[0], survey.train_characters // 100))
+    say(f"training a tokenizer on {len(counts)} distinct words")
+    if is_original:
+        learned = vocabulary.learn(counts, config.vocab_size, usual)
+        return tokenizers.OriginalTokenizer(learned)
+    size = config.vocab_size or usual
     tokenizer = tokenizers.train_sentencepiece(counts, size)
     if tokenizer.vocab_size < size:
-        _say(f"the text has only {tokenizer.vocab_size} pieces; vocab_size is reduced to that")
+        say(f"the text has only {tokenizer.vocab_size} pieces; vocab_size is reduced to that")
     return tokenizer
 
 
@@ -499,6 +543,14 @@ def _units(piece: list[_Block]) -> Counter[str]:
     for block in piece:
         counts.update(tokenizers.count_units(block.text))
     return counts
+
+
+def _original_words(piece: list[_Block]) -> Counter[str]:
+    counts = Counter()
+    for block in piece:
+        counts.update(original.count_words(block.before + block.text))
+        counts.subtract(original.count_words(block.before))
+    return +counts
 
 
 # Third reading: ids
@@ -511,21 +563,23 @@ def _encode(
     journal = _journal_so_far(folder)
     first = journal["pieces"]
     if first:
-        _say(f"continuing after {first} pieces")
+        say(f"continuing after {first} pieces")
     dtype = _dtype(tokenizer)
     encode = functools.partial(
         _encoded, str(folder / "tokenizer"), tokenizer.fingerprint, dtype.str
     )
-    pieces = islice(_pieces(_divided(inputs, survey, config.seed)), first, None)
+    pieces = islice(_pieces(_divided(inputs, survey, config)), first, None)
     with ExitStack() as stack:
         splits = {}
         for name in [TRAIN, VALID] if inputs.valid or inputs.fraction > 0 else [TRAIN]:
             state = journal["splits"].get(name)
             shards = Shards(folder, name, dtype, config.shard_tokens, state)
             splits[name] = stack.enter_context(shards)
-        progress = stack.enter_context(_Progress("encoding", survey.characters))
+        progress = stack.enter_context(workers.Progress("encoding", survey.characters))
         progress.add(sum(split.counts["characters"] for split in splits.values()))
-        mapped = stack.enter_context(_mapping(_workers(config, survey.characters)))
+        mapped = stack.enter_context(
+            workers.mapping(workers.number(config.workers, survey.characters))
+        )
         saved = time.monotonic()
         for done, piece in enumerate(mapped(encode, pieces), first + 1):
             for name, encoded in piece.items():
@@ -543,7 +597,7 @@ def _pieces(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
     for block in blocks:
         piece.append(block)
         characters += len(block.text)
-        if characters >= _PIECE_CHARACTERS:
+        if characters >= workers.PIECE_CHARACTERS:
             yield piece
             piece, characters = [], 0
     if piece:
@@ -559,12 +613,16 @@ def _encoded(folder: str, fingerprint: str, dtype: str, piece: list[_Block]) -> 
         stream = ids.setdefault(block.split, [])
         if block.first:
             part.starts.append(len(stream))
-        stream.extend(tokenizer.encode(block.text))
+        stream.extend(_ids(tokenizer, block))
         part.counts["documents"] += block.first
         part.counts["characters"] += len(block.text)
         part.counts["bytes"] += len(block.text.encode())
         part.counts["words"] += len(block.text.split())
     return {name: part._replace(ids=np.array(ids[name], dtype)) for name, part in parts.items()}
+
+
+def _ids(tokenizer: Tokenizer, block: _Block) -> list[int]:
+    return tokenizer.encode(block.before + block.text)[len(tokenizer.encode(block.before)) :]
 
 
 @functools.lru_cache(maxsize=1)
@@ -623,82 +681,3 @@ def _summary(output: Path, manifest: dict) -> dict:
     }
     source = {"sha256": manifest["source"]["sha256"]}
     return {"output": str(output)} | manifest | {"source": source, "splits": splits}
-
-
-# Processes and progress
-
-
-def _workers(config: PrepareConfig, characters: int) -> int:
-    """No more than there are pieces: a process takes longer to start than a small corpus."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(config.workers or cores, characters // _PIECE_CHARACTERS))
-
-
-@contextmanager
-def _mapping(workers: int) -> Iterator[Callable]:
-    """A function like map: results in order, computed by so many processes, few at a time."""
-    if workers == 1:
-        yield map
-        return
-    # Not forked: a fork of a process with threads, as JAX and TensorFlow start them, may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
-
-    def mapped(function: Callable, items: Iterable) -> Iterator:
-        waiting = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    try:
-        yield mapped
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Ctrl-C is the parent's to handle, and a worker ends with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-class _Progress:
-    """Characters done: a bar on a terminal, elsewhere a line every ten seconds."""
-
-    def __init__(self, what: str, total: int | None):
-        self._what, self._total = what, total
-        self._done, self._told = 0, time.monotonic()
-        self._bar = None
-
-    def __enter__(self) -> "_Progress":
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(desc=self._what, total=self._total, unit="ch", unit_scale=True)
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def add(self, characters: int) -> None:
-        self._done += characters
-        if self._bar is not None:
-            self._bar.update(characters)
-        elif time.monotonic() - self._told > 10:
-            self._told = time.monotonic()
-            total = f" of {self._total / 1e6:.1f}" if self._total else ""
-            _say(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")
-
-
-def _say(line: str) -> None:
-    print(f"prepare: {line}", file=sys.stderr, flush=True)

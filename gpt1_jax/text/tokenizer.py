@@ -3,9 +3,14 @@
 The vocabulary is followed by three special tokens in the order of the released code: start,
 delimiter, classify. They belong to the tokenizer and not to any text: no text encodes to them.
 
-Implemented is `sentencepiece`: byte-pair encoding trained on one's own corpus. The mode is a part
-of the fingerprint, which every set of shards and every run records, so that ids of two tokenizers
-never meet.
+There are three modes:
+
+    sentencepiece  byte-pair encoding trained on one's own corpus; keeps every character
+    original       what the released weights were trained on: ftfy, spaCy, the vocabulary of GPT-1
+    hf_basic       what transformers 5 makes of that vocabulary: the text rules of BERT before it
+
+The mode is a part of the fingerprint, which every set of shards and every run records, so that ids
+of two tokenizers never meet.
 """
 
 import hashlib
@@ -13,15 +18,18 @@ import io
 import json
 import os
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import accumulate, chain
 from pathlib import Path
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.text import original, vocabulary
+from gpt1_jax.text.vocabulary import Vocabulary
 
-MODES = ("sentencepiece",)
+MODES = ("sentencepiece", "original", "hf_basic")
 SIZES = range(300, 2**20 + 1)  # 256 bytes, <unk> and end leave room for at least 42 pieces
 DESCRIPTION = "tokenizer.json"
 MODEL = "sentencepiece.model"
@@ -37,6 +45,8 @@ _STRETCH = re.compile(r"[\r\n]*[^\r\n]{1,1000} *[^ \r\n]*|[\r\n]+")
 _SPACE_MARK = "▁"
 _UNKNOWN_AND_END = 2
 _BYTES = 256
+_REMEMBERED = 2**19  # distinct words whose ids are kept; about 150 MB
+_LONGEST_REMEMBERED = 256  # characters
 # Share of the characters of a corpus that get a piece of their own; rarer ones encode as bytes.
 _CHARACTER_COVERAGE = 0.9999
 
@@ -47,13 +57,16 @@ class Tokenizer(ABC):
     Attributes:
       mode: the kind of tokenizer, one of MODES.
       vocab_size: number of ids below the special tokens.
-      end: id of the end-of-document token, below vocab_size; no text encodes to it.
+      end: id of the end-of-document token, below vocab_size; no text encodes to it. None where
+        the vocabulary has none.
+      newline: id of a line end, None where there is no single one.
       fingerprint: hexadecimal SHA-256 over the mode and everything that decides about ids.
     """
 
     mode: str
     vocab_size: int
-    end: int
+    end: int | None
+    newline: int | None = None
     fingerprint: str
 
     @property
@@ -73,6 +86,19 @@ class Tokenizer(ABC):
         """Number of ids with the special tokens."""
         return self.vocab_size + 3
 
+    def separator(self, asked: str) -> int | None:
+        """Id between documents where data.separator is `asked`: end, or none.
+
+        Raises:
+          UserError: end of a vocabulary that has no such token.
+        """
+        if asked == "end" and self.end is None:
+            raise UserError(
+                f"data.separator=end: the vocabulary of the mode {self.mode} has no end token; "
+                "use data.separator=none"
+            )
+        return self.end if asked == "end" else None
+
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Ids of a text, each below vocab_size."""
@@ -84,6 +110,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens, end and padding have none."""
+
+    def versions(self) -> dict[str, str]:
+        """Of the libraries whose rules decide about ids, beside what the fingerprint covers."""
+        return {}
 
     @abstractmethod
     def save(self, folder: str | os.PathLike) -> None:
@@ -131,13 +161,7 @@ class SentencePieceTokenizer(Tokenizer):
         if _SPACE_MARK in text:
             first, *others = (self.encode(part) for part in text.split(_SPACE_MARK))
             return first + [index for ids in others for index in (*self._space_mark, *ids)]
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"character {error.start} of a text is half of a surrogate pair "
-                f"(U+{ord(text[error.start]):04X}); expected text that has a UTF-8 form"
-            ) from None
+        _require_utf8(text)
         # One thread: the cores are for workers, and starting threads would take half of the time.
         stretches = self._processor.encode(_STRETCH.findall(text), num_threads=1)
         return list(chain.from_iterable(stretches))
@@ -152,12 +176,166 @@ class SentencePieceTokenizer(Tokenizer):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / MODEL, self._model)
-        description = {
-            "mode": self.mode,
-            "fingerprint": self.fingerprint,
-            "vocab_size": self.vocab_size,
-        }
-        _write(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
+        _write_description(self, folder)
+
+
+class VocabularyTokenizer(Tokenizer):
+    """What the two modes with the vocabulary of GPT-1 have in common.
+
+    Attributes:
+      encoder: the id of each symbol; "</w>" is a part of those that end a word.
+      symbols: the symbol of each id.
+      merges: pairs of symbols in the order in which they merge.
+
+    Args:
+      vocab: the released vocabulary, or one in its format.
+    """
+
+    end = None
+
+    def __init__(self, vocab: Vocabulary):
+        self.encoder, self.merges = vocab.encoder, vocab.merges
+        self.symbols = sorted(vocab.encoder, key=vocab.encoder.get)
+        self.vocab_size = len(self.symbols)
+        self.fingerprint = vocab.fingerprint(self.mode)
+        self._vocabulary = vocab
+
+    def save(self, folder: str | os.PathLike) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self._vocabulary.files().items():
+            _write(folder / name, content)
+        _write_description(self, folder)
+
+
+class OriginalTokenizer(VocabularyTokenizer):
+    """The pipeline of GPT-1 (text_utils.py of the released code), up to the ids.
+
+    Words are in lower case; a run of line ends is one id; what is not in the vocabulary is 0, one
+    for each symbol. `decode` has a space after every word, also before a full stop.
+    """
+
+    mode = "original"
+
+    def __init__(self, vocab: Vocabulary):
+        super().__init__(vocab)
+        self.newline = self.encoder.get(vocabulary.NEWLINE, 0)
+        self._model = vocab.model()
+        self._english = original.english()
+        self._ids_of_chunk = _Remembered(self._chunk)
+        self._ids_of_word = _Remembered(self._word)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, each below vocab_size; a text without words has none."""
+        ids = []
+        for line in original.lines(original.fix(text)):
+            parts = list(map(self._ids_of_chunk.__getitem__, line))
+            if None in parts:
+                parts = map(self._ids_of_word.__getitem__, self._english.words(line))
+            ids.extend(chain.from_iterable(parts))
+            ids.append(self.newline)
+        return ids[:-1]
+
+    def _chunk(self, chunk: str) -> tuple[int, ...] | None:
+        words = self._english.words_of_chunk(chunk)
+        return words and tuple(chain.from_iterable(map(self._word, words)))
+
+    def _word(self, word: str) -> tuple[int, ...]:
+        return tuple(part.id for part in self._model.tokenize(word.lower()))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The symbols of ids, with a space for each end of a word; special tokens have no text."""
+        size = self.vocab_size
+        symbols = (self.symbols[index] for index in ids if index < size)
+        return "".join(symbols).replace(vocabulary.WORD_END, " ")
+
+    def versions(self) -> dict[str, str]:
+        return original.versions()
+
+
+class BasicTokenizer(Tokenizer):
+    """The vocabulary of GPT-1 behind the text rules of BERT: the OpenAIGPTTokenizer of transformers
+    5, through the tokenizers library.
+
+    Words are in lower case and without accents, every punctuation character is a word, line ends
+    are spaces. The text "<unk>" encodes to 0.
+    """
+
+    mode = "hf_basic"
+
+    def __init__(self, vocab: Vocabulary):
+        super().__init__(vocab)
+        model = vocab.model()  # says what is missing
+        from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
+        from tokenizers import Tokenizer as Pipeline
+
+        self._pipeline = Pipeline(model)
+        self._pipeline.normalizer = normalizers.BertNormalizer(lowercase=True)
+        self._pipeline.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self._pipeline.decoder = decoders.BPEDecoder(suffix=vocabulary.WORD_END)
+        unknown = AddedToken(vocabulary.UNKNOWN, normalized=False, special=True)
+        self._pipeline.add_special_tokens([unknown])
+        self._ids_of_chunk = _Remembered(self._chunk)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, each below vocab_size; a text without words has none.
+
+        Raises:
+          UserError: half of a surrogate pair in the text, which has no UTF-8 form.
+        """
+        # No rule of BERT looks across one of these.
+        chunks = text.replace("\n", " ").replace("\r", " ").replace("\t", " ").split(" ")
+        return list(chain.from_iterable(map(self._ids_of_chunk.__getitem__, chunks)))
+
+    def _chunk(self, chunk: str) -> tuple[int, ...]:
+        _require_utf8(chunk)
+        return tuple(self._pipeline.encode(chunk).ids)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The symbols of ids, with a space for each end of a word but the last; special tokens have
+        no text."""
+        known = [index for index in ids if index < self.vocab_size]
+        return self._pipeline.decode(known, skip_special_tokens=False)
+
+    def versions(self) -> dict[str, str]:
+        import tokenizers
+
+        return {"tokenizers": tokenizers.__version__}
+
+
+class _Remembered(dict):
+    """What a function gives for a word, computed once; all forgotten when there are too many."""
+
+    def __init__(self, function: Callable):
+        super().__init__()
+        self._function = function
+
+    def __missing__(self, word: str):
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        value = self._function(word)
+        if len(word) <= _LONGEST_REMEMBERED:
+            self[word] = value
+        return value
+
+
+def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer:
+    """A tokenizer of the mode original or hf_basic with the vocabulary of a folder or Hub name.
+
+    The folder has encoder_bpe_40000.json and vocab_40000.bpe, as OpenAI released them, or
+    vocab.json and merges.txt; or it is a prepared one, or the workdir of a run.
+
+    Raises:
+      UserError: another mode, or no vocabulary there; see vocabulary.read.
+    """
+    if mode not in _OF_VOCABULARY:
+        known = ", ".join(_OF_VOCABULARY)
+        raise UserError(f"tokenizer={mode}: not available here; expected one of: {known}")
+    inside = Path(source).expanduser() / "tokenizer"
+    return _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
+
+
+_OF_VOCABULARY = {"original": OriginalTokenizer, "hf_basic": BasicTokenizer}
 
 
 def load(folder: str | os.PathLike) -> Tokenizer:
@@ -182,18 +360,29 @@ def load(folder: str | os.PathLike) -> Tokenizer:
         ) from None
     if mode not in MODES:
         raise UserError(f"{folder / DESCRIPTION}: unknown mode {mode!r}; known: {', '.join(MODES)}")
+    if mode == "sentencepiece":
+        tokenizer = _loaded_sentencepiece(folder)
+    else:
+        tokenizer = from_vocabulary(folder, mode)
+    if tokenizer.fingerprint != fingerprint:
+        file = MODEL if mode == "sentencepiece" else vocabulary.ENCODER
+        raise UserError(
+            f"{folder / file}: not the model that {DESCRIPTION} describes (fingerprint "
+            f"{tokenizer.fingerprint[:12]}, expected {fingerprint[:12]}); copy the folder again"
+        )
+    now, then = tokenizer.versions(), description.get("versions", {})
+    if now != then:
+        print(f"{folder}: made with {then}, here is {now}; ids may differ", file=sys.stderr)
+    return tokenizer
+
+
+def _loaded_sentencepiece(folder: Path) -> SentencePieceTokenizer:
     try:
-        tokenizer = SentencePieceTokenizer((folder / MODEL).read_bytes())
+        return SentencePieceTokenizer((folder / MODEL).read_bytes())
     except OSError:
         raise UserError(f"{folder / MODEL}: missing or unreadable") from None
     except UserError as error:
         raise UserError(f"{folder / MODEL}: {error}") from None
-    if tokenizer.fingerprint != fingerprint:
-        raise UserError(
-            f"{folder / MODEL}: not the model that {DESCRIPTION} describes (fingerprint "
-            f"{tokenizer.fingerprint[:12]}, expected {fingerprint[:12]}); copy the folder again"
-        )
-    return tokenizer
 
 
 def count_units(text: str) -> Counter[str]:
@@ -293,6 +482,27 @@ def _bytes_of(processor, index: int) -> bytes:
     if processor.is_byte(index):
         return bytes([int(piece[1:-1], 16)])
     return piece.replace(_SPACE_MARK, " ").encode()
+
+
+def _require_utf8(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"character {error.start} of a text is half of a surrogate pair "
+            f"(U+{ord(text[error.start]):04X}); expected text that has a UTF-8 form"
+        ) from None
+
+
+def _write_description(tokenizer: Tokenizer, folder: Path) -> None:
+    description = {
+        "mode": tokenizer.mode,
+        "fingerprint": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+    }
+    if versions := tokenizer.versions():
+        description["versions"] = versions
+    _write(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
 
 
 def _write(path: Path, content: bytes) -> None:

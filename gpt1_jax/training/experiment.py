@@ -39,7 +39,7 @@ class Experiment:
     """The run itself, and one section for each module.
 
     steps: updates in all; or `epochs`, passes over the training data.
-    initial: where parameters come from (a workdir); None starts fresh.
+    initial: where parameters come from (a workdir, openai:D, hf:D, hf:NAME); None starts fresh.
     n_transfer: which of them: None all blocks, k the embeddings and k blocks, -1 none.
     stop_after: save and stop after this update, with the schedule of the whole run.
     """

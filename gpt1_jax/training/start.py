@@ -24,9 +24,8 @@ from gpt1_jax.data import tasks, transformations
 from gpt1_jax.data.batches import Examples, Windows
 from gpt1_jax.data.tasks import LoadedTask
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import probes, trained
+from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
-from gpt1_jax.evaluation.trained import Trained
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.results import record
@@ -34,9 +33,9 @@ from gpt1_jax.text import corpus
 from gpt1_jax.text import tokenizer as tokenizers
 from gpt1_jax.text.corpus import Tokens
 from gpt1_jax.text.tokenizer import Tokenizer
-from gpt1_jax.training import checkpoint, sharding
+from gpt1_jax.training import checkpoint, native_format, released_weights, sharding
 from gpt1_jax.training.checkpoint import Checkpoints
-from gpt1_jax.training.experiment import COMPUTATION, Experiment, flatten, identity
+from gpt1_jax.training.experiment import COMPUTATION, Experiment
 from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
 
 # The rows start, delimiter, classify that fine-tuning adds to the token table.
@@ -49,6 +48,10 @@ FREE_MODEL_KEYS = (
     "attn_dropout",
     "resid_dropout",
     "clf_dropout",
+    "preset",
+    "embd_dropout_on",
+    "softmax_rows",
+    "softmax_positions",
 )
 
 
@@ -102,15 +105,16 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     `say` gets a line about each thing worth knowing. Raises UserError for whatever does not fit."""
     say = say or (lambda line: print(line, file=sys.stderr))
     experiment = _with_absolute_paths(experiment)
-    source_model = trained.load(experiment.initial) if experiment.initial else None
-    tokenizer = _tokenizer(experiment, source_model)
+    initial = _initial(experiment, workdir)
+    tokenizer = _tokenizer(experiment, initial)
     loaded = tasks.load(experiment.task) if experiment.is_task else None
-    experiment = _resolved(experiment, explicit, source_model, tokenizer, loaded)
+    experiment = _resolved(experiment, explicit, initial, tokenizer, loaded)
     _check_lengths(experiment)
     mesh = sharding.mesh(experiment.mesh)
     _check_devices(experiment, mesh)
     source, held_out, data = _data(experiment, tokenizer, loaded, say)
     questions = _questions(experiment, tokenizer, say)
+    experiment = _with_softmax_positions(experiment, tokenizer, loaded, source, held_out)
     total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
     net = network(
         experiment.model,
@@ -133,7 +137,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
             shardings,
         )
         state, progress = _resumed(checkpoints, abstract, say) or _begun(
-            experiment, fresh, source_model, shardings
+            experiment, fresh, initial, shardings
         )
         if jax.process_index() == 0:
             record.write_json(workdir / "config.json", config)
@@ -158,7 +162,36 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     )
 
 
-def _tokenizer(experiment: Experiment, source: Trained | None) -> Tokenizer:
+@dataclass(frozen=True)
+class Initial:
+    """The weights to start from, as far as they are known before they are needed."""
+
+    source: str
+    model: ModelConfig
+    tokenizer: Tokenizer
+    params: Callable[[], dict]
+
+
+def _initial(experiment: Experiment, workdir: Path) -> Initial | None:
+    """What `initial` names. A run that has begun knows it itself, and needs the source only if none
+    of its checkpoints is sound."""
+    source = experiment.initial
+    if source is None:
+        return None
+    if (workdir / "config.json").exists() and any((workdir / "checkpoints").glob("[0-9]*")):
+        config = native_format.read_config(workdir)
+        if config.get("initial") == source:
+            return Initial(
+                source,
+                ModelConfig(**config["model"]),
+                tokenizers.load(workdir / "tokenizer"),
+                lambda: released_weights.read(source).params,
+            )
+    found = released_weights.read(source)
+    return Initial(source, found.model, found.tokenizer, lambda: found.params)
+
+
+def _tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
     """The source's tokenizer, else that of the tokens; both must be the same where both are."""
     path = experiment.data.path
     if path is None and not experiment.is_task:
@@ -173,12 +206,14 @@ def _tokenizer(experiment: Experiment, source: Trained | None) -> Tokenizer:
             )
         return source.tokenizer
     expected = corpus.read_manifest(path)["tokenizer"]["fingerprint"]
-    where = Path(experiment.initial if source else path) / "tokenizer"
+    where = source.source if source else str(Path(path) / "tokenizer")
     tokenizer = source.tokenizer if source else tokenizers.load(where)
     if tokenizer.fingerprint != expected:
+        kind, folder = released_weights.parse(where)
+        mode = "" if kind == "native" else f"--tokenizer={tokenizer.mode} "
         raise UserError(
             f"the tokens in {path} were made by another tokenizer ({expected[:12]}) than that in "
-            f"{where} ({tokenizer.fingerprint[:12]}); prepare them with --vocab={where}"
+            f"{where} ({tokenizer.fingerprint[:12]}); prepare them with {mode}--vocab={folder}"
         )
     return tokenizer
 
@@ -192,7 +227,7 @@ def _with_absolute_paths(experiment: Experiment) -> Experiment:
 
     return dataclasses.replace(
         experiment,
-        initial=absolute(experiment.initial),
+        initial=released_weights.absolute(experiment.initial),
         data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
         task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
         probes=dataclasses.replace(experiment.probes, path=absolute(experiment.probes.path)),
@@ -202,7 +237,7 @@ def _with_absolute_paths(experiment: Experiment) -> Experiment:
 def _resolved(
     experiment: Experiment,
     explicit: set[str],
-    source: Trained | None,
+    source: Initial | None,
     tokenizer: Tokenizer,
     loaded: LoadedTask | None,
 ) -> Experiment:
@@ -210,7 +245,7 @@ def _resolved(
     model = experiment.model
     chosen = {key.removeprefix("model.") for key in explicit if key.startswith("model.")}
     if source is not None:
-        inherited = dataclasses.asdict(source.model_config)
+        inherited = dataclasses.asdict(source.model)
         for name in sorted(chosen - set(FREE_MODEL_KEYS)):
             if getattr(model, name) != inherited[name]:
                 raise UserError(
@@ -304,7 +339,7 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
         _ = sources["train"].steps_per_epoch  # refuses a training set smaller than a batch
         return sources["train"], sources["dev"], digest.hexdigest()
     manifest = corpus.read_manifest(config.path)
-    separator = tokenizer.end if config.separator == "end" else None
+    separator = tokenizer.separator(config.separator)
     tokens = Tokens.open(config.path, "train", separator)
     held_out = (
         Tokens.open(config.path, "valid", separator) if "valid" in manifest["splits"] else None
@@ -321,7 +356,8 @@ def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Questi
     config = experiment.probes
     if not config.per_decade:
         return []
-    beginning = [tokenizer.end] if experiment.data.separator == "end" else []
+    separator = tokenizer.separator(experiment.data.separator)
+    beginning = [] if separator is None else [separator]
     questions = probes.prepare(config, tokenizer, beginning, experiment.model.n_ctx)
     for question in questions:
         dev = question.dev
@@ -329,25 +365,46 @@ def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Questi
     return questions
 
 
+def _with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, held_out):
+    """The experiment with the number of position rows that its softmax runs over.
+
+    The released code shrinks n_ctx to the longest sequence of all three splits, and with it the
+    shared table. Here n_ctx stays that of the weights, and the table ends where the task's does.
+    """
+    model = experiment.model
+    if model.choice("softmax_rows") == "tokens":
+        return experiment
+    longest = model.n_ctx
+    if loaded is not None:
+        examples = loaded.splits.get("test", [])
+        test, _ = transformations.encode_all(examples, loaded.task.shape, tokenizer, model.n_ctx)
+        lengths = [len(ids) for candidates in test for ids in candidates]
+        longest = max(source.longest, held_out.longest, *lengths)
+    if model.softmax_positions is not None and model.softmax_positions < longest:
+        raise UserError(
+            f"model.softmax_positions is {model.softmax_positions}, but sequences have up to "
+            f"{longest} tokens; leave it out to take as many positions"
+        )
+    model = dataclasses.replace(model, softmax_positions=model.softmax_positions or longest)
+    return dataclasses.replace(experiment, model=model)
+
+
 def _config(
     experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int, questions
 ) -> dict:
     """config.json: the whole experiment, what it was resolved to, and the identity of the run."""
-    resolved = {
-        "total_steps": total,
-        "tokenizer": tokenizer.fingerprint,
-        "data": data,
-        "task": dataclasses.asdict(loaded.task) if loaded else None,
-        "labels": list(loaded.labels) if loaded else [],
-        "n_outputs": loaded.n_outputs if loaded else 0,
-    }
-    whole = identity(experiment) | flatten(resolved, "resolved.")
-    # What is only looked at makes no other run.
-    resolved["anchors"] = {question.probe: question.anchors for question in questions}
-    # Through JSON once, so that it compares equal to itself when read back.
-    return json.loads(
-        json.dumps({**dataclasses.asdict(experiment), "resolved": resolved, "identity": whole})
+    resolved = native_format.resolved(
+        tokenizer,
+        loaded and loaded.task,
+        loaded.labels if loaded else (),
+        loaded.n_outputs if loaded else 0,
+        total_steps=total,
+        data=data,
     )
+    config = native_format.run_config(experiment, resolved)
+    # What is only looked at makes no other run.
+    config["resolved"]["anchors"] = {question.probe: question.anchors for question in questions}
+    return config
 
 
 def _claim(workdir: Path, config: dict) -> record.WorkdirLock | None:
@@ -355,7 +412,9 @@ def _claim(workdir: Path, config: dict) -> record.WorkdirLock | None:
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
     if (workdir / "config.json").exists():
-        _check_same(workdir, trained.read_config(workdir).get("identity", {}), config["identity"])
+        _check_same(
+            workdir, native_format.read_config(workdir).get("identity", {}), config["identity"]
+        )
     else:
         for name in ("tokenizer", "metrics.jsonl", "result.json"):
             if (workdir / name).exists():
@@ -398,12 +457,12 @@ def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh):
     return shapes, shardings, jax.jit(fresh, out_shardings=shardings)
 
 
-def _begun(experiment: Experiment, fresh: Callable, source: Trained | None, shardings):
+def _begun(experiment: Experiment, fresh: Callable, source: Initial | None, shardings):
     """A new state, fresh or with the source's parameters in it."""
     state = fresh(jax.random.key(experiment.seed))
     if source is not None:
         host = multihost_utils.process_allgather(state["params"], tiled=True)
-        params = checkpoint.transfer(host, source.params, experiment.n_transfer)
+        params = checkpoint.transfer(host, source.params(), experiment.n_transfer)
         state["params"] = jax.device_put(params, shardings["params"])
     return state, {"step": 0, "best_step": None, "best_score": None}
 

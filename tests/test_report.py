@@ -1,0 +1,441 @@
+"""The report on made-up runs whose numbers are known, and the sentences on the paper's own."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+import reproductions
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.results import measured, paper, sentences, tables
+from gpt1_jax.results.measured import Scores
+from gpt1_jax.results.report import report
+
+INDEX = paper.load()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return reproductions.write(tmp_path_factory.mktemp("reproduction") / "runs")
+
+
+@pytest.fixture(scope="module")
+def reported(runs, tmp_path_factory):
+    """The folder of a report, and what it returned."""
+    output = tmp_path_factory.mktemp("report") / "out"
+    return output, report(runs, output)
+
+
+def entries(folder):
+    grids = tables.grids(INDEX, measured.load(folder))
+    return {entry.name: entry for grid in grids for entry in grid.entries}
+
+
+def grid(folder, name):
+    (found,) = (one for one in tables.grids(INDEX, measured.load(folder)) if one.name == name)
+    return found
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# The paper in sentences
+
+
+def test_nine_of_twelve_with_each_margin_and_the_three_others():
+    won, lost, *_ = sentences.published(INDEX)
+    assert won == (
+        "The full model is the best on 9 of 12 tasks, by CoLA +10.4, Story Cloze +8.9, QNLI +5.8, "
+        "RACE +5.7, SciTail +5.0, QQP +4.2, MNLI-m +1.5, STS-B +1.0, SNLI +0.6."
+    )
+    assert lost == "The three that it does not win are RTE -5.7, MRPC -3.7, SST-2 -1.9."
+
+
+def test_what_table_5_says():
+    _, _, lstm, fresh, auxiliary = sentences.published(INDEX)
+    assert "-5.6 on average by the printed averages (-5.5 by the cells themselves)" in lstm
+    assert lstm.endswith("ahead only on MRPC +0.9.")
+    assert "-14.8 on average by the printed averages (-14.7 by the cells themselves)" in fresh
+    assert fresh.endswith("ahead on no task.")
+    assert "helps on RTE +1.6, QNLI +1.2, MNLI +0.7, QQP +0.5;" in auxiliary
+    assert auxiliary.endswith("without it MRPC +2.6, CoLA +2.5, STSB +1.2, SST2 +0.7.")
+
+
+def test_the_sentences_are_worked_out_from_the_cells():
+    """Another value, another sentence: nothing of them is written down."""
+    table = INDEX.tables[4]
+    worse = [
+        paper.Row(row.title, (34.0, *row.values[1:]), row.variant) if row.variant else row
+        for row in table.rows
+    ]
+    changed = paper.Paper(
+        INDEX.variants,
+        INDEX.tables | {4: paper.Table(4, table.title, table.columns, tuple(worse))},
+        INDEX.figures,
+        INDEX.leaderboard,
+    )
+    won, lost, *_ = sentences.published(changed)
+    assert "8 of 12" in won
+    assert "CoLA -1.0" in lost
+
+
+# Our runs in sentences
+
+
+@pytest.mark.parametrize(
+    ("full", "other", "said"),
+    [
+        ((60.0, 70.0), (50.0, 55.0), "-12.5, 52.5 against 65.0 (medians of 2 and 2 seeds), more"),
+        # Behind in every seed, and still by less than what a seed changes.
+        ((60.0, 70.0), (59.0, 58.0), "-6.5, 58.5 against 65.0 (medians of 2 and 2 seeds), within"),
+        ((60.0,), (50.0, 51.0), "-9.5, 50.5 against 60.0, of one seed, whose spread is not known"),
+    ],
+)
+def test_a_difference_is_held_against_the_spread_of_the_seeds(full, other, said):
+    scores = [Scores(dict(enumerate(values))) for values in (full, other)]
+    assert sentences.compared(*scores).startswith(said)
+
+
+def test_our_sentences_come_from_our_cells(runs):
+    found = "\n".join(sentences.measured(INDEX, tables.grids(INDEX, measured.load(runs))))
+    # CoLA 12 against 35.0, RTE 55 against 61.7, MRPC 81 against 86.0.
+    assert "above the best row that the paper quotes on 0 of the 3 tasks" in found
+    assert "CoLA -23.0 (3 seeds, spread 4.0)" in found
+    # (10, 80, 60), (14, 82, 50), (12, 81, 55) against (0, 80, 51), (1, 81, 52), (2, 82, 53); the
+    # LSTM has no RTE, so what is averaged is CoLA and MRPC.
+    assert "Without pre-training, Avg of 2, table 5: -5.5, 41.0 against 46.5" in found
+    assert "lower on CODAH -16.0 (3 seeds, spread 4.0), CoLA -11.0 (3 seeds, spread 4.0)" in found
+    assert "no further apart than seeds are on RTE -3.0 (3 seeds, spread 10.0), MRPC +0.0" in found
+    assert "higher on CoLA +8.0" in found
+
+
+# Tables
+
+
+def test_a_cell_has_median_range_count_and_split_beside_the_published_value(runs):
+    cell = entries(runs)["table-5-full-rte"]
+    assert cell.published == 56.0
+    assert (cell.scores.median, cell.scores.n, cell.scores.splits) == (55.0, 3, ("dev",))
+    assert (min(cell.scores.values), max(cell.scores.values)) == (50.0, 60.0)
+    assert tables.shown(cell.scores) == "55.0 (50.0 to 60.0)"
+    assert cell.config == "configs/finetune.py:rte"
+    baselines = {"chance": 50.0, "majority": 52.7, "bag_of_words": 56.0, "hypothesis_only": 54.0}
+    assert cell.baselines == pytest.approx(baselines)
+
+
+def test_the_same_run_stands_in_every_table_that_has_its_task(runs):
+    found = entries(runs)
+    assert found["table-4-full-cola"].scores == found["table-5-full-cola"].scores
+    assert found["table-2-full-rte"].scores == found["table-5-full-rte"].scores
+
+
+def test_runs_of_figures_are_no_cells_of_tables(runs):
+    # Figure 2 has MRPC runs of 50, 60 and 70.
+    assert entries(runs)["table-5-full-mrpc"].scores.values == pytest.approx([80, 82, 81])
+
+
+def test_a_cell_without_a_run_says_why(runs):
+    found = entries(runs)
+    assert found["table-5-full-qqp"].scores.reason == "its files are not here"
+    assert found["table-4-full-qqp"].scores.reason.startswith("not run: gpt1 reproduce --table=4")
+    assert found["table-5-full-sst2"].scores.reason == "no folder"
+    assert found["table-5-full-mnli"].scores.reason == (
+        "not run: gpt1 reproduce --table=5 --tasks=mnli --scale=small"
+    )
+    assert "without a value: SST2, STSB, QQP, MNLI, QNLI" in found["table-5-full-avg"].scores.reason
+    assert not [entry for entry in found.values() if not entry.scores and not entry.scores.reason]
+
+
+def test_a_run_that_was_not_finished_is_named(runs, tmp_path):
+    copy = shutil.copytree(runs, tmp_path / "copy")
+    for seed in reproductions.SEEDS:
+        (copy / f"finetuned/lstm/cola-{seed}" / "result.json").unlink()
+    cell = entries(copy)["table-5-lstm-cola"]
+    assert cell.scores.reason == (
+        "finetuned/lstm/cola-2 has no result.json: not finished, or not copied"
+    )
+
+
+def every_task_once(value=0.5):
+    """One seed of all eight columns of table 5, for two rows."""
+    tasks = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+    return {variant: dict.fromkeys(tasks, (value,)) for variant in ("full", "no_aux_lm")}
+
+
+def test_the_average_is_over_all_columns_once_all_have_run(tmp_path):
+    scores = every_task_once()
+    scores["full"]["cola"] = (0.1,)
+    found = entries(reproductions.write(tmp_path / "runs", scores, baselines={}))
+    assert found["table-5-full-avg"].scores.values == [pytest.approx((7 * 50 + 10) / 8)]
+    assert found["table-5-no-aux-lm-avg"].scores.values == [50.0]
+    assert not [name for name in found if "avg-of" in name]
+
+
+def test_an_average_of_some_columns_stands_beside_the_same_of_the_published(runs):
+    found = grid(runs, "table5")
+    assert found.header[1] == "Avg of 2"
+    published = {line.title: line.cells[0] for line in found.lines if line.kind == "paper"}
+    # (45.4 + 82.3) / 2 and (30.3 + 83.2) / 2
+    assert published["Transformer w/ aux LM (full), published"] == "63.9"
+    assert published["LSTM w/ aux LM, published"] == "56.8"
+    assert entries(runs)["table-5-full-avg-of-2"].scores.values == pytest.approx([45, 48, 46.5])
+
+
+def test_the_glue_score_of_ours_needs_wnli_and_the_second_metrics(tmp_path):
+    names = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+    root = reproductions.write(tmp_path / "runs", {"full": dict.fromkeys(names, (0.5,))})
+    cell = entries(root)["table-4-full-glue"]
+    # The made-up rows have accuracy beside each metric, but no Spearman and no mismatched MNLI.
+    assert cell.scores.reason == (
+        "needs every column; without a value: stsb spearman, mnli mismatched"
+    )
+    for task, row in (
+        ("stsb", {"split": "dev", "spearman": 0.7}),
+        ("mnli", {"split": "dev_mismatched", "accuracy": 0.9}),
+    ):
+        with (root / f"finetuned/full/{task}-0/metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"step": 4, **row}) + "\n")
+    found = entries(root)
+    # Eight tasks at 50 but for STS-B at (50 + 70) / 2 and MNLI at (50 + 90) / 2.
+    assert found["table-4-full-glue"].scores.values == [pytest.approx((7 * 50 + 60 + 70) / 9)]
+    assert found["table-2-full-mnli-mm"].scores.values == [90.0]
+    assert found["table-5-full-mnli"].scores.values == [70.0]
+    assert found["table-5-full-mnli"].scores.splits == ("dev", "dev_mismatched")
+
+
+def test_the_best_step_is_taken_not_the_last(runs):
+    found = measured.load(runs)
+    run = found.of_cell("full", "rte")[0]
+    assert run.score("accuracy") == 0.60
+    assert run.score("accuracy", "train_examples") == pytest.approx(0.70)
+    assert run.score("f1") is None
+
+
+def test_tasks_of_no_table_have_a_table_of_their_own(runs):
+    found = grid(runs, "further")
+    assert found.header == ("", "CODAH")
+    assert [line.cells for line in found.lines if line.kind == "ours"] == [
+        ("42.0 (40.0 to 44.0)",),
+        ("26.0 (25.0 to 27.0)",),
+    ]
+
+
+def test_qnli_is_compared_with_its_second_version(reported):
+    output, _ = reported
+    (row,) = (
+        row
+        for row in read_csv(output / "table5.csv")
+        if row["column"] == "QNLI" and row["row"] == "Transformer w/ aux LM (full)"
+    )
+    assert (row["published"], row["published_current_data"]) == ("88.1", "87.4")
+    assert "v2 (104,743)" in (output / "table5.md").read_text()
+
+
+def test_table_1_has_the_twelve_tasks_in_four_groups(reported):
+    rows = read_csv(reported[0] / "table1.csv")
+    kinds = [row["kind"] for row in rows]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "NLI": 5,
+        "QA": 2,
+        "Similarity": 3,
+        "Classification": 2,
+    }
+
+
+# Figures
+
+
+def test_figure_2_left_has_the_scores_by_blocks_of_dev_and_train(reported):
+    rows = read_csv(reported[0] / "figure2left.csv")
+    dev = [row for row in rows if (row["task"], row["split"]) == ("rte", "dev")]
+    assert [(row["blocks"], row["median"]) for row in dev] == [
+        ("0", "50.0"),
+        ("1", "60.0"),
+        ("2", "70.0"),
+    ]
+    train = [row for row in rows if (row["task"], row["split"]) == ("rte", "train_examples")]
+    assert [row["median"] for row in train] == ["60.0", "70.0", "80.0"]
+
+
+def test_figure_2_right_is_relative_to_the_anchors(reported):
+    rows = read_csv(reported[0] / "figure2right.csv")
+    last = [row for row in rows if row["body"] == "transformer"][-1]
+    # 60 % between 50 and 90
+    assert (last["step"], float(last["relative"])) == ("1000", 0.25)
+    assert "sentiment 0 = 50, 1 = 90" in (reported[0] / "index.md").read_text()
+
+
+def test_a_figure_without_runs_says_why(tmp_path, runs):
+    copy = shutil.copytree(runs, tmp_path / "copy")
+    path = copy / "reproduction.json"
+    whole = json.loads(path.read_text())
+    whole["runs"] = [run for run in whole["runs"] if not run["figure"]]
+    whole |= {"probes": [], "missing": [{"figure": "2right", "reason": "no data of RACE"}]}
+    path.write_text(json.dumps(whole))
+    report(copy, tmp_path / "out")
+    index = (tmp_path / "out" / "index.md").read_text()
+    assert "has no runs: not run: gpt1 reproduce --figure=2left --scale=small" in index
+    assert "has no runs: no data of RACE" in index
+    assert not (tmp_path / "out" / "figure2left.png").exists()
+
+
+def test_images_are_png_and_svg_without_a_date(reported):
+    output, result = reported
+    images = [name for name in result["files"] if name.endswith(".png")]
+    assert len(images) == 4
+    for name in images:
+        assert (output / name).read_bytes().startswith(b"\x89PNG")
+        assert b"<dc:date>" not in (output / name).with_suffix(".svg").read_bytes()
+
+
+# The page and the files
+
+
+class Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.links, self.sources = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.tags.append(tag)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if "href" in given else []
+        self.sources += [given["src"]] if "src" in given else []
+
+
+def test_the_page_holds_everything_itself(reported):
+    text = (reported[0] / "report.html").read_text()
+    found = Page(text)
+    assert not {"script", "link", "iframe"} & set(found.tags)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert len(found.sources) == 4
+    assert all(source.startswith("data:image/svg+xml;base64,") for source in found.sources)
+    assert all(link.startswith("#") for link in found.links)
+    assert {link[1:] for link in found.links} <= set(found.ids)
+    assert len(set(found.ids)) == len(found.ids)
+
+
+def test_the_config_of_each_cell_is_one_click_away(reported, runs):
+    output, _ = reported
+    found = Page((output / "report.html").read_text())
+    appendix = (output / "runs.md").read_text()
+    for name, entry in entries(runs).items():
+        if entry.scores.runs:
+            assert f"#{name}" in found.links
+            assert f'<a id="{name}"></a>' in appendix
+    assert "otherwise than finetuned/full/cola-0: n_transfer = -1 (null)" in appendix
+    assert "gpt1 train --config.seed=2" in appendix
+
+
+def test_the_scale_is_named_in_every_file(reported):
+    output, result = reported
+    for name in result["files"]:
+        if name.endswith((".md", ".html")) and name != "table1.md":
+            assert "small scale" in (output / name).read_text()
+        elif name.endswith(".csv") and name != "table1.csv":
+            scales = {row["scale"] for row in read_csv(output / name)}
+            assert scales in ({"small"}, {"small", "published"})
+
+
+def test_another_process_without_jax_gives_the_same_bytes(reported, runs, tmp_path):
+    output, result = reported
+    again = tmp_path / "again"
+    script = (
+        "import sys\nfrom gpt1_jax.__main__ import main\n"
+        f"assert main(['report', '--runs={runs}', '--output={again}']) == 0\n"
+        "print(sorted({'jax', 'flax', 'orbax', 'tensorflow'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer, heavy = done.stdout.splitlines()
+    assert json.loads(answer) == {**result, "output": str(again)}
+    assert heavy == "[]"
+    for name in result["files"]:
+        assert (again / name).read_bytes() == (output / name).read_bytes(), name
+
+
+def test_it_says_what_it_wrote(reported, runs):
+    output, result = reported
+    assert sorted(result["files"]) == sorted(path.name for path in output.iterdir())
+    cells = entries(runs).values()
+    assert result["cells"]["value"] == sum(bool(cell.scores) for cell in cells) == 16
+    assert result["cells"]["missing"] == len(cells) - 16
+
+
+def test_single_runs_are_reported_too(tmp_path):
+    reproductions.write_run(tmp_path / "runs" / "mine", "rte", score=0.625)
+    reproductions.write_run(tmp_path / "runs" / "language", None)
+    result = report(tmp_path / "runs", tmp_path / "out")
+    assert (result["scale"], result["single_runs"], result["cells"]["value"]) == (None, 2, 0)
+    index = (tmp_path / "out" / "index.md").read_text()
+    assert "| [mine](runs.md) | rte | accuracy | 62.5 |" in index
+    assert "| [language](runs.md) | pre-training | – | – |" in index
+
+
+# Mistakes
+
+
+def refused(runs, output) -> str:
+    with pytest.raises(UserError) as error:
+        report(runs, output)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_folder_that_is_not_there_or_has_no_runs(tmp_path):
+    output = tmp_path / "out"
+    assert "is not a folder" in refused(tmp_path / "none", output)
+    (tmp_path / "empty").mkdir()
+    assert "has no results" in refused(tmp_path / "empty", output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["reproduction.json", "finetuned/full/rte-1/result.json", "finetuned/lstm/cola-0/config.json"],
+)
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_a_broken_file_is_named_and_nothing_written(runs, tmp_path, name, content):
+    copy = shutil.copytree(runs, tmp_path / "copy")
+    (copy / name).write_text(content)
+    output = tmp_path / "out"
+    assert str(copy / name) in refused(copy, output)
+    assert not output.exists()
+
+
+def test_two_reproductions_are_not_mixed(runs, tmp_path):
+    for name in ("one", "two"):
+        shutil.copytree(runs, tmp_path / "both" / name)
+    assert "holds 2 reproductions" in refused(tmp_path / "both", tmp_path / "out")
+
+
+def test_an_output_that_is_a_file(runs, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    assert "--output" in refused(runs, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_no_matplotlib(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert "pip install matplotlib" in refused(runs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_probes_without_anchors(tmp_path):
+    root = reproductions.write(tmp_path / "runs", anchors={})
+    assert "no anchors of the probe sentiment" in refused(root, tmp_path / "out")
+
+
+def test_halves_of_our_values_are_rounded_as_those_of_the_paper(tmp_path):
+    # In binary, 100 * 0.5775 is less than 57.75.
+    root = reproductions.write(tmp_path / "runs", {"full": {"rte": (0.5775,)}})
+    assert tables.shown(entries(root)["table-5-full-rte"].scores) == "57.8"
