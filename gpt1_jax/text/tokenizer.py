@@ -253,7 +253,7 @@ class OriginalTokenizer(VocabularyTokenizer):
         return original.versions()
 
 
-class BasicTokenizer(Tokenizer):
+class BasicTokenizer(VocabularyTokenizer):
     """The vocabulary of GPT-1 behind the text rules of BERT: the OpenAIGPTTokenizer of transformers
     5, through the tokenizers library.
 
