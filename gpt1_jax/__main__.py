@@ -57,14 +57,26 @@ def parser() -> Parser:
     sub.add_argument("--initial_lstm", metavar="WORKDIR", help="the same for the LSTM")
 
     sub = verb("prepare", prepare, "text to token shards")
-    sub.add_argument("--output", required=True, help="folder for shards, manifest and tokenizer")
+    sub.add_argument("--output", metavar="D", help="folder for shards, manifest and tokenizer")
     source = sub.add_mutually_exclusive_group(required=True)
     source.add_argument("--input", nargs="+", metavar="GLOB", help="text, .gz, .xz or .jsonl files")
     source.add_argument("--tfds", metavar="NAME", help="a TensorFlow Datasets text set")
     source.add_argument("--docs", action="store_true", help="the documentation installed here")
     sub.add_argument("--data_dir", metavar="D", help="where TensorFlow Datasets keeps its data")
-    sub.add_argument("--tokenizer", default="sentencepiece", help="default: %(default)s")
-    sub.add_argument("--vocab", metavar="FOLDER", help="take the tokenizer that is there")
+    sub.add_argument(
+        "--tokenizer",
+        default="sentencepiece",
+        metavar="MODE",
+        help="sentencepiece (default), original or hf_basic",
+    )
+    sub.add_argument(
+        "--vocab", metavar="FOLDER", help="take the tokenizer or vocabulary there, or on the Hub"
+    )
+    sub.add_argument(
+        "--compare",
+        metavar="MODES",
+        help="original,hf_basic: only say how the ids of --input differ, with --vocab",
+    )
     sub.add_argument("--vocab_size", type=int, help="ids to learn; 40000, less for small corpora")
     sub.add_argument("--valid", nargs="+", metavar="GLOB", help="files of the valid split")
     sub.add_argument("--valid_fraction", type=float, help="share of documents for the valid split")
@@ -105,6 +117,15 @@ def parser() -> Parser:
     sub.add_argument("--top_p", type=float, default=1.0)
     sub.add_argument("--num_samples", type=int, default=1)
     sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--stop", help="newline, document or none; default: document if there is one")
+
+    sub = verb("score", score, "the log-probability of each token of a text, and its perplexity")
+    _takes_model(sub)
+    sub.add_argument(
+        "--input", required=True, metavar="FILE", help="text, or .jsonl; also .gz, .xz"
+    )
+    sub.add_argument("--stride", type=int, help="between windows; default: eval.stride of the run")
+    sub.add_argument("--output", metavar="G.jsonl", help="default: standard output")
 
     sub = verb("predict", predict, "labels and probabilities of a fine-tuned model")
     _takes_model(sub)
@@ -175,6 +196,10 @@ def reproduce(flags: argparse.Namespace) -> dict:
 
 
 def prepare(flags: argparse.Namespace) -> dict:
+    if flags.compare is not None:
+        return _compare(flags)
+    if flags.output is None:
+        raise UserError("--output is missing; name the folder to make")
     from gpt1_jax.text import corpus, documentation
 
     config = corpus.PrepareConfig(
@@ -196,6 +221,19 @@ def prepare(flags: argparse.Namespace) -> dict:
     found = documentation.documents(workers=flags.workers or os.cpu_count() or 1)
     print(found.describe(), file=sys.stderr)
     return corpus.prepare(config, found.documents)
+
+
+def _compare(flags: argparse.Namespace) -> dict:
+    if flags.output is not None:
+        raise UserError("--compare writes nothing; leave out --output")
+    if flags.input is None or flags.vocab is None:
+        raise UserError("--compare needs --input and --vocab")
+    from gpt1_jax.text import compare
+
+    modes = tuple(flags.compare.split(","))
+    return compare.compare(
+        compare.CompareConfig(modes, tuple(flags.input), flags.vocab, flags.workers)
+    )
 
 
 def train(flags: argparse.Namespace) -> dict:
@@ -296,6 +334,7 @@ def sample(flags: argparse.Namespace) -> dict:
         top_p=flags.top_p,
         num_samples=flags.num_samples,
         seed=flags.seed,
+        stop=flags.stop,
     )
     samples = model.sample(flags.prompt, config)
     for text in samples:
@@ -303,16 +342,22 @@ def sample(flags: argparse.Namespace) -> dict:
     return {"step": model.step, "prompt": flags.prompt, "samples": samples}
 
 
+def score(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.evaluation import files
+
+    model = _model(flags)
+    return files.score(model, flags.input, flags.output, flags.stride)
+
+
 def predict(flags: argparse.Namespace) -> dict:
     if not flags.glue and (flags.input is None or flags.task is not None):
         raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
-    from gpt1_jax.evaluation import glue
+    from gpt1_jax.evaluation import files, glue
 
     model = _model(flags)
     if flags.glue:
         return glue.submit(model, flags.output, task=flags.task, path=flags.input)
-    count = model.predict_file(flags.input, flags.output)
-    return {"step": model.step, "examples": count, "output": flags.output}
+    return files.predict(model, flags.input, flags.output)
 
 
 def report(flags: argparse.Namespace) -> dict:

@@ -10,19 +10,19 @@ import gpt1_jax
 PACKAGE = Path(gpt1_jax.__file__).parent
 
 RANKS = (
-    "dropout errors scores task_table",
+    "dropout errors scores task_table workers",
     "attention baselines batches checkpoint config_files documentation optimizer original "
     "record sharding sources task_files vocabulary",
     "documentation_tasks gpt measured openai_format paper task_sets tokenizer",
-    "lstm shards transformations",
+    "compare lstm shards transformations",
     "corpus objective tasks",
     "evaluate glue sample tables weights",
-    "figures huggingface_heads huggingface_tokenizer markdown probes sentences",
+    "figures huggingface_heads huggingface_tokenizer internals markdown probes scoring sentences",
     "experiment huggingface_format model_card page",
     "native_format report",
     "released_weights",
     "start trained",
-    "train zero_shot",
+    "files train zero_shot",
     "reproduce",
     "quickstart",
     "__main__",

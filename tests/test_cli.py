@@ -16,7 +16,7 @@ from gpt1_jax.training import checkpoint
 
 VERBS = (
     *("quickstart", "reproduce", "prepare", "train", "evaluate", "sample", "predict"),
-    *("convert", "report"),
+    *("score", "convert", "report"),
 )
 
 
@@ -131,6 +131,8 @@ def test_each_verb_has_help(verb, capsys):
         (["prepare", "--output=W"], "--input"),
         (["prepare", "--output=W", "--docs", "--input=x"], "--input"),
         (["sample", "--workdir=W"], "--prompt"),
+        (["score", "--workdir=W"], "--input"),
+        (["score", "--workdir=W", "--input=x", "--stride=far"], "far"),
         (["predict", "--workdir=W", "--input=x"], "--output"),
     ],
 )
@@ -345,6 +347,7 @@ def test_a_workdir_without_a_model(refused, pretrained, tmp_path):
     verbs = (
         ["evaluate"],
         ["sample", "--prompt=the"],
+        ["score", "--input=x.txt"],
         ["predict", "--input=x.jsonl", f"--output={tmp_path / 'y.jsonl'}"],
     )
     bare = tmp_path / "bare"
@@ -384,6 +387,51 @@ def test_a_sample_that_cannot_be(refused, pretrained):
     assert "--top_p" in sample("--prompt=the", "--top_p=1.5")
     assert "--temperature" in sample("--prompt=the", "--temperature=-1")
     assert "warm" in sample("--prompt=the", "--temperature=warm")
+    assert "--temperature" in sample("--prompt=the", "--temperature=nan")
+    assert "newline, document, none" in sample("--prompt=the", "--stop=line")
+
+
+def test_a_score_that_cannot_be(refused, pretrained, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    output = tmp_path / "scores.jsonl"
+    output.write_text("mine\n")
+    good = texts / "good.txt"
+    good.write_text("the cat sat")
+    contents = {
+        "empty.txt": (b"", "white space"),
+        "blank.txt": (b" \n ", "white space"),
+        "binary.txt": (b"the\x00cat", "binary"),
+        "latin.txt": (b"the caf\xe9 ", "not UTF-8 at byte 7"),
+        "cut.txt.gz": (b"\x1f\x8b\x08\x00nothing", "cut off"),
+        "torn.jsonl": (b'{"text": "one"}\n{"text": "tw\n', "line 2"),
+        "other.jsonl": (b'{"text": "one"}\n{"sentence": "two"}\n', "line 2"),
+        "blank.jsonl": (b'{"text": "one"}\n\n{"text": ""}\n', "blank.jsonl:3"),
+        "none.jsonl": (b"\n\n", "no documents"),
+    }
+
+    def score(*flags, target=output):
+        written = [f"--output={target}"] if target else []
+        return refused("score", f"--workdir={pretrained}", *flags, *written)
+
+    for name, (content, named) in contents.items():
+        (texts / name).write_bytes(content)
+        for target in (output, None):
+            line = score(f"--input={texts / name}", target=target)
+            assert named in line
+            assert name in line
+    assert "missing.txt" in score(f"--input={texts}/missing.txt")
+    assert "a folder" in score(f"--input={texts}")
+    for stride in (0, -3, 17):
+        line = score(f"--input={good}", f"--stride={stride}")
+        assert f"--stride={stride}; expected 1 to 16" in line
+    assert "no folder" in score(f"--input={good}", target=tmp_path / "none" / "scores.jsonl")
+    assert "is a folder" in score(f"--input={good}", target=tmp_path)
+    assert "is the file of --input" in score(f"--input={good}", target=good)
+    assert good.read_text() == "the cat sat"
+    assert output.read_text() == "mine\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.jsonl", "texts"]
+    assert sorted(path.name for path in texts.iterdir()) == sorted(["good.txt", *contents])
 
 
 def test_a_prediction_that_cannot_be(refused, pretrained, finetuned, classification, tmp_path):
@@ -440,6 +488,11 @@ def test_every_verb_ends_with_a_line_of_json(answered, tmp_path, classification)
     found = answered("sample", f"--workdir={pretrained}", *flags)
     assert len(found["samples"]) == 2
     assert found == answered("sample", f"--workdir={pretrained}", *flags)
+    output = tmp_path / "scores.jsonl"
+    flags = (f"--input={tmp_path}/documents/0.txt", f"--output={output}", "--stride=8")
+    found = answered("score", f"--workdir={pretrained}", *flags)
+    assert (found["step"], found["documents"], found["stride"]) == (6, 1, 8)
+    assert len(json.loads(output.read_text())["ids"]) == found["tokens"]
     config = "configs/finetune.py:path={},shape=classification,metric=accuracy,batch_size=8"
     found = answered(
         "train",

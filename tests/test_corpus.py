@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.text import corpus, shards, sources
+from gpt1_jax.text import corpus, shards, sources, workers
 from gpt1_jax.text.corpus import Document, PrepareConfig, Tokens, prepare, read_manifest, verify
 from gpt1_jax.text.sources import TEXT_SETS
 from gpt1_jax.text.tokenizer import load, train_sentencepiece
@@ -153,7 +153,7 @@ def test_a_tokenizer_can_be_trained_on_a_sample(folder, monkeypatch, capsys):
 def test_long_documents_pass_in_blocks(folder, monkeypatch):
     prepare(config(folder, shard_tokens=500))
     monkeypatch.setattr(sources, "BLOCK", 101)
-    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 1000)
+    monkeypatch.setattr(workers, "PIECE_CHARACTERS", 1000)
     prepare(config(folder, shard_tokens=500, output=str(folder / "blocks")))
     assert tree(folder / "blocks") == tree(folder / "out")
 
@@ -163,7 +163,7 @@ def test_long_documents_pass_in_blocks(folder, monkeypatch):
 
 def test_workers_do_not_change_the_result(folder, monkeypatch):
     monkeypatch.setattr(sources, "BLOCK", 2000)
-    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 3000)
+    monkeypatch.setattr(workers, "PIECE_CHARACTERS", 3000)
     one = config(folder, valid_fraction=0.3, shard_tokens=700)
     prepare(one)
     two = config(
@@ -178,10 +178,10 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_corpus
-from gpt1_jax.text import corpus, sources
+from gpt1_jax.text import corpus, sources, workers
 
 if __name__ == "__main__":
-    sources.BLOCK, corpus._PIECE_CHARACTERS, corpus._JOURNAL_SECONDS = 500, 700, 0.0
+    sources.BLOCK, workers.PIECE_CHARACTERS, corpus._JOURNAL_SECONDS = 500, 700, 0.0
     folder, seen = Path({folder!r}), []
     save = corpus.{function}
 
@@ -235,7 +235,7 @@ def test_a_killed_preparation_continues_to_the_same_bytes(folder, monkeypatch, f
 
     _torn(folder / "out" / "unfinished")
     monkeypatch.setattr(sources, "BLOCK", 500)
-    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 700)
+    monkeypatch.setattr(workers, "PIECE_CHARACTERS", 700)
     changes = {"shard_tokens": 700, "valid_fraction": 0.3}
     prepare(config(folder, **changes))
     prepare(config(folder, output=str(folder / "uninterrupted"), **changes))
@@ -244,7 +244,7 @@ def test_a_killed_preparation_continues_to_the_same_bytes(folder, monkeypatch, f
 
 def test_an_interrupted_preparation_encodes_nothing_twice(folder, monkeypatch, capsys):
     monkeypatch.setattr(sources, "BLOCK", 500)
-    monkeypatch.setattr(corpus, "_PIECE_CHARACTERS", 700)
+    monkeypatch.setattr(workers, "PIECE_CHARACTERS", 700)
     monkeypatch.setattr(corpus, "_JOURNAL_SECONDS", 0.0)
     encoded = []
     original = corpus._encoded

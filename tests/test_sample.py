@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.sample import SampleConfig, generate, restrict
+from gpt1_jax.evaluation.sample import SampleConfig, generate, restrict, stop_ids
 
 N_TEXT = tiny.CONFIG.vocab_size
 
@@ -75,6 +75,72 @@ def test_top_k_and_top_p_keep_the_likeliest():
     assert kept(logits, top_k=3, top_p=0.99) == [1, 2, 3]
 
 
+def kept_slowly(logits, top_k, top_p):
+    """The likeliest `top_k`, and of these the fewest whose probabilities reach `top_p`."""
+    order = sorted(range(len(logits)), key=lambda index: -logits[index])[: top_k or len(logits)]
+    probability = np.exp(logits[order]) / np.exp(logits[order]).sum()
+    found, reached = [], 0.0
+    for index, share in zip(order, probability, strict=True):
+        if reached >= top_p:
+            break
+        found.append(index)
+        reached += share
+    return sorted(found)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.3])
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.7), (5, 1.0), (8, 0.6), (100, 0.05)])
+def test_top_k_and_top_p_are_those_of_a_loop(temperature, top_k, top_p):
+    logits_NV = 3 * np.random.default_rng(8).standard_normal((20, 40))
+    found_NV = np.asarray(restrict(jnp.asarray(logits_NV), temperature, top_k, top_p))
+    for logits_V, found_V in zip(logits_NV / temperature, found_NV, strict=True):
+        kept_ids = kept_slowly(logits_V, top_k, top_p)
+        assert np.flatnonzero(np.isfinite(found_V)).tolist() == kept_ids
+        np.testing.assert_allclose(found_V[kept_ids], logits_V[kept_ids], rtol=1e-5)
+
+
+def test_a_sample_ends_in_front_of_a_stop_and_the_others_go_on(model):
+    config = SampleConfig(length=9, num_samples=6, seed=3)
+    whole = generate(*model, [1, 2], config, N_TEXT)
+    stop = int(whole[2, 4])
+    found = generate(*model, [1, 2], config, N_TEXT, [stop])
+    lengths = []
+    for row, expected in zip(found.tolist(), whole.tolist(), strict=True):
+        n_kept = expected.index(stop) if stop in expected else len(expected)
+        assert row == expected[:n_kept] + [-1] * (len(expected) - n_kept)
+        lengths.append(n_kept)
+    assert len(set(lengths)) > 1
+
+
+def test_all_that_stop_at_once_are_empty(model):
+    config = SampleConfig(length=5, num_samples=2)
+    assert (generate(*model, [1], config, N_TEXT, range(N_TEXT)) == -1).all()
+
+
+class Letters:
+    """A tokenizer as far as stopping is concerned."""
+
+    mode = "letters"
+
+    def __init__(self, text: str, end: int | None):
+        self.text, self.vocab_size, self.end = text, len(text), end
+
+    def decode(self, ids):
+        return "".join(self.text[index] for index in ids)
+
+
+def test_stops_are_the_end_token_or_whatever_has_a_line_end():
+    letters = Letters("a\nb\n.", end=4)
+    assert stop_ids(None, letters) == stop_ids("document", letters) == [4]
+    assert stop_ids("newline", letters) == [1, 3]
+    assert stop_ids("none", letters) == []
+    bare = Letters("ab", end=None)
+    assert stop_ids(None, bare) == stop_ids("none", bare) == []
+    for stop in ("newline", "document"):
+        with pytest.raises(UserError, match=f"--stop={stop}: the tokenizer .letters. has no such"):
+            stop_ids(stop, bare)
+
+
 def test_a_length_that_is_not_given_is_what_fits(model):
     assert generate(*model, [1] * 5, SampleConfig(), N_TEXT).shape == (1, tiny.CONFIG.n_ctx - 5)
 
@@ -89,7 +155,15 @@ def test_a_prompt_that_does_not_fit_is_an_error_that_says_what_to_cut(model, pro
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1.0}, {"temperature": math.nan}, {"top_p": 0.0}, {"length": 0}]
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"top_p": 0.0},
+        {"top_p": math.nan},
+        {"length": 0},
+        {"stop": "line"},
+    ],
 )
 def test_settings_without_meaning_are_errors(wrong):
     with pytest.raises(UserError):

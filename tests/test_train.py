@@ -10,7 +10,7 @@ import runs
 
 from gpt1_jax.data import tasks
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
+from gpt1_jax.evaluation import files, trained
 from gpt1_jax.training import checkpoint
 from gpt1_jax.training.checkpoint import Checkpoints
 
@@ -49,7 +49,8 @@ def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
 
     for split, count in (("dev", 12), ("test", 5)):
         output = tmp_path / "answers.jsonl"
-        assert model.predict_file(task / f"{split}.jsonl", output) == count
+        found = files.predict(model, str(task / f"{split}.jsonl"), str(output))
+        assert found["examples"] == count
         answers = [json.loads(line) for line in output.read_text().splitlines()]
         assert len(answers) == count
         for answer in answers:

@@ -12,7 +12,7 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -203,19 +203,39 @@ def read(path: Path, shape: str) -> list[Example]:
     question and even some of its choices (three rows of ComVE do); a label that is null; a number
     of choices that changes; and for a file that is unreadable or empty.
     """
-    return [example for _, example in _read(path, shape)]
+    return list(stream(path, shape))
 
 
-def _read(path: Path, shape: str) -> list[tuple[dict, Example]]:
-    rows = [(row, _example(row, shape, path, line)) for line, row in _rows(path)]
-    examples = _some([example for _, example in rows], path)
-    for example in examples:
-        if len(example.choices) != len(examples[0].choices):
+def stream(path: Path, shape: str) -> Iterator[Example]:
+    """The examples that `read` gives, one after the other; a fault is raised at its line."""
+    return (example for _, example in _read(path, shape))
+
+
+def from_rows(rows: Iterable[dict | Example], shape: str) -> list[Example]:
+    """The examples of rows in memory; those that are Examples are taken as they are. UserError as
+    in `read`, with the number of the row."""
+    examples = [
+        row if isinstance(row, Example) else _example(row, shape, Path("rows"), number)
+        for number, row in enumerate(rows, 1)
+    ]
+    if not examples:
+        raise UserError("no rows; expected at least one")
+    return examples
+
+
+def _read(path: Path, shape: str) -> Iterator[tuple[dict, Example]]:
+    first = None
+    for line, row in _rows(path):
+        example = _example(row, shape, path, line)
+        first = first or example
+        if len(example.choices) != len(first.choices):
             raise UserError(
-                f"{_place(path, example.line)}: {len(example.choices)} choices, but "
-                f"{len(examples[0].choices)} on line {examples[0].line}; give each example as many"
+                f"{_place(path, line)}: {len(example.choices)} choices, but "
+                f"{len(first.choices)} on line {first.line}; give each example as many"
             )
-    return rows
+        yield row, example
+    if first is None:
+        raise UserError(f"{path}: no examples; expected one JSON object a line")
 
 
 def _some(examples: list[Example], path: Path) -> list[Example]:

@@ -3,8 +3,9 @@
 Shapes: N sequences, L tokens, B examples, C candidates, k outputs.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -111,18 +112,50 @@ def stream_losses(
     if stride > n_ctx:
         raise UserError(f"eval.stride {stride} is longer than model.n_ctx {n_ctx}")
     starts = window_starts(n_tokens, n_ctx, stride)[:windows]
+    read_windows = (
+        (read(start, min(start + n_ctx + 1, n_tokens)), target - start) for start, target in starts
+    )
     total, count = 0.0, 0
-    for first in range(0, len(starts), config.batch_size):
-        inputs_NL = np.zeros((config.batch_size, n_ctx), np.int32)
-        targets_NL, scored_NL = np.zeros_like(inputs_NL), np.zeros(inputs_NL.shape, bool)
-        for row, (start, target) in enumerate(starts[first : first + config.batch_size]):
-            ids = read(start, min(start + n_ctx + 1, n_tokens))
-            inputs_NL[row, : len(ids) - 1], targets_NL[row, : len(ids) - 1] = ids[:-1], ids[1:]
-            scored_NL[row, target - start - 1 : len(ids) - 1] = True
-        losses_NL = sequence_losses(network, params, place(inputs_NL), place(targets_NL))
-        total += np.asarray(fetched(losses_NL), np.float64)[scored_NL].sum()
-        count += int(scored_NL.sum())
+    for losses in window_losses(network, params, read_windows, config.batch_size, place):
+        total += losses.sum(dtype=np.float64)
+        count += len(losses)
     return float(total), count
+
+
+def window_losses(
+    network: Network,
+    params: dict,
+    windows: Iterable[tuple[np.ndarray, int]],
+    batch_size: int,
+    place: Callable[[np.ndarray], jax.Array],
+    fit: bool = False,
+) -> Iterator[np.ndarray]:
+    """For each window (ids, first), the losses in nats of ids[first:], each given all before it.
+
+    A window has up to n_ctx + 1 ids, as the last one is predicted only. Batches are [batch_size,
+    n_ctx], all of one compiled shape; with `fit`, of the powers of two that hold what there is.
+
+        ids [7 8 9 5], first 2:   inputs 7 8 9   targets 8 9 5   losses of 9 5
+    """
+    n_ctx = network.body.config.n_ctx
+    windows = iter(windows)
+    while chosen := list(itertools.islice(windows, batch_size)):
+        n_rows, length = batch_size, n_ctx
+        if fit:
+            n_rows = min(batch_size, power_of_two(len(chosen)))
+            length = min(n_ctx, power_of_two(max(len(ids) for ids, _ in chosen) - 1))
+        inputs_NL = np.zeros((n_rows, length), np.int32)
+        targets_NL = np.zeros_like(inputs_NL)
+        for row, (ids, _) in enumerate(chosen):
+            inputs_NL[row, : len(ids) - 1], targets_NL[row, : len(ids) - 1] = ids[:-1], ids[1:]
+        losses_NL = fetched(sequence_losses(network, params, place(inputs_NL), place(targets_NL)))
+        for row, (ids, first) in enumerate(chosen):
+            yield losses_NL[row, first - 1 : len(ids) - 1]
+
+
+def power_of_two(least: int) -> int:
+    """The smallest that is not below `least`: few shapes are compiled, for lengths of all sorts."""
+    return 1 << (least - 1).bit_length()
 
 
 def fetched(array: jax.Array) -> np.ndarray:

@@ -3,22 +3,21 @@
 Shapes: k outputs of a head, C choices.
 """
 
-import dataclasses
-import json
-import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from gpt1_jax.data import tasks, transformations
+from gpt1_jax.data import task_files, tasks, transformations
 from gpt1_jax.data.batches import Examples
 from gpt1_jax.data.tasks import TASKS, Example, LoadedTask, Task, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import evaluate, sample
-from gpt1_jax.evaluation.evaluate import EvaluationConfig
+from gpt1_jax.evaluation import evaluate, internals, sample, scoring
+from gpt1_jax.evaluation.evaluate import EvaluationConfig, power_of_two
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import Network, network
@@ -31,7 +30,16 @@ from gpt1_jax.training import released_weights
 @dataclass(frozen=True)
 class Trained:
     """Parameters of a workdir at `step`, with the network and the tokenizer they belong to.
-    `task` and `labels` only of a fine-tuned model; `config` is the whole config.json."""
+    `task` and `labels` only of a fine-tuned model; `config` is the whole config.json.
+
+        >>> model = gpt1_jax.load("runs/lm")
+        >>> model.sample("It was a bright cold day", num_samples=3)
+        >>> model.score("It was a bright cold day")["perplexity"]
+
+    A text longer than the context is a UserError, except in `score`, which reads it in windows, and
+    in `predict`, which cuts it by the rules of transformations.py. Where a text is asked for, the
+    ids of one are taken as well.
+    """
 
     workdir: Path
     network: Network
@@ -46,12 +54,73 @@ class Trained:
     def model_config(self) -> ModelConfig:
         return self.network.body.config
 
-    def sample(self, prompt: str, config: SampleConfig) -> list[str]:
-        """Texts that continue the prompt, without it."""
-        prompt_ids = self.tokenizer.encode(prompt)
-        n_text = self.tokenizer.vocab_size
-        tokens_NT = sample.generate(self.network, self.params, prompt_ids, config, n_text)
-        return [self.tokenizer.decode(ids) for ids in tokens_NT.tolist()]
+    def tokens(self, text: str | Sequence[int]) -> list[str]:
+        """The text of each token [L], to stand beside what other methods give for each. A token
+        that is a part of a character shows as U+FFFD."""
+        return [self.tokenizer.decode([index]) for index in self._ids(text)]
+
+    def sample(self, prompt: str, config: SampleConfig | None = None, **settings) -> list[str]:
+        """Texts that continue the prompt, without it. Settings are the fields of SampleConfig:
+        length, temperature, top_k, top_p, num_samples, seed, stop."""
+        config = SampleConfig(**settings) if config is None else replace(config, **settings)
+        tokens_NT = sample.generate(
+            self.network,
+            self._placed,
+            self.tokenizer.encode(prompt),
+            config,
+            self.tokenizer.vocab_size,
+            sample.stop_ids(config.stop, self.tokenizer),
+        )
+        return [self.tokenizer.decode(ids[ids >= 0].tolist()) for ids in tokens_NT]
+
+    def score(self, text: str | Sequence[int], stride: int | None = None) -> dict:
+        """{"ids" [L], "logprobs" [L], "mean_logprob", "perplexity"}: the log-probability in nats of
+        each token given those before it, None for the first.
+
+        A text of more than n_ctx + 1 tokens is read in windows of n_ctx that start `stride` apart
+        (None: eval.stride of the run), and each token is predicted in the first that reaches it.
+        The language model of a fine-tuned model is scored as it is after fine-tuning.
+        """
+        ids = np.array(self._ids(text), np.int32)
+        if not len(ids):
+            raise UserError("the text is empty; expected at least one token")
+        ((_, logprobs_L),) = self.log_probabilities([ids], self.stride(stride))
+        # Through their shortest digits, as in a file: float32 would show digits that mean nothing.
+        logprobs = [None, *map(float, logprobs_L[1:].astype(str))]
+        return {"ids": ids.tolist(), "logprobs": logprobs, **scoring.summary(logprobs_L)}
+
+    def log_probabilities(
+        self, documents: Iterable[np.ndarray], stride: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The ids and the float32 log-probabilities [L] of each document of ids, NaN for the first
+        token; as many documents are held as fill a batch."""
+        return scoring.log_probabilities(
+            self.network, self._placed, documents, stride, jax.device_put
+        )
+
+    def stride(self, stride: int | None) -> int:
+        """The stride of `score`: as given, else eval.stride of the run. UserError outside 1 to
+        n_ctx."""
+        return scoring.checked_stride(
+            self.config["eval"]["stride"] if stride is None else stride, self.model_config.n_ctx
+        )
+
+    def hidden_states(self, text: str | Sequence[int]) -> np.ndarray:
+        """float32 [n_layer + 1, L, D]: the embedding of each token, then its state after each
+        layer. The last one is what the output and a task's head read.
+
+            states = model.hidden_states("It was a bright cold day")
+            states[-1].shape == (len(model.tokens("It was a bright cold day")), 768)
+        """
+        return internals.hidden_states(self.network, self._placed, self._ids(text))
+
+    def attention_weights(self, text: str | Sequence[int]) -> np.ndarray:
+        """float32 [n_layer, H, L, L]: how much each token (third axis) takes from each token before
+        it and from itself (last axis); these sum to 1. UserError for the LSTM, which has none.
+
+            plt.imshow(model.attention_weights("It was a bright cold day")[0, 3])
+        """
+        return internals.attention_weights(self.network, self._placed, self._ids(text))
 
     def evaluate_tokens(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
         """Held-out metrics on a split of a folder of `prepare`, by default that of the training,
@@ -74,7 +143,7 @@ class Trained:
             )
         total, count = evaluate.stream_losses(
             self.network,
-            self.params,
+            self._placed,
             tokens.read,
             len(tokens),
             EvaluationConfig(**self.config["eval"]),
@@ -94,7 +163,7 @@ class Trained:
     def load_task(self, task: str | Path | None, split: str) -> LoadedTask:
         """A split of the task that the model was trained on, with its labels: from where it was, or
         from the folder `task`, or that of the task of this name, which must have its shape."""
-        self._require_task()
+        self.require_task()
         own = TaskConfig(**self.config["task"])
         row = None if task is None or str(task) == own.name else TASKS.get(str(task))
         if row is not None and row.shape != self.task.shape:
@@ -106,57 +175,62 @@ class Trained:
         elif task is None or str(task) in TASKS:
             config = own
         else:
-            config = dataclasses.replace(
-                own, path=str(task), train_examples=None, dev_examples=None
-            )
+            config = replace(own, path=str(task), train_examples=None, dev_examples=None)
         if not self.task.regression and self.task.shape != "multiple_choice":
-            config = dataclasses.replace(config, labels=self.labels)
+            config = replace(config, labels=self.labels)
         loaded = tasks.load(config, only=split)
         for note in loaded.notes:
             print(note, file=sys.stderr)
-        return loaded if row else dataclasses.replace(loaded, task=self.task)
+        return loaded if row else replace(loaded, task=self.task)
 
-    def predict(self, examples: list[Example]) -> list[dict]:
-        """{"label", "probabilities"} of each example; a score for a label if that is the task, and
-        the probabilities in the order of the labels, None where the score is all there is."""
-        self._require_task()
-        logits, _, n_cut = self._logits(examples)
+    def predict(self, rows: Iterable[dict | Example]) -> list[dict]:
+        """{"label", "probabilities"} of each row, which is like those of the task's files, with or
+        without a label. A score is the label if that is the task; the probabilities are in the
+        order of `labels`, or of the choices, None where the score is all there is.
+
+            model.predict([{"text": "a joy from end to end"}])[0]["label"]
+
+        Raises UserError for a language model, and for rows that are none of the task's.
+        """
+        examples = task_files.from_rows(rows, self.require_task().shape)
+        answers, n_cut = self.answers(examples)
         if n_cut:
             print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
-        labels = evaluate.predictions(self.task, logits).tolist()
-        probabilities = evaluate.probabilities(self.task, logits)
+        return answers
+
+    def answers(self, examples: list[Example]) -> tuple[list[dict], int]:
+        """`predict` of examples, and the number of them that were cut to fit the context."""
+        task = self.require_task()
+        logits, _, n_cut = self._logits(examples)
+        labels = evaluate.predictions(task, logits).tolist()
+        probabilities = evaluate.probabilities(task, logits)
         rows = [None] * len(labels) if probabilities is None else probabilities.tolist()
-        if not self.task.regression:
+        # The label of a choice is its place, also where rows have more of them than the training.
+        if not task.regression and task.shape != "multiple_choice":
             labels = [self.labels[index] for index in labels]
-        return [
-            {"label": label, "probabilities": row} for label, row in zip(labels, rows, strict=True)
-        ]
+        pairs = zip(labels, rows, strict=True)
+        return [{"label": label, "probabilities": row} for label, row in pairs], n_cut
 
-    def predict_file(self, path: str | Path, output: str | Path) -> int:
-        """Writes a JSON line with the prediction of each row of `path`, which are like those of the
-        task's files, with or without labels. Returns their number."""
-        self._require_task()
-        path, output = Path(path), Path(output)
-        if not output.parent.is_dir():
-            raise UserError(f"--output={output}: there is no folder {output.parent}")
-        if not os.access(output.parent, os.W_OK):
-            raise UserError(f"--output={output}: the folder {output.parent} cannot be written to")
-        if output.is_dir():
-            raise UserError(f"--output={output} is a folder; expected a file in it")
-        if output.exists() and path.exists() and output.samefile(path):
-            raise UserError(f"--output={output} is the file of --input; choose another")
-        examples = tasks.read(path, self.task.shape)
-        predictions = self.predict(examples)
-        temporary = output.with_name(output.name + ".tmp")
-        with temporary.open("w") as file:
-            for row in predictions:
-                file.write(json.dumps(row) + "\n")
-        os.replace(temporary, output)
-        return len(examples)
-
-    def _require_task(self) -> None:
+    def require_task(self) -> Task:
+        """The task it was fine-tuned on. UserError if it is a language model."""
         if self.task is None:
             raise UserError(f"{self.workdir} holds a language model; fine-tune it on a task first")
+        return self.task
+
+    def _ids(self, text: str | Sequence[int]) -> list[int]:
+        """The ids of a text; ids are checked and taken as they are."""
+        if isinstance(text, str):
+            return self.tokenizer.encode(text)
+        n_rows = self.model_config.n_rows
+        for index in text:
+            if not 0 <= index < n_rows:
+                raise UserError(f"{index} is no id of this model; expected 0 to {n_rows - 1}")
+        return list(text)
+
+    @cached_property
+    def _placed(self) -> dict:
+        """The parameters on the device, where they stay."""
+        return jax.device_put(self.params)
 
     def _logits(self, examples: list[Example]) -> tuple[np.ndarray, int, int]:
         """[N, k], or [N, C] for multiple choice; the number of tokens that went in, and of examples
@@ -165,20 +239,27 @@ class Trained:
         candidates, n_cut = transformations.encode_all(
             examples, self.task.shape, self.tokenizer, n_ctx, self.task.truncation
         )
+        # Those of like length in one batch, which is padded to the longest.
+        order = np.argsort([max(map(len, each)) for each in candidates], kind="stable")
         source = Examples(
-            candidates,
+            [candidates[index] for index in order],
             None,
             n_ctx=n_ctx,
             batch_size=1,
             seed=0,
             buckets=tuple(self.config["data"]["buckets"]),
         )
-        batches = source.evaluation(self.config["eval"]["batch_size"])
-        logits = evaluate.answer_all(
-            self.network, self.params, batches, jax.device_put, len(candidates)
+        batch_size = min(self.config["eval"]["batch_size"], power_of_two(len(candidates)))
+        sorted_logits = evaluate.answer_all(
+            self.network,
+            self._placed,
+            source.evaluation(batch_size),
+            jax.device_put,
+            len(candidates),
         )
-        n_tokens = sum(len(ids) for example in candidates for ids in example)
-        return logits, n_tokens, n_cut
+        logits = np.empty_like(sorted_logits)
+        logits[order] = sorted_logits
+        return logits, sum(len(ids) for each in candidates for ids in each), n_cut
 
 
 def load(source: str | Path, step: int | None = None, tokenizer: str | None = None) -> Trained:

@@ -12,16 +12,11 @@ import fcntl
 import functools
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -32,7 +27,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.text import original, vocabulary
+from gpt1_jax.text import original, vocabulary, workers
 from gpt1_jax.text import tokenizer as tokenizers
 from gpt1_jax.text.shards import (
     FORMAT,
@@ -56,12 +51,12 @@ from gpt1_jax.text.sources import (
     text_set,
 )
 from gpt1_jax.text.tokenizer import Tokenizer
+from gpt1_jax.text.workers import say
 
 __all__ = ["Document", "PrepareConfig", "Tokens", "prepare", "read_manifest", "verify"]
 
 TRAIN, VALID = "train", "valid"
 
-_PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 _JOURNAL_SECONDS = 2.0
 _NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
 
@@ -130,7 +125,7 @@ def prepare(
         manifest = read_manifest(output)
         _check_same(output, manifest["arguments"], arguments)
         shutil.rmtree(output / UNFINISHED, ignore_errors=True)
-        _say(f"{output} is already prepared with these arguments; nothing to do")
+        say(f"{output} is already prepared with these arguments; nothing to do")
     else:
         manifest = _prepared(config, inputs, trained, arguments)
     return _summary(output, manifest) | {"seconds": round(time.monotonic() - began, 1)}
@@ -242,7 +237,7 @@ def _without(paths: list[Path], valid_paths: list[Path]) -> list[Path]:
     if paths and not kept:
         raise UserError("valid matches all input files; none is left to train on")
     if len(kept) < len(paths):
-        _say(f"{len(paths) - len(kept)} input files are validation files, kept out of training")
+        say(f"{len(paths) - len(kept)} input files are validation files, kept out of training")
     return kept
 
 
@@ -353,7 +348,7 @@ class _Count:
 
 def _survey(inputs: _Inputs, config: PrepareConfig) -> _Survey:
     digest = hashlib.sha256()
-    with _Progress("reading", None) as progress:
+    with workers.Progress("reading", None) as progress:
         count = _counted(inputs.train, digest, progress, config.seed, inputs.fraction)
         held_out = _Count()
         if inputs.valid:
@@ -365,7 +360,7 @@ def _survey(inputs: _Inputs, config: PrepareConfig) -> _Survey:
         raise UserError(f"{files[0]}{more}: nothing but white space; expected text")
     empty = count.empty + held_out.empty
     if empty:
-        _say(f"{empty} empty documents left out")
+        say(f"{empty} empty documents left out")
     return _Survey(
         documents=count.documents + held_out.documents,
         empty=empty,
@@ -375,7 +370,9 @@ def _survey(inputs: _Inputs, config: PrepareConfig) -> _Survey:
     )
 
 
-def _counted(source: Source, digest, progress: "_Progress", seed: int, fraction: float) -> _Count:
+def _counted(
+    source: Source, digest, progress: workers.Progress, seed: int, fraction: float
+) -> _Count:
     count = _Count()
     for name, blocks in source.documents():
         characters = 0
@@ -428,20 +425,20 @@ class _Block(NamedTuple):
 def _divided(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Iterator[_Block]:
     """All documents in order, each block with its split; a block can be encoded on its own."""
     if config.tokenizer != "original":
-        yield from _split(inputs, survey, config.seed, last_cut, _unless_blank)
+        yield from _split(inputs, survey, config.seed, last_cut, iter)
         return
     before = ""
-    for block in _split(inputs, survey, config.seed, _last_line_end, _whole_lines):
+    for block in _split(inputs, survey, config.seed, _last_line_end, original.whole_lines):
         before = "" if block.first else before
         yield block._replace(before=before)
         before = original.before(before, block.text)
 
 
 def _split(
-    inputs: _Inputs, survey: _Survey, seed: int, cut: Callable, text_of: Callable
+    inputs: _Inputs, survey: _Survey, seed: int, cut: Callable, regrouped: Callable
 ) -> Iterator[_Block]:
     for name, blocks in inputs.train.documents():
-        text = text_of(blocks)
+        text = regrouped(_unless_blank(blocks))
         if survey.tail is not None:
             yield from _with_tail(text, survey.tail, cut)
             continue
@@ -450,25 +447,11 @@ def _split(
         yield from _labelled(text, VALID if held_out else TRAIN)
     if inputs.valid:
         for _, blocks in inputs.valid.documents():
-            yield from _labelled(text_of(blocks), VALID)
+            yield from _labelled(regrouped(_unless_blank(blocks)), VALID)
 
 
 def _last_line_end(text: str) -> int:
     return text.rfind("\n") + 1 or last_cut(text)
-
-
-def _whole_lines(blocks: Iterable[str]) -> Iterator[str]:
-    """The same text in blocks that end with a line end, the last one aside; none if it is blank."""
-    waiting = []
-    for block in _unless_blank(blocks):
-        cut = block.rfind("\n") + 1
-        if cut:
-            yield "".join([*waiting, block[:cut]])
-            waiting = []
-        if block[cut:]:
-            waiting.append(block[cut:])
-    if waiting:
-        yield "".join(waiting)
 
 
 def _labelled(blocks: Iterable[str], split: str) -> Iterator[_Block]:
@@ -535,20 +518,23 @@ def _trained(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Tokeniz
     )
     characters = round(share * survey.train_characters)
     counts = Counter()
-    workers = _workers(config, characters)
-    with _Progress("counting words", characters) as progress, _mapping(workers) as mapped:
+    processes = workers.number(config.workers, characters)
+    with (
+        workers.Progress("counting words", characters) as progress,
+        workers.mapping(processes) as mapped,
+    ):
         for part in mapped(_original_words if is_original else _units, _pieces(sample)):
             counts.update(part)
             progress.add(sum(len(unit) * count for unit, count in part.items()))
     usual = min(40_000, max(tokenizers.SIZES[0], survey.train_characters // 100))
-    _say(f"training a tokenizer on {len(counts)} distinct words")
+    say(f"training a tokenizer on {len(counts)} distinct words")
     if is_original:
         learned = vocabulary.learn(counts, config.vocab_size, usual)
         return tokenizers.OriginalTokenizer(learned)
     size = config.vocab_size or usual
     tokenizer = tokenizers.train_sentencepiece(counts, size)
     if tokenizer.vocab_size < size:
-        _say(f"the text has only {tokenizer.vocab_size} pieces; vocab_size is reduced to that")
+        say(f"the text has only {tokenizer.vocab_size} pieces; vocab_size is reduced to that")
     return tokenizer
 
 
@@ -577,7 +563,7 @@ def _encode(
     journal = _journal_so_far(folder)
     first = journal["pieces"]
     if first:
-        _say(f"continuing after {first} pieces")
+        say(f"continuing after {first} pieces")
     dtype = _dtype(tokenizer)
     encode = functools.partial(
         _encoded, str(folder / "tokenizer"), tokenizer.fingerprint, dtype.str
@@ -589,9 +575,11 @@ def _encode(
             state = journal["splits"].get(name)
             shards = Shards(folder, name, dtype, config.shard_tokens, state)
             splits[name] = stack.enter_context(shards)
-        progress = stack.enter_context(_Progress("encoding", survey.characters))
+        progress = stack.enter_context(workers.Progress("encoding", survey.characters))
         progress.add(sum(split.counts["characters"] for split in splits.values()))
-        mapped = stack.enter_context(_mapping(_workers(config, survey.characters)))
+        mapped = stack.enter_context(
+            workers.mapping(workers.number(config.workers, survey.characters))
+        )
         saved = time.monotonic()
         for done, piece in enumerate(mapped(encode, pieces), first + 1):
             for name, encoded in piece.items():
@@ -609,7 +597,7 @@ def _pieces(blocks: Iterable[_Block]) -> Iterator[list[_Block]]:
     for block in blocks:
         piece.append(block)
         characters += len(block.text)
-        if characters >= _PIECE_CHARACTERS:
+        if characters >= workers.PIECE_CHARACTERS:
             yield piece
             piece, characters = [], 0
     if piece:
@@ -693,82 +681,3 @@ def _summary(output: Path, manifest: dict) -> dict:
     }
     source = {"sha256": manifest["source"]["sha256"]}
     return {"output": str(output)} | manifest | {"source": source, "splits": splits}
-
-
-# Processes and progress
-
-
-def _workers(config: PrepareConfig, characters: int) -> int:
-    """No more than there are pieces: a process takes longer to start than a small corpus."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(config.workers or cores, characters // _PIECE_CHARACTERS))
-
-
-@contextmanager
-def _mapping(workers: int) -> Iterator[Callable]:
-    """A function like map: results in order, computed by so many processes, few at a time."""
-    if workers == 1:
-        yield map
-        return
-    # Not forked: a fork of a process with threads, as JAX and TensorFlow start them, may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
-
-    def mapped(function: Callable, items: Iterable) -> Iterator:
-        waiting = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-    try:
-        yield mapped
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """Ctrl-C is the parent's to handle, and a worker ends with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-class _Progress:
-    """Characters done: a bar on a terminal, elsewhere a line every ten seconds."""
-
-    def __init__(self, what: str, total: int | None):
-        self._what, self._total = what, total
-        self._done, self._told = 0, time.monotonic()
-        self._bar = None
-
-    def __enter__(self) -> "_Progress":
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            self._bar = tqdm(desc=self._what, total=self._total, unit="ch", unit_scale=True)
-        return self
-
-    def __exit__(self, *_) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def add(self, characters: int) -> None:
-        self._done += characters
-        if self._bar is not None:
-            self._bar.update(characters)
-        elif time.monotonic() - self._told > 10:
-            self._told = time.monotonic()
-            total = f" of {self._total / 1e6:.1f}" if self._total else ""
-            _say(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")
-
-
-def _say(line: str) -> None:
-    print(f"prepare: {line}", file=sys.stderr, flush=True)

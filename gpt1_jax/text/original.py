@@ -12,7 +12,7 @@ alone from the first line with a "<" on. So a document may be cut after a line e
 import functools
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gpt1_jax.errors import UserError
 
@@ -58,6 +58,20 @@ def lines(text: str) -> Iterator[list[str]]:
     """The chunks between spaces of the standardised text, for each line that has any."""
     padded = _PADDED.sub(r" \g<0> ", text.translate(_DASHES))
     return (chunks for line in padded.split("\n") if (chunks := line.split()))
+
+
+def whole_lines(blocks: Iterable[str]) -> Iterator[str]:
+    """The text of blocks, in blocks that end with a line end, the last one aside."""
+    waiting = []
+    for block in blocks:
+        cut = block.rfind("\n") + 1
+        if cut:
+            yield "".join([*waiting, block[:cut]])
+            waiting = []
+        if block[cut:]:
+            waiting.append(block[cut:])
+    if waiting:
+        yield "".join(waiting)
 
 
 def before(text: str, part: str) -> str:

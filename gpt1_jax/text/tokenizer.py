@@ -46,6 +46,7 @@ _SPACE_MARK = "▁"
 _UNKNOWN_AND_END = 2
 _BYTES = 256
 _REMEMBERED = 2**19  # distinct words whose ids are kept; about 150 MB
+_LONGEST_REMEMBERED = 256  # characters
 # Share of the characters of a corpus that get a piece of their own; rarer ones encode as bytes.
 _CHARACTER_COVERAGE = 0.9999
 
@@ -178,26 +179,47 @@ class SentencePieceTokenizer(Tokenizer):
         _write_description(self, folder)
 
 
-class OriginalTokenizer(Tokenizer):
-    """The pipeline of GPT-1 (text_utils.py of the released code), up to the ids.
+class VocabularyTokenizer(Tokenizer):
+    """What the two modes with the vocabulary of GPT-1 have in common.
 
-    Words are in lower case; a run of line ends is one id; what is not in the vocabulary is 0, one
-    for each symbol. `decode` has a space after every word, also before a full stop.
+    Attributes:
+      encoder: the id of each symbol; "</w>" is a part of those that end a word.
+      symbols: the symbol of each id.
+      merges: pairs of symbols in the order in which they merge.
 
     Args:
       vocab: the released vocabulary, or one in its format.
     """
 
-    mode = "original"
     end = None
 
     def __init__(self, vocab: Vocabulary):
         self.encoder, self.merges = vocab.encoder, vocab.merges
-        self.vocab_size = len(self.encoder)
-        self.newline = self.encoder.get(vocabulary.NEWLINE, 0)
+        self.symbols = sorted(vocab.encoder, key=vocab.encoder.get)
+        self.vocab_size = len(self.symbols)
         self.fingerprint = vocab.fingerprint(self.mode)
         self._vocabulary = vocab
-        self._symbols = _symbols(vocab)
+
+    def save(self, folder: str | os.PathLike) -> None:
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self._vocabulary.files().items():
+            _write(folder / name, content)
+        _write_description(self, folder)
+
+
+class OriginalTokenizer(VocabularyTokenizer):
+    """The pipeline of GPT-1 (text_utils.py of the released code), up to the ids.
+
+    Words are in lower case; a run of line ends is one id; what is not in the vocabulary is 0, one
+    for each symbol. `decode` has a space after every word, also before a full stop.
+    """
+
+    mode = "original"
+
+    def __init__(self, vocab: Vocabulary):
+        super().__init__(vocab)
+        self.newline = self.encoder.get(vocabulary.NEWLINE, 0)
         self._model = vocab.model()
         self._english = original.english()
         self._ids_of_chunk = _Remembered(self._chunk)
@@ -224,14 +246,11 @@ class OriginalTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int]) -> str:
         """The symbols of ids, with a space for each end of a word; special tokens have no text."""
         size = self.vocab_size
-        symbols = (self._symbols[index] for index in ids if index < size)
+        symbols = (self.symbols[index] for index in ids if index < size)
         return "".join(symbols).replace(vocabulary.WORD_END, " ")
 
     def versions(self) -> dict[str, str]:
         return original.versions()
-
-    def save(self, folder: str | os.PathLike) -> None:
-        _save_vocabulary(self, self._vocabulary, folder)
 
 
 class BasicTokenizer(Tokenizer):
@@ -240,23 +259,16 @@ class BasicTokenizer(Tokenizer):
 
     Words are in lower case and without accents, every punctuation character is a word, line ends
     are spaces. The text "<unk>" encodes to 0.
-
-    Args:
-      vocab: the released vocabulary, or one in its format.
     """
 
     mode = "hf_basic"
-    end = None
 
     def __init__(self, vocab: Vocabulary):
+        super().__init__(vocab)
         model = vocab.model()  # says what is missing
         from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
         from tokenizers import Tokenizer as Pipeline
 
-        self.encoder, self.merges = vocab.encoder, vocab.merges
-        self.vocab_size = len(self.encoder)
-        self.fingerprint = vocab.fingerprint(self.mode)
-        self._vocabulary = vocab
         self._pipeline = Pipeline(model)
         self._pipeline.normalizer = normalizers.BertNormalizer(lowercase=True)
         self._pipeline.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -290,9 +302,6 @@ class BasicTokenizer(Tokenizer):
 
         return {"tokenizers": tokenizers.__version__}
 
-    def save(self, folder: str | os.PathLike) -> None:
-        _save_vocabulary(self, self._vocabulary, folder)
-
 
 class _Remembered(dict):
     """What a function gives for a word, computed once; all forgotten when there are too many."""
@@ -304,23 +313,13 @@ class _Remembered(dict):
     def __missing__(self, word: str):
         if len(self) >= _REMEMBERED:
             self.clear()
-        value = self[word] = self._function(word)
+        value = self._function(word)
+        if len(word) <= _LONGEST_REMEMBERED:
+            self[word] = value
         return value
 
 
-def _symbols(vocab: Vocabulary) -> list[str]:
-    return sorted(vocab.encoder, key=vocab.encoder.get)
-
-
-def _save_vocabulary(tokenizer: Tokenizer, vocab: Vocabulary, folder: str | os.PathLike) -> None:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in vocab.files().items():
-        _write(folder / name, content)
-    _write_description(tokenizer, folder)
-
-
-def from_vocabulary(source: str | os.PathLike, mode: str) -> OriginalTokenizer | BasicTokenizer:
+def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer:
     """A tokenizer of the mode original or hf_basic with the vocabulary of a folder or Hub name.
 
     The folder has encoder_bpe_40000.json and vocab_40000.bpe, as OpenAI released them, or

@@ -27,6 +27,7 @@ NEWLINE = "\n" + WORD_END
 
 ENCODER, MERGES = "encoder_bpe_40000.json", "vocab_40000.bpe"  # whatever the number of merges
 _HUB_FILES = ("vocab.json", "merges.txt")  # the same contents by their names on the Hub
+_WHOLE = "tokenizer.json"  # of the tokenizers library, with both in it
 _HEADER = "#version: 0.2"
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -66,8 +67,8 @@ class Vocabulary:
 
 
 def read(source: str | os.PathLike) -> Vocabulary:
-    """The vocabulary in a folder, under the released names or those of Hugging Face; or of a Hub
-    name such as openai-community/openai-gpt.
+    """The vocabulary in a folder, under the released names or those of Hugging Face (also the
+    tokenizer.json that transformers 5 saves); or of a Hub name such as openai-community/openai-gpt.
 
     Raises:
       UserError: a file is missing or none of a vocabulary, or the Hub cannot provide it.
@@ -77,7 +78,9 @@ def read(source: str | os.PathLike) -> Vocabulary:
         table, merges = (_from_hub(str(source), name) for name in _HUB_FILES)
     else:
         table, merges = _in_folder(folder)
-    encoder = _encoder(table)
+    if table == merges:
+        return _saved_by_transformers(table)
+    encoder = _encoder(_json(table), table)
     return Vocabulary(encoder, list(_merges(merges, encoder)))
 
 
@@ -91,6 +94,8 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
     for table, merges in layouts:
         if (folder / table).is_file() and (folder / merges).is_file():
             return folder / table, folder / merges
+    if (folder / _WHOLE).is_file():
+        return folder / _WHOLE, folder / _WHOLE
     for names in layouts:
         for here, missing in (names, names[::-1]):
             if (folder / here).is_file():
@@ -101,14 +106,18 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
 
 def _from_hub(name: str, file: str) -> Path:
     try:
-        from huggingface_hub import hf_hub_download
+        import huggingface_hub as hub
     except ImportError:
         raise UserError(
             f"{name}: a name on the Hugging Face Hub needs the package huggingface_hub; install "
             "it, or give a folder with the two files"
         ) from None
     try:
-        return Path(hf_hub_download(name, file))
+        if isinstance(cached := hub.try_to_load_from_cache(name, file), str):
+            return Path(cached)
+        # A download would be tried for half a minute, with a line each time.
+        hub.get_session().head(hub.constants.ENDPOINT, timeout=10)
+        return Path(hub.hf_hub_download(name, file))
     except Exception as error:  # whatever its downloader raises
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -117,11 +126,26 @@ def _from_hub(name: str, file: str) -> Path:
         ) from None
 
 
-def _encoder(path: Path) -> dict[str, int]:
+def _json(path: Path) -> object:
     try:
-        table = json.loads(_text(path))
+        return json.loads(_text(path))
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); expected an object of symbols: ids") from None
+
+
+def _saved_by_transformers(path: Path) -> Vocabulary:
+    whole = _json(path)
+    model = whole.get("model") if isinstance(whole, dict) else None
+    if not isinstance(model, dict) or model.get("end_of_word_suffix") != WORD_END:
+        raise UserError(
+            f"{path}: no vocabulary of GPT-1 in it; expected a model with the end_of_word_suffix "
+            f"{WORD_END}, or the files {ENCODER} and {MERGES}"
+        )
+    encoder = _encoder(model.get("vocab"), path)
+    return Vocabulary(encoder, [tuple(pair) for pair in model["merges"]])
+
+
+def _encoder(table: object, path: Path) -> dict[str, int]:
     if not isinstance(table, dict):
         raise UserError(f"{path}: no object; expected an id for each symbol")
     for symbol, index in table.items():
