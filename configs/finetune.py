@@ -12,11 +12,13 @@ The folder holds train.jsonl and dev.jsonl. The sizes of the model come from --i
     finetune.py:story_cloze,preset=released
 
 is the one experiment that OpenAI released, ROCStories by train.py of finetune-transformer-lm, for
-whoever has its data and the weights; it was not run here. Of the 1,871 validation stories of 2016,
-1,497 train and 374 choose the checkpoint (train_test_split of scikit-learn, seed 3535999445); the
-1,871 of the test file are scored by it. Labels 1 and 2 become 0 and 1, and story and ending are cut
-to n_ctx / 2 - 2 = 254 tokens each. That is 46 updates an epoch, 138 in all. The division has its
-own seed; that of the run moves the new rows, the head, the order and the dropout:
+whoever has its data and the weights; it was not run here. FOLDER holds the two files of 2016,
+cloze_test_val__spring2016.csv and cloze_test_test__spring2016.csv. Of the 1,871 validation stories,
+1,497 train and 374 choose the checkpoint (train_test_split of scikit-learn with seed 3535999445,
+task.split_seed); the 1,871 of the test file are scored by it. Labels 1 and 2 become 0 and 1, and
+story and ending are cut to n_ctx / 2 - 2 = 254 tokens each (task.truncation=halves, the default of
+this task). That is 46 updates an epoch, 138 in all. The seed of the run moves the new rows, the
+head, the order and the dropout, not the division:
 
     for seed in 0 1 2 3 4 5 6 7 8 9; do
       gpt1 train --config=configs/finetune.py:story_cloze,preset=released --initial=openai:WEIGHTS \
@@ -61,7 +63,7 @@ def get_config(arguments: str = "") -> ConfigDict:
 def small(config: ConfigDict) -> None:
     config.batch_size = 16
     config.optimizer.update({"learning_rate": 1e-3, "warmup": 0.1})
-    config.task = {"train_examples": 1000, "dev_examples": 1000}
+    config.task = {"train_examples": 600, "dev_examples": 800}
     config.data = {"buckets": (16, 32, 48, 64, 96)}
     # Only at the end: a best epoch chosen on dev would flatter the table.
     config.eval = {"every": 100_000}

@@ -1,5 +1,6 @@
 """model.preset=released: the graph of the released train.py, and what its shared table implies."""
 
+import csv
 from dataclasses import replace
 
 import jax
@@ -11,14 +12,16 @@ import runs
 import tiny
 
 from gpt1_jax.data import tasks, transformations
+from gpt1_jax.data.tasks import TaskConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import trained
 from gpt1_jax.evaluation.sample import SampleConfig, generate
 from gpt1_jax.model import objective
 from gpt1_jax.model.dropout import keep_mask, step_key
 from gpt1_jax.model.gpt import ModelConfig, drop_table
-from gpt1_jax.training import sharding
+from gpt1_jax.training import experiment, sharding
 from gpt1_jax.training.sharding import MeshConfig
+from gpt1_jax.training.train import train
 
 CLASSIFY = tiny.CONFIG.n_rows - 1
 LENGTH = 8
@@ -249,54 +252,69 @@ def test_settings_that_do_not_fit_are_the_users_mistake(changes, message):
         replace(tiny.CONFIG, **changes)
 
 
+FIRST_COLUMNS = [f"InputSentence{number}" for number in (1, 2, 3, 4)]
+COLUMNS = [*FIRST_COLUMNS, "RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2"]
+
+
 @pytest.fixture(scope="module")
-def task(tmp_path_factory):
-    """Is it the cat that sat? The longest sequence is in test."""
-    folder = tmp_path_factory.mktemp("released") / "task"
-    ends = ["the cat sat", "the dog ran"]
-    for split, count in (("train", 32), ("dev", 8)):
-        answers = [{"choices": ends[:: 1 - 2 * (n % 2)], "label": n % 2} for n in range(count)]
-        rows = [{"context": "a", "question": "", **answer} for answer in answers]
-        runs.write_jsonl(folder / f"{split}.jsonl", rows)
-    longer = {"context": "a", "question": "", "choices": ["the cat", "the dog ran to a"]}
-    runs.write_jsonl(folder / "test.jsonl", [longer])
+def rocstories(tmp_path_factory):
+    """Was it sat or ran? In the files of the Story Cloze Test, longest in test."""
+    pytest.importorskip("sklearn")
+    folder = tmp_path_factory.mktemp("rocstories")
+    for name, count, ends in (
+        ("val", 40, ["sat", "ran"]),
+        ("test", 6, ["sat on the mat and saw the hill", "ran"]),
+    ):
+        with (folder / f"cloze_test_{name}__spring2016.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow([*COLUMNS, "AnswerRightEnding"])
+            for number in range(count):
+                right = number % 2
+                writer.writerow(["a", "a", "a", "a", *ends[:: 1 - 2 * right], right + 1])
     return folder
 
 
-def experiment(pretrained, task, **changes):
-    changes = {"model.preset": "released", **changes}
-    return runs.fine_tuning(pretrained, task, "multiple_choice", **changes)
+def fine_tune(pretrained, rocstories, workdir, **changes):
+    given = runs.FINE_TUNING | {"initial": pretrained, "task.path": rocstories} | changes
+    texts = {key: str(value) for key, value in given.items()}
+    found, explicit = experiment.load("configs/finetune.py:story_cloze,preset=released", texts)
+    return train(found, explicit, workdir, quiet=True)
 
 
 @pytest.fixture(scope="module")
-def run(pretrained, task, tmp_path_factory):
+def run(pretrained, rocstories, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("released") / "run"
-    runs.run(experiment(pretrained, task), workdir)
+    fine_tune(pretrained, rocstories, workdir)
     return workdir
 
 
-def test_the_table_of_a_run_ends_with_the_longest_sequence_of_all_splits(run, task):
+def test_the_table_of_a_run_ends_with_the_longest_sequence_of_all_splits(run, rocstories):
     model = trained.load(run)
     longest = {}
-    for split in ("train", "dev", "test"):
-        examples = tasks.read(task / f"{split}.jsonl", "multiple_choice")
-        encoded, _ = transformations.encode_all(examples, "multiple_choice", model.tokenizer, 16)
+    for split in ("train", "test"):
+        loaded = tasks.load(TaskConfig("story_cloze", str(rocstories)), only=split)
+        encoded, _ = transformations.encode_all(
+            loaded.splits[split], "multiple_choice", model.tokenizer, 16, "halves"
+        )
         longest[split] = max(len(ids) for candidates in encoded for ids in candidates)
     assert longest["train"] < longest["test"] < 16
     config = model.model_config
     assert (config.n_ctx, config.softmax_positions) == (16, longest["test"])
     assert model.params["wpe"]["embedding"].shape == (16, 16)
+    assert set(model.evaluate_task(None, "test")[0]) == {"loss", "accuracy"}
 
 
-def test_a_run_is_the_same_on_other_devices_in_other_parts(pretrained, task, run, tmp_path):
+def test_a_run_is_the_same_on_other_devices_in_other_parts(pretrained, rocstories, run, tmp_path):
     changes = {"mesh.data": 2, "mesh.model": 2, "optimizer.accumulation": 2}
-    runs.run(experiment(pretrained, task, **changes, **{"model.scan_layers": True}), tmp_path)
+    fine_tune(pretrained, rocstories, tmp_path, **changes, **{"model.scan_layers": True})
     runs.assert_close_rows(tmp_path, run)
 
 
-def test_a_table_that_ends_before_the_sequences_is_the_users_mistake(pretrained, task, tmp_path):
+def test_a_table_that_ends_before_the_sequences_is_the_users_mistake(
+    pretrained, rocstories, tmp_path
+):
     with pytest.raises(
         UserError, match=r"softmax_positions is 4, but sequences have up to \d+ tok"
     ):
-        runs.run(experiment(pretrained, task, **{"model.softmax_positions": 4}), tmp_path / "run")
+        fine_tune(pretrained, rocstories, tmp_path / "run", **{"model.softmax_positions": 4})
     assert not (tmp_path / "run").exists()

@@ -108,14 +108,15 @@ def test_test_split_may_lack_labels_but_only_all_of_them(tmp_path):
 
 
 def test_multiple_choice(tmp_path):
-    bare = {"context": "", "question": "", "choices": ["x", ""], "label": 0}
-    path = folder(tmp_path, [CHOICES, bare], [CHOICES])
+    bare = {"context": "", "question": "", "choices": ["x", "y"], "label": 0}
+    path = folder(tmp_path, [CHOICES | {"choices": ["x", ""]}, bare], [CHOICES])
     loaded = load(TaskConfig("codah", path))
     assert loaded.n_outputs == 1
     assert loaded.labels == (0, 1)
     assert loaded.targets("train").tolist() == [1, 0]
     assert loaded.splits["train"][0].texts == ("c", "q")
-    assert loaded.splits["train"][1].choices == ("x", "")
+    assert loaded.splits["train"][0].choices == ("x", "")
+    assert loaded.splits["train"][1].texts == ("", "")
 
 
 def test_scores_become_distributions(tmp_path):
@@ -185,6 +186,7 @@ def test_label_outside_the_given_set(tmp_path):
         ({"choices": "xy"}, ".*expected a list of two or more"),
         ({"choices": ["x", 2]}, r"choices\[1\] is 2; expected a string"),
         ({"choices": ["", " "]}, "all choices are empty"),
+        ({"context": "", "question": " ", "choices": ["x", ""]}, r"choices\[1\] is empty, and so"),
     ],
 )
 def test_bad_choices(tmp_path, change, match):
@@ -269,3 +271,47 @@ def test_real_tasks_have_the_counts_of_their_readme(real_data):
                 counts = ", ".join(f"{label}: {count}" for label, count in pairs)
             found[name, split] = (len(examples), counts)
     assert found == expected
+
+
+OF_SHAPE = {
+    "classification": {"text": "t"},
+    "entailment": {"premise": "p", "hypothesis": "h"},
+    "similarity": {"text_a": "a", "text_b": "b"},
+    "multiple_choice": {"context": "c", "question": "q", "choices": ["x", "y"]},
+}
+
+
+@pytest.mark.parametrize("held", OF_SHAPE)
+@pytest.mark.parametrize("asked", OF_SHAPE)
+def test_a_folder_of_another_shape_is_named(tmp_path, asked, held):
+    rows = [OF_SHAPE[held] | {"label": label} for label in (0, 1)]
+    config = {"path": folder(tmp_path, rows, rows), "shape": asked, "metric": "accuracy"}
+    if asked == held:
+        assert len(load(TaskConfig(**config)).splits["dev"]) == 2
+    else:
+        keys = f"its keys are those of task.shape={held}"
+        fails(rf"train\.jsonl, line 1: no key \w+; {asked} needs .*{keys}", **config)
+
+
+def test_values_outside_their_sets(tmp_path):
+    path = folder(tmp_path)
+    fails(r"did you mean longest_first\?", path=path, truncation="longest", **OWN)
+    fails(
+        "task.truncation=halves is not known; expected one of longest_first",
+        path=path,
+        **OWN,
+        truncation="halves",
+    )
+    fails(r"task.split_seed=-1; expected 0 to", path=path, split_seed=-1, **OWN)
+    fails("rte of TFDS is entailment", name="rte", shape="similarity")
+
+
+def test_a_task_reports_all_of_its_metrics_and_its_truncation(tmp_path):
+    row = {"text_a": "a", "text_b": "b"}
+    path = folder(tmp_path, *[[row | {"label": label} for label in (0, 1)]] * 2)
+    assert load(TaskConfig("mrpc", path)).task.metrics == ("f1", "accuracy")
+    assert load(TaskConfig("mrpc", path, metric="accuracy")).task.metrics == ("accuracy",)
+    assert load(TaskConfig("mrpc", path)).task.truncation == "longest_first"
+    assert load(TaskConfig("mrpc", path, truncation="halves")).task.truncation == "halves"
+    own = load(TaskConfig(path=path, shape="similarity", metric="f1"))
+    assert own.task.metrics == ("f1",)

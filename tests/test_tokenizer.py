@@ -1,18 +1,29 @@
 """Every text decodes to itself, none makes a special token, equal texts make equal tokenizers."""
 
+import hashlib
 import json
+import lzma
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.text import vocabulary
 from gpt1_jax.text.tokenizer import (
     SIZES,
+    BasicTokenizer,
     SentencePieceTokenizer,
     count_units,
+    from_vocabulary,
     load,
     train_sentencepiece,
 )
+
+GOLDEN = Path(__file__).parent / "golden"
+sys.path.insert(0, str(GOLDEN))
+from texts import HARD  # noqa: E402
 
 TEXT = (
     "It was the best of times, it was the worst of times; it was the age of wisdom.\r\n"
@@ -192,3 +203,99 @@ def test_a_damaged_folder_is_named(tokenizer, tmp_path, damage, message):
     damage(tmp_path)
     with pytest.raises(UserError, match=message):
         load(tmp_path)
+
+
+# The vocabulary of GPT-1
+
+
+@pytest.fixture(scope="module")
+def vocab() -> vocabulary.Vocabulary:
+    pytest.importorskip("tokenizers")
+    words = Counter(word.strip("\"'.,;:?!").lower() for word in TEXT.split())
+    return vocabulary.learn(words + Counter([".", ",", '"', "'", "<", ">"] * 2), 300)
+
+
+@pytest.fixture(scope="module")
+def basic(vocab) -> BasicTokenizer:
+    return BasicTokenizer(vocab)
+
+
+def test_chunks_have_the_ids_that_the_library_gives_the_whole_text(basic):
+    spaces = [" ", "  ", "\n", "\r\n", "\t", "\xa0", "\x1c", "\x0b", "\u2028", "\x00", "\u200b"]
+    texts = [
+        *HARD,
+        TEXT,
+        *(f"the{a}day{b}{c}\u0301is" for a in spaces for b in spaces for c in spaces),
+    ]
+    for text in texts:
+        assert basic.encode(text) == basic.pipeline.encode(text).ids
+
+
+def test_transformers_gives_the_same_ids(basic):
+    transformers = pytest.importorskip("transformers")
+    peer = transformers.OpenAIGPTTokenizer(vocab=basic.encoder, merges=basic.merges)
+    for text in [*HARD, TEXT]:
+        ids = peer(text)["input_ids"]
+        assert basic.encode(text) == ids
+        assert basic.decode(ids) == peer.decode(ids)
+
+
+def test_novels_have_the_ids_that_transformers_gave(real_data):
+    """See golden/make_hf_basic.py."""
+    golden = json.loads((GOLDEN / "hf_basic.json").read_text())
+    tokenizer = from_vocabulary(real_data / "gpt1_bpe", "hf_basic")
+    assert [tokenizer.encode(text) for text in HARD] == golden["texts"]
+    assert len(golden["novels"]) == 20
+    for name, digest in golden["novels"].items():
+        path = real_data / "books" / "train" / name
+        with lzma.open(path, "rt", encoding="utf-8", newline="") as stream:
+            ids = tokenizer.encode(stream.read(20_000))
+        assert hashlib.sha256(json.dumps(ids).encode()).hexdigest() == digest
+
+
+def test_what_was_decoded_encodes_to_the_same_ids(basic):
+    """With nothing unknown: as "<unk>" it ends the word that it stands in."""
+    texts = [*HARD, TEXT, *TEXT.splitlines()[:4], *TEXT.split()]
+    known = [ids for ids in map(basic.encode, texts) if 0 not in ids]
+    assert len(known) > 100
+    for ids in known:
+        assert basic.encode(basic.decode(ids)) == ids
+
+
+def test_half_a_surrogate_pair_is_refused_by_the_text_rules_of_bert(basic):
+    with pytest.raises(UserError, match=r"half of a surrogate pair .U\+D800"):
+        basic.encode("the ab\ud800")
+
+
+def test_the_vocabulary_of_gpt1_has_no_end(basic, tokenizer):
+    assert basic.end is None
+    assert (basic.separator("none"), tokenizer.separator("none")) == (None, None)
+    assert tokenizer.separator("end") == tokenizer.end
+    with pytest.raises(UserError, match=r"data\.separator=end: .* hf_basic has no end token"):
+        basic.separator("end")
+
+
+@pytest.mark.parametrize("mode", ["original", "hf_basic"])
+def test_each_mode_is_saved_and_loaded(vocab, tmp_path, capsys, mode):
+    if mode == "original":
+        pytest.importorskip("spacy")
+    for name, content in vocab.files().items():
+        (tmp_path / name).write_bytes(content)
+    made = from_vocabulary(tmp_path, mode)
+    made.save(tmp_path / "run" / "tokenizer")
+    for loaded in (load(tmp_path / "run"), from_vocabulary(tmp_path / "run", mode)):
+        assert (loaded.mode, loaded.fingerprint) == (mode, made.fingerprint)
+        assert loaded.encode(TEXT) == made.encode(TEXT)
+        assert loaded.merges == vocab.merges
+        assert loaded.encoder == vocab.encoder
+    assert capsys.readouterr().err == ""
+
+    description = tmp_path / "run" / "tokenizer" / "tokenizer.json"
+    _rewritten(description, versions={"spacy": "2.0.11"})
+    load(tmp_path / "run")
+    assert "made with {'spacy': '2.0.11'}" in capsys.readouterr().err
+    _rewritten(description, mode="original" if mode == "hf_basic" else "hf_basic")
+    with pytest.raises(UserError, match=r"not the model that tokenizer\.json describes"):
+        load(tmp_path / "run")
+    with pytest.raises(UserError, match=r"tokenizer=words: .* one of: original, hf_basic"):
+        from_vocabulary(tmp_path, "words")

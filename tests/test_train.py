@@ -234,7 +234,9 @@ def test_the_first_training_examples_are_evaluated_like_dev(pretrained, tmp_path
     assert result["metrics"]["train_examples"] == result["metrics"]["dev"]
     # More than there are is all.
     runs.run({**given, "eval.train_examples": 1000, "stop_after": 3}, tmp_path / "all")
-    assert runs.rows(tmp_path / "all")[-1]["split"] == "train_examples"
+    dev, train = runs.rows(tmp_path / "all")[-2:]
+    assert (dev["split"], train["split"]) == ("dev", "train_examples")
+    assert train["loss"] != dev["loss"]
 
 
 def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):

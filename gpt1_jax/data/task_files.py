@@ -302,6 +302,12 @@ def _example(row: dict, shape: str, path: Path, line: int) -> Example:
             raise UserError(f"{place}: no key {key}; {shape} needs {', '.join(keys)}{hint}")
     texts = tuple(_text(row[key], key, place, may_be_empty=choosing) for key in FIELDS[shape])
     choices = _choices(row["choices"], place) if choosing else ()
+    for index, choice in enumerate(choices):
+        if not "".join((*texts, choice)).strip():
+            raise UserError(
+                f"{place}: choices[{index}] is empty, and so are context and question; fill one of "
+                "them or leave the line out"
+            )
     if "label" in row and row["label"] is None:
         raise UserError(f"{place}: label is null; leave the key out where there is no label")
     return Example(texts, choices, row.get("label"), line)

@@ -100,13 +100,15 @@ class Source(Protocol):
 class LoadedTask:
     """A task with its examples by split. `labels` are the names of the classes by index; of a
     multiple choice 0, 1, ...; none for a score. `where` it was read; `notes` are lines that the
-    user should see: examples left out, counts that differ."""
+    user should see: examples left out, counts that differ. `available` are all splits that the
+    source has, read or not."""
 
     task: Task
     labels: tuple[str | int, ...]
     splits: dict[str, list[Example]]
     where: str = ""
     notes: tuple[str, ...] = ()
+    available: tuple[str, ...] = ()
 
     @property
     def n_outputs(self) -> int:
@@ -176,7 +178,8 @@ def load(config: TaskConfig, only: str | None = None) -> LoadedTask:
     for split, most in (("train", config.train_examples), ("dev", config.dev_examples)):
         if split in splits and most is not None and most < len(splits[split]):
             splits[split] = _some_of(splits[split], most)
-    return LoadedTask(task, labels, splits, reader.source.where, tuple(reader.notes))
+    where, notes = reader.source.where, tuple(reader.notes)
+    return LoadedTask(task, labels, splits, where, notes, reader.splits)
 
 
 def _some_of(examples: list[Example], most: int) -> list[Example]:

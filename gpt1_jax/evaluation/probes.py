@@ -31,7 +31,7 @@ from gpt1_jax.data import tasks
 from gpt1_jax.data.task_table import TASKS, Example
 from gpt1_jax.data.tasks import LoadedTask, TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.evaluate import fetched, sequence_losses
+from gpt1_jax.evaluation.evaluate import fetched, power_of_two, sequence_losses
 from gpt1_jax.evaluation.scores import METRICS
 from gpt1_jax.model.objective import Network
 from gpt1_jax.text.tokenizer import Tokenizer
@@ -323,7 +323,8 @@ def mean_log_probabilities(
     order = [i for i in np.argsort(lengths_N, kind="stable") if scored_N[i] > 0]
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
-        length = _padded(lengths_N[chosen[-1]], network.body.config.n_ctx)
+        longest = max(SHORTEST, power_of_two(int(lengths_N[chosen[-1]])))
+        length = min(longest, network.body.config.n_ctx)
         inputs_NL = np.zeros((batch_size, length), np.int32)
         targets_NL, counted_NL = np.zeros_like(inputs_NL), np.zeros(inputs_NL.shape)
         for row, index in enumerate(chosen):
@@ -334,13 +335,6 @@ def mean_log_probabilities(
         totals_N = (fetched(losses_NL).astype(np.float64) * counted_NL).sum(axis=1)
         means_N[chosen] = -totals_N[: len(chosen)] / scored_N[chosen]
     return means_N
-
-
-def _padded(length: int, n_ctx: int) -> int:
-    padded = SHORTEST
-    while padded < length:
-        padded *= 2
-    return min(padded, n_ctx)
 
 
 def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:

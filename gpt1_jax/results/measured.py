@@ -21,7 +21,8 @@ class Run:
     """One run: what it was told (config.json) and what it left (result.json, metrics.jsonl).
 
     folder: where it lies, relative to the folder of all runs. variant, task, seed, n_transfer,
-    figure: its place in the reproduction, None where it has none.
+    figure: its place in the reproduction, None where it has none. further: metrics on splits that
+    were measured after the training.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Run:
     seed: int | None = None
     n_transfer: int | None = None
     figure: str | None = None
+    further: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def metric(self) -> str | None:
@@ -49,7 +51,7 @@ class Run:
         for row in self.rows:
             if row["step"] == best["step"] and row["split"] == split and metric in row:
                 return row[metric]
-        return None
+        return self.further.get(split, {}).get(metric)
 
     def curve(self, split: str, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric."""
@@ -191,7 +193,8 @@ def _reproduction(root: Path, single: tuple[Run, ...]) -> Measured:
         folder = root / entry["folder"]
         if _finished(folder):
             place = {k: entry.get(k) for k in ("variant", "task", "seed", "n_transfer", "figure")}
-            runs.append(_run(folder, entry["folder"], **place))
+            further = entry.get("further", {})
+            runs.append(_run(folder, entry["folder"], further=further, **place))
         else:
             unfinished[entry["variant"], entry["task"]] = (
                 f"{entry['folder']} has no result.json: not finished, or not copied"

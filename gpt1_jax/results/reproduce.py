@@ -36,6 +36,12 @@ VARIANTS: dict[str, dict[str, str]] = {
     "no_aux_lm": {"objective.lm_coef": "0"},
     "lstm": {},
 }
+# The columns of the paper that are other splits of a task, or a part of it that is a task as well:
+# by the name the report knows them by, the task (None: itself) and its split.
+FURTHER: dict[str, dict[str, tuple[str | None, str]]] = {
+    "mnli": {"dev_mismatched": (None, "dev_mismatched")},
+    "race": {"dev_middle": ("race_middle", "dev"), "dev_high": ("race_high", "dev")},
+}
 # What each task is a question of, in figure 2 (right); any other multiple choice is one of answers.
 PROBE_OF = {"sst2": "sentiment", "cola": "acceptability", "dprd": "pronoun_resolution"}
 # Small pre-training without tokens of one's own reads the documentation that is installed.
@@ -189,10 +195,12 @@ class Ledger:
 
     def add(self, entry: dict) -> None:
         """A run that was finished, which is not missing any more."""
-        runs = [one for one in self.content["runs"] if one["folder"] != entry["folder"]]
-        self.content["runs"] = [*runs, entry]
+        self.content["runs"].append(entry)
         self.forgive(entry["variant"], entry["task"], entry["figure"])
         self.save()
+
+    def has(self, folder: Path) -> bool:
+        return any(one["folder"] == str(folder) for one in self.content["runs"])
 
     def miss(self, variant: str, task: str, figure: str | None, reason: str) -> None:
         self.forgive(variant, task, figure)
@@ -280,6 +288,8 @@ def _cell(request: Request, ledger: Ledger, variant: str, source: TaskConfig, in
             folder = Path("finetuned", kind, f"{source.name}-{seed}")
             result = run(_spec(request, "finetune", source.name), settings, ledger.workdir / folder)
             say(f"{kind} {source.name}, seed {seed}: {result['best']['score']:.3f}")
+            if ledger.has(folder):
+                continue
             ledger.add(
                 {
                     "variant": variant,
@@ -289,8 +299,21 @@ def _cell(request: Request, ledger: Ledger, variant: str, source: TaskConfig, in
                     "figure": request.figure,
                     "folder": str(folder),
                     "value": result["best"]["score"],
+                    "further": _further(ledger.workdir / folder, source) if depth is None else {},
                 }
             )
+
+
+def _further(folder: Path, source: TaskConfig) -> dict[str, dict[str, float]]:
+    """The metrics of a run on the other splits that the paper has columns of."""
+    found = {}
+    for column, (name, split) in FURTHER.get(source.name, {}).items():
+        part = name and source.path and str(Path(source.path).with_name(name))
+        try:
+            found[column], *_ = trained.load(folder).evaluate_task(part or name, split)
+        except UserError as error:
+            say(f"{source.name} {column}: {error}")
+    return found
 
 
 def _spec(request: Request, file: str, *words: str) -> str:
@@ -309,7 +332,10 @@ def _start(request: Request, body: str, ledger: Ledger) -> str:
         found = trained.load(given).model_config.body
         if found != body:
             raise UserError(f"{given} holds a {found}, expected a {body}")
-        ledger.content["pretraining"][body] = given
+        within = Path(given).absolute().is_relative_to(ledger.workdir.absolute())
+        ledger.content["pretraining"][body] = (
+            str(Path(given).absolute().relative_to(ledger.workdir.absolute())) if within else given
+        )
         return given
     words = ["lstm"] if body == "lstm" else []
     folder = Path("pretrained", body)
@@ -360,11 +386,8 @@ def _probe(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> 
 
 def _probe_config(request: Request, sources: dict[str, TaskConfig]) -> ProbeConfig:
     """Each probe on the first of the tasks that it can be asked about."""
-    if request.task_data is None:
-        raise UserError("--figure=2right needs --task_data, a folder with a folder for each task")
     chosen = dict.fromkeys(PROBES)
-    for name, source in sources.items():
+    for name in sources:
         probe = PROBE_OF.get(name, "question_answering")
-        if source.path is not None and chosen[probe] is None:
-            chosen[probe] = name
-    return ProbeConfig(path=request.task_data, **chosen)
+        chosen[probe] = chosen[probe] or name
+    return ProbeConfig(path=request.task_data, data_dir=request.data_dir, **chosen)

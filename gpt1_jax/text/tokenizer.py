@@ -253,12 +253,12 @@ class OriginalTokenizer(VocabularyTokenizer):
         return original.versions()
 
 
-class BasicTokenizer(Tokenizer):
+class BasicTokenizer(VocabularyTokenizer):
     """The vocabulary of GPT-1 behind the text rules of BERT: the OpenAIGPTTokenizer of transformers
     5, through the tokenizers library.
 
     Words are in lower case and without accents, every punctuation character is a word, line ends
-    are spaces. The text "<unk>" encodes to 0.
+    are spaces. The text "<unk>" encodes to 0. `pipeline` is the object of the library.
     """
 
     mode = "hf_basic"
@@ -269,12 +269,12 @@ class BasicTokenizer(Tokenizer):
         from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers
         from tokenizers import Tokenizer as Pipeline
 
-        self._pipeline = Pipeline(model)
-        self._pipeline.normalizer = normalizers.BertNormalizer(lowercase=True)
-        self._pipeline.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self._pipeline.decoder = decoders.BPEDecoder(suffix=vocabulary.WORD_END)
+        self.pipeline = Pipeline(model)
+        self.pipeline.normalizer = normalizers.BertNormalizer(lowercase=True)
+        self.pipeline.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        self.pipeline.decoder = decoders.BPEDecoder(suffix=vocabulary.WORD_END)
         unknown = AddedToken(vocabulary.UNKNOWN, normalized=False, special=True)
-        self._pipeline.add_special_tokens([unknown])
+        self.pipeline.add_special_tokens([unknown])
         self._ids_of_chunk = _Remembered(self._chunk)
 
     def encode(self, text: str) -> list[int]:
@@ -289,13 +289,13 @@ class BasicTokenizer(Tokenizer):
 
     def _chunk(self, chunk: str) -> tuple[int, ...]:
         _require_utf8(chunk)
-        return tuple(self._pipeline.encode(chunk).ids)
+        return tuple(self.pipeline.encode(chunk).ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The symbols of ids, with a space for each end of a word but the last; special tokens have
         no text."""
         known = [index for index in ids if index < self.vocab_size]
-        return self._pipeline.decode(known, skip_special_tokens=False)
+        return self.pipeline.decode(known, skip_special_tokens=False)
 
     def versions(self) -> dict[str, str]:
         import tokenizers

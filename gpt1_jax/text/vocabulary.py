@@ -107,6 +107,7 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
 def _from_hub(name: str, file: str) -> Path:
     try:
         import huggingface_hub as hub
+        from huggingface_hub import constants
     except ImportError:
         raise UserError(
             f"{name}: a name on the Hugging Face Hub needs the package huggingface_hub; install "
@@ -116,7 +117,7 @@ def _from_hub(name: str, file: str) -> Path:
         if isinstance(cached := hub.try_to_load_from_cache(name, file), str):
             return Path(cached)
         # A download would be tried for half a minute, with a line each time.
-        hub.get_session().head(hub.constants.ENDPOINT, timeout=10)
+        hub.get_session().head(constants.ENDPOINT, timeout=10)
         return Path(hub.hf_hub_download(name, file))
     except Exception as error:  # whatever its downloader raises
         reason = " ".join(str(error).split())[:200]

@@ -13,7 +13,7 @@ from gpt1_jax.results import record
 from gpt1_jax.text import tokenizer as tokenizers
 from gpt1_jax.training.checkpoint import CheckpointConfig, Checkpoints
 from gpt1_jax.training.experiment import Experiment, flatten, identity
-from gpt1_jax.training.weights import Weights
+from gpt1_jax.training.weights import Weights, task_of
 
 
 def read_config(workdir: Path) -> dict:
@@ -97,7 +97,7 @@ def read(workdir: Path, step: int | None = None) -> Weights:
         config=config,
         source=str(workdir),
         step=step,
-        task=Task(**found["task"]) if found["task"] else None,
+        task=task_of(found["task"]),
         labels=tuple(found["labels"]),
         result=record.read_result(workdir),
     )

@@ -376,10 +376,16 @@ def _with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, h
         return experiment
     longest = model.n_ctx
     if loaded is not None:
-        examples = loaded.splits.get("test", [])
-        test, _ = transformations.encode_all(examples, loaded.task.shape, tokenizer, model.n_ctx)
-        lengths = [len(ids) for candidates in test for ids in candidates]
-        longest = max(source.longest, held_out.longest, *lengths)
+        longest = max(source.longest, held_out.longest)
+        if "test" in loaded.available:
+            test, _ = transformations.encode_all(
+                tasks.load(experiment.task, only="test").splits["test"],
+                loaded.task.shape,
+                tokenizer,
+                model.n_ctx,
+                loaded.task.truncation,
+            )
+            longest = max(longest, *(len(ids) for candidates in test for ids in candidates))
     if model.softmax_positions is not None and model.softmax_positions < longest:
         raise UserError(
             f"model.softmax_positions is {model.softmax_positions}, but sequences have up to "

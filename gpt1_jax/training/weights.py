@@ -78,6 +78,13 @@ def record(weights: Weights) -> dict[str, Any]:
     }
 
 
+def task_of(found: dict | None) -> Task | None:
+    """The task that JSON describes, its lists the tuples that they were."""
+    if found is None:
+        return None
+    return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """The `RECORD` of a folder, empty where there is none: the folder was not made here."""
     path = folder / RECORD
@@ -88,7 +95,7 @@ def read_record(folder: Path) -> dict[str, Any]:
             "model": dataclasses.asdict(ModelConfig(**found["model"])),
             "step": int(found["step"]),
             "separator": str(found["separator"]),
-            "task": Task(**found["task"]) if found["task"] else None,
+            "task": task_of(found["task"]),
             "labels": tuple(found["labels"]),
         }
     except FileNotFoundError:
