@@ -11,7 +11,7 @@ import runs
 from gpt1_jax.data import tasks
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import files, trained
-from gpt1_jax.training import checkpoint
+from gpt1_jax.training import checkpoint, sharding
 from gpt1_jax.training.checkpoint import Checkpoints
 
 LAST = runs.FINE_TUNING["steps"]
@@ -209,13 +209,23 @@ def test_partial_batches_are_dropped_and_the_last_step_is_that_of_whole_ones(pre
 
 
 def test_padding_to_buckets_or_to_the_context_is_the_same_training(
-    pretrained, classification, finetuned, tmp_path
+    pretrained, classification, tmp_path, monkeypatch
 ):
     """With dropout on, whose masks count positions in the context."""
-    given = runs.fine_tuning(pretrained, classification, "classification", **{"data.buckets": ()})
-    runs.run(given, tmp_path)
-    assert max(runs.FINE_TUNING["data.buckets"]) < runs.PRETRAINING["model.n_ctx"]
-    runs.assert_close_rows(tmp_path, finetuned)
+    lengths, place_batch = [], sharding.place_batch
+
+    def placed(mesh, batch):
+        lengths.append(batch["tokens"].shape[-1])
+        return place_batch(mesh, batch)
+
+    monkeypatch.setattr(sharding, "place_batch", placed)
+    for name, buckets in (("buckets", (10, 13)), ("padded", ())):
+        changes = {"data.buckets": buckets}
+        given = runs.fine_tuning(pretrained, classification, "classification", **changes)
+        runs.run(given, tmp_path / name)
+    assert set(lengths[:LAST]) == {10, 13}
+    assert set(lengths[LAST:]) == {16}
+    runs.assert_close_rows(tmp_path / "buckets", tmp_path / "padded")
 
 
 def test_the_first_training_examples_are_evaluated_like_dev(pretrained, tmp_path):
