@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.text import corpus, shards, sources, workers
+from gpt1_jax.text import corpus, original, shards, sources, vocabulary, workers
 from gpt1_jax.text.corpus import Document, PrepareConfig, Tokens, prepare, read_manifest, verify
 from gpt1_jax.text.sources import TEXT_SETS
 from gpt1_jax.text.tokenizer import load, train_sentencepiece
@@ -398,6 +399,98 @@ def test_validation_files_are_taken_out_of_the_input(folder, capsys):
     assert decoded(folder / "out", "valid") == DOCUMENTS[2] + DOCUMENTS[1]
 
 
+# The vocabulary of GPT-1
+
+
+NOVEL = (
+    "Mr. Hall isn't here.\r\n\r\n  “It's &lt;gone&gt;,” she said — “gone!”\r\n"
+    "Nothin' at 10 a.m.\n \x01\n<b> &lt; cafÃ©\n"
+) * 9
+
+
+@pytest.fixture(scope="module")
+def gpt1(tmp_path_factory) -> Path:
+    """A folder with a small vocabulary in the released format."""
+    pytest.importorskip("spacy")
+    folder = tmp_path_factory.mktemp("gpt1")
+    for name, content in vocabulary.learn(original.count_words(NOVEL), 300).files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def with_vocabulary(folder: Path, vocab: Path, mode: str, **changes) -> PrepareConfig:
+    chosen = {"tokenizer": mode, "vocab": str(vocab), "inputs": (), "vocab_size": None}
+    return config(folder, **chosen | changes)
+
+
+@pytest.mark.parametrize("mode", ["original", "hf_basic"])
+def test_a_document_has_the_ids_of_the_whole_text_however_it_is_read(
+    tmp_path, gpt1, monkeypatch, mode
+):
+    documents = [Document(str(index), NOVEL[index:]) for index in range(0, 60, 7)]
+    documents.append(Document("blank first", "\x01\x02\n \n" * 20 + NOVEL))
+    documents.append(Document("one line", "it's gone " * 50))
+    prepare(with_vocabulary(tmp_path, gpt1, mode, output=str(tmp_path / "whole")), documents)
+    tokenizer = load(tmp_path / "whole")
+    expected = [tokenizer.encode(document.text) for document in documents]
+    tokens = Tokens.open(tmp_path / "whole", "train")
+    assert tokenizer.mode == mode
+    assert tokens.read(0, len(tokens)).tolist() == list(chain.from_iterable(expected))
+    monkeypatch.setattr(sources, "BLOCK", 40)
+    monkeypatch.setattr(workers, "PIECE_CHARACTERS", 900)
+    blocks = with_vocabulary(tmp_path, gpt1, mode, output=str(tmp_path / "blocks"), workers=2)
+    prepare(blocks, documents)
+    assert tree(tmp_path / "blocks") == tree(tmp_path / "whole")
+    assert prepare(blocks, documents)["tokenizer"]["mode"] == mode
+
+
+def test_a_single_document_of_the_original_text_is_cut_at_a_line_end(tmp_path, gpt1, monkeypatch):
+    monkeypatch.setattr(sources, "BLOCK", 16)
+    prepare(
+        with_vocabulary(tmp_path, gpt1, "original", valid_fraction=0.3), [Document("one", NOVEL)]
+    )
+    tokenizer = load(tmp_path / "out")
+    ids = [
+        Tokens.open(tmp_path / "out", split).read(0, len(Tokens.open(tmp_path / "out", split)))
+        for split in ("train", "valid")
+    ]
+    # What comes after a "<" keeps its entities; the second part does not know of the first.
+    cuts = [index + 1 for index, character in enumerate(NOVEL) if character == "\n"]
+    cut = max(index for index in cuts if index <= round(0.7 * len(NOVEL)))
+    assert ids[0].tolist() == tokenizer.encode(NOVEL[:cut])
+    assert ids[1].tolist() == tokenizer.encode(NOVEL[cut:])
+
+
+def test_a_vocabulary_is_learned_from_training_documents(tmp_path, monkeypatch):
+    pytest.importorskip("spacy")
+    documents = [Document(str(index), NOVEL) for index in range(9)]
+    held_out = [Document("other", "quite another text " * 9)]
+    settings = {"tokenizer": "original", "vocab_size": 300}
+    prepare(memory(tmp_path, **settings), documents, held_out)
+    expected = vocabulary.learn(
+        Counter({w: 9 * c for w, c in original.count_words(NOVEL).items()}), 300
+    )
+    tokenizer = load(tmp_path / "out")
+    assert tokenizer.encoder == expected.encoder
+    assert tokenizer.merges == expected.merges
+    monkeypatch.setattr(sources, "BLOCK", 50)
+    monkeypatch.setattr(workers, "PIECE_CHARACTERS", 2000)
+    prepare(
+        memory(tmp_path, **settings, workers=2, output=str(tmp_path / "two")), documents, held_out
+    )
+    assert tree(tmp_path / "two") == tree(tmp_path / "out")
+    # A prepared folder is a vocabulary, too; by default it has a merge for each hundred characters.
+    prepare(
+        with_vocabulary(tmp_path, tmp_path / "out", "original", output=str(tmp_path / "b")),
+        documents,
+    )
+    assert load(tmp_path / "b").fingerprint == tokenizer.fingerprint
+    with pytest.raises(UserError, match="of the mode original, not sentencepiece; say tokenizer"):
+        prepare(
+            memory(tmp_path, vocab=str(tmp_path / "out"), output=str(tmp_path / "c")), documents
+        )
+
+
 # TFDS
 
 
@@ -509,6 +602,8 @@ def test_bad_files_are_named_and_leave_nothing(folder, monkeypatch, make, messag
         ({"vocab_size": 299}, "vocab_size=299: expected 300 to 1048576"),
         ({"vocab": "."}, "vocab and vocab_size: give one"),
         ({"vocab": "nowhere", "vocab_size": None}, "nowhere: no tokenizer here"),
+        ({"tokenizer": "hf_basic"}, "tokenizer=hf_basic: needs vocab"),
+        ({"tokenizer": "original", "vocab": ".", "vocab_size": None}, "no vocabulary here"),
         ({"tokenizer": "words"}, "tokenizer=words: not available; .*sentencepiece"),
         ({"runner": "beam"}, "runner=beam: not available; expected: local"),
         ({"workers": 0}, "workers=0: expected at least 1"),

@@ -1,6 +1,7 @@
 """Vocabularies in the format of GPT-1 are read, written and learned; what is none is named."""
 
 import json
+import random
 import subprocess
 import sys
 from collections import Counter
@@ -71,7 +72,9 @@ def _merged(symbols, merge):
 
 
 def test_sizes_are_kept():
-    assert len(learn(WORDS, 25).encoder) == 25
+    draw = random.Random(0)
+    words = Counter("".join(draw.choices("abcde", k=6)) for _ in range(2000))
+    assert len(learn(words, 300).encoder) == 300
     assert len(learn(WORDS, n_merges=7).merges) == 7
     # Few words have few pairs.
     assert len(learn(WORDS).merges) < 40

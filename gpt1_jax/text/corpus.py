@@ -425,10 +425,10 @@ class _Block(NamedTuple):
 def _divided(inputs: _Inputs, survey: _Survey, config: PrepareConfig) -> Iterator[_Block]:
     """All documents in order, each block with its split; a block can be encoded on its own."""
     if config.tokenizer != "original":
-        yield from _split(inputs, survey, config.seed, last_cut, iter)
+        yield from _split(inputs, survey, config.seed, _before_a_word, iter)
         return
     before = ""
-    for block in _split(inputs, survey, config.seed, _last_line_end, original.whole_lines):
+    for block in _split(inputs, survey, config.seed, _after_a_line, original.whole_lines):
         before = "" if block.first else before
         yield block._replace(before=before)
         before = original.before(before, block.text)
@@ -450,8 +450,14 @@ def _split(
             yield from _labelled(regrouped(_unless_blank(blocks)), VALID)
 
 
-def _last_line_end(text: str) -> int:
-    return text.rfind("\n") + 1 or last_cut(text)
+def _before_a_word(text: str, is_first: bool) -> int:
+    """Where text, some characters of a block, is cut best; 0 is before the block."""
+    return last_cut(text) or len(text)
+
+
+def _after_a_line(text: str, is_first: bool) -> int:
+    """Like `_before_a_word`, where a block begins after a line end. Not before the first one."""
+    return text.rfind("\n") + 1 or (_before_a_word(text, True) if is_first else 0)
 
 
 def _labelled(blocks: Iterable[str], split: str) -> Iterator[_Block]:
@@ -459,7 +465,7 @@ def _labelled(blocks: Iterable[str], split: str) -> Iterator[_Block]:
         yield _Block(split, index == 0, block)
 
 
-def _with_tail(blocks: Iterable[str], tail: int, last_cut: Callable) -> Iterator[_Block]:
+def _with_tail(blocks: Iterable[str], tail: int, cut_of: Callable) -> Iterator[_Block]:
     """The blocks of one document, for validation from character `tail` or a little before on."""
     end = 0
     for index, block in enumerate(blocks):
@@ -469,8 +475,9 @@ def _with_tail(blocks: Iterable[str], tail: int, last_cut: Callable) -> Iterator
         elif start >= tail:
             yield _Block(VALID, start == tail, block)
         else:
-            cut = last_cut(block[: tail - start]) or tail - start
-            yield _Block(TRAIN, index == 0, block[:cut])
+            cut = cut_of(block[: tail - start], index == 0)
+            if cut:
+                yield _Block(TRAIN, index == 0, block[:cut])
             yield _Block(VALID, True, block[cut:])
 
 
