@@ -44,6 +44,7 @@ setup(
         'tensorflow-cpu>=2.20; sys_platform == "linux"',
         'tensorflow>=2.20; sys_platform != "linux"',
         "tensorflow-datasets>=4.9.9",
+        "importlib_resources>=6",  # what TFDS imports and does not ask for
     ],
     extras_require={
         "tpu": ["jax[tpu]"],

@@ -19,7 +19,7 @@ BODIES = ("transformer", "lstm")
 def get_config(arguments: str = "") -> ConfigDict:
     first, _, rest = arguments.partition(",")
     if first == "finetune":
-        return with_arguments(finetuning(), rest, words={})
+        return with_arguments(finetuning(), rest, words={}, short={"lm_coef": "objective.lm_coef"})
     config = pretraining()
     if first == "lstm":
         config.model.update({"body": "lstm", "n_layer": 1, "n_units": 320})

@@ -22,8 +22,9 @@ from gpt1_jax.evaluation import baselines, trained, zero_shot
 from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.evaluation.sample import SampleConfig
 from gpt1_jax.evaluation.trained import Trained
+from gpt1_jax.results import paper
 from gpt1_jax.results.record import provenance, write_json
-from gpt1_jax.results.reproduce import VARIANTS, body_of, run, say
+from gpt1_jax.results.reproduce import body_of, run, say
 from gpt1_jax.text import corpus, documentation, documentation_tasks
 from gpt1_jax.text.corpus import PrepareConfig
 from gpt1_jax.text.documentation_tasks import Cut
@@ -33,6 +34,7 @@ CONFIG = "configs/quickstart.py"
 VOCAB_SIZE = 2048
 SEEDS = (0, 1)
 BODIES = ("transformer", "lstm")
+VARIANTS = paper.load().variants
 PROMPT = "This function returns"
 # What reading, compiling and evaluating take on two cores, however little is trained. Of the rest,
 # pre-training both bodies has one half and fine-tuning the other.
@@ -130,7 +132,8 @@ def _plan(workdir: Path, minutes: float, cut: Cut) -> Plan:
     candidates = sum(len(task.train[0].get("choices", "1")) for task in cut.tasks.values())
     per_label = tuning.data.buckets[0] * candidates
     seconds_per_label = sum(
-        len(SEEDS) * tuning.epochs * per_label / speed[body_of(variant)] for variant in VARIANTS
+        len(SEEDS) * tuning.epochs * per_label / speed[body_of(variant)]
+        for variant in VARIANTS.values()
     )
     labels = int(seconds / seconds_per_label)
     plan = Plan(
@@ -172,7 +175,7 @@ def _load_task(folder: Path, shape: str) -> tasks.LoadedTask:
 def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
     """Mean accuracy on dev by variant and task, its spread over seeds, and the baselines."""
     table, spread, scores = {}, {}, {}
-    for variant, changes in VARIANTS.items():
+    for variant, row in VARIANTS.items():
         table[variant], spread[variant], scores[variant] = {}, {}, {}
         for name, folder in folders.items():
             values = []
@@ -181,12 +184,11 @@ def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
                     "task.path": str(folder),
                     "task.shape": cut.tasks[name].shape,
                     "task.metric": "accuracy",
-                    "initial": str(workdir / "pretrained" / body_of(variant)),
+                    "initial": str(workdir / "pretrained" / body_of(row)),
                     "seed": str(seed),
-                    **changes,
                 }
                 folder = workdir / "finetuned" / variant / f"{name}-{seed}"
-                result = run(f"{CONFIG}:finetune", settings, folder)
+                result = run(f"{CONFIG}:finetune,{row.arguments}", settings, folder)
                 values.append(result["metrics"]["dev"]["accuracy"])
             table[variant][name] = statistics.mean(values)
             spread[variant][name] = max(values) - min(values)

@@ -20,6 +20,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines, trained, zero_shot
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig
 from gpt1_jax.results import paper, report
+from gpt1_jax.results.paper import Variant
 from gpt1_jax.results.record import WorkdirLock, write_json
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.training import experiment
@@ -28,14 +29,6 @@ from gpt1_jax.training.train import train
 FILE = "reproduction.json"
 SCALES = ("paper", "small")
 FIGURES = ("2left", "2right")
-# How each row of table 5 differs from the full recipe, by config key. Without pre-training the
-# auxiliary objective stays on: the sources do not say.
-VARIANTS: dict[str, dict[str, str]] = {
-    "full": {},
-    "no_pretraining": {"n_transfer": "-1"},
-    "no_aux_lm": {"objective.lm_coef": "0"},
-    "lstm": {},
-}
 # The columns of the paper that are other splits of a task, or a part of it that is a task as well:
 # by the name the report knows them by, the task (None: itself) and its split.
 FURTHER: dict[str, dict[str, tuple[str | None, str]]] = {
@@ -50,9 +43,9 @@ SMALL_VOCAB_SIZE = 4096
 TRAIN_EXAMPLES = 500
 
 
-def body_of(variant: str) -> str:
+def body_of(variant: Variant) -> str:
     """Which pre-trained body a row of table 5 starts from."""
-    return "lstm" if variant == "lstm" else "transformer"
+    return "lstm" if variant.pretraining.endswith(":lstm") else "transformer"
 
 
 @dataclass(frozen=True)
@@ -219,7 +212,7 @@ class Ledger:
     def table(self, names: list[str]) -> dict[str, dict[str, float | None]]:
         """Medians over seeds by variant and task, None without a run."""
         table = {}
-        for variant in VARIANTS:
+        for variant in paper.load().variants:
             table[variant] = {}
             for name in names:
                 found = [
@@ -237,14 +230,17 @@ class Ledger:
 
 def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> None:
     """The runs of tables 2 to 5 and of figure 2 (left), task by task."""
-    variants = list(VARIANTS) if request.table == 5 else ["full"]
+    index = paper.load()
+    names = index.table_variants(request.table) if request.table else ("full",)
+    variants = [index.variants[name] for name in names]
     starts: dict[str, str] = {}
     for name, source in sources.items():
         try:
-            loaded = tasks.load(source)
+            described, _ = experiment.load(_spec(request, "finetune", name), _of_task(source))
+            loaded = tasks.load(described.task)
         except UserError as error:
             for variant in variants:
-                ledger.miss(variant, name, request.figure, str(error))
+                ledger.miss(variant.name, name, request.figure, str(error))
             continue
         ledger.content["baselines"][name] = _baselines(loaded)
         ledger.save()
@@ -254,7 +250,12 @@ def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger)
                 starts[body] = starts.get(body) or _start(request, body, ledger)
                 _cell(request, ledger, variant, source, starts[body])
             except UserError as error:
-                ledger.miss(variant, name, request.figure, str(error))
+                ledger.miss(variant.name, name, request.figure, str(error))
+
+
+def _of_task(source: TaskConfig) -> dict[str, str | None]:
+    """Where a task is read from, as config keys."""
+    return {"task.path": source.path, "task.data_dir": source.data_dir}
 
 
 def _baselines(loaded: LoadedTask) -> dict:
@@ -274,25 +275,24 @@ def _cell(request: Request, ledger: Ledger, variant: str, source: TaskConfig, in
     for depth in depths:
         for seed in request.seeds:
             settings = {
-                "task.path": source.path,
-                "task.data_dir": source.data_dir,
+                **_of_task(source),
                 "initial": initial,
                 "seed": str(seed),
-                **VARIANTS[variant],
                 **request.settings,
             }
-            kind = variant
+            kind = variant.name
             if depth is not None:
                 kind = f"transfer_{depth}"
                 settings |= {"n_transfer": str(depth), "eval.train_examples": str(TRAIN_EXAMPLES)}
             folder = Path("finetuned", kind, f"{source.name}-{seed}")
-            result = run(_spec(request, "finetune", source.name), settings, ledger.workdir / folder)
+            spec = _spec(request, "finetune", source.name, variant.arguments)
+            result = run(spec, settings, ledger.workdir / folder)
             say(f"{kind} {source.name}, seed {seed}: {result['best']['score']:.3f}")
             if ledger.has(folder):
                 continue
             ledger.add(
                 {
-                    "variant": variant,
+                    "variant": variant.name,
                     "task": source.name,
                     "seed": seed,
                     "n_transfer": depth,
@@ -318,7 +318,7 @@ def _further(folder: Path, source: TaskConfig) -> dict[str, dict[str, float]]:
 
 def _spec(request: Request, file: str, *words: str) -> str:
     small = ["small"] if request.scale == "small" else []
-    arguments = ",".join([*small, *words])
+    arguments = ",".join(filter(None, [*small, *words]))
     return f"configs/{file}.py" + (f":{arguments}" if arguments else "")
 
 
