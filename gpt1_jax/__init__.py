@@ -6,16 +6,19 @@ Importing the package imports nothing else, so that `gpt1 --help` and the report
 __version__ = "0.1.0"
 
 
-def load(source, step=None):
+def load(source, step=None, tokenizer=None):
     """A trained model, to sample, score, predict and look inside: evaluation.trained.Trained.
 
         >>> import gpt1_jax
         >>> model = gpt1_jax.load("runs/lm")
         >>> model.sample("It was a bright cold day", num_samples=3)
 
-    `source` is the workdir of a run; `step` one of its checkpoints, by default the best of a
-    fine-tuned model and else the newest. Raises gpt1_jax.errors.UserError if there is none.
+    `source` is the workdir of a run, or weights of another layout: "hf:D", "hf:NAME" on the Hub,
+    "openai:D", whose text becomes ids in the mode `tokenizer` ("original" or "hf_basic", by default
+    original for openai: and hf_basic for hf:). `step` is a checkpoint of the run, by default the
+    best of a fine-tuned model and else the newest. Raises gpt1_jax.errors.UserError if there is
+    none.
     """
     from gpt1_jax.evaluation import trained
 
-    return trained.load(source, step)
+    return trained.load(source, step, tokenizer)

@@ -39,6 +39,14 @@ def test_special_rows_are_never_drawn_though_they_score_highest(model):
     assert generate(network, loud, [1], config, N_TEXT).max() < N_TEXT
 
 
+def test_positions_are_never_drawn_though_the_softmax_runs_over_them():
+    network = tiny.network(preset="released")
+    params = tiny.params(network)
+    params["wpe"]["embedding"] = 50 * np.sign(params["wpe"]["embedding"])
+    config = SampleConfig(length=9, num_samples=8)
+    assert generate(network, params, [1], config, N_TEXT).max() < N_TEXT
+
+
 def test_samples_differ_and_a_seed_repeats_them(model):
     config = SampleConfig(length=8, num_samples=3, seed=5)
     first, again = (generate(*model, [1, 2], config, N_TEXT) for _ in range(2))
