@@ -231,8 +231,9 @@ class Ledger:
 def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> None:
     """The runs of tables 2 to 5 and of figure 2 (left), task by task."""
     index = paper.load()
-    names = index.table_variants(request.table) if request.table else ("full",)
-    variants = [index.variants[name] for name in names]
+    rows = index.tables[request.table].rows if request.table else ()
+    variants = [index.variants[row.variant] for row in rows if row.variant]
+    variants = variants or [index.variants["full"]]
     starts: dict[str, str] = {}
     for name, source in sources.items():
         try:
