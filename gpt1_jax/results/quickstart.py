@@ -187,8 +187,8 @@ def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
                     "initial": str(workdir / "pretrained" / body_of(row)),
                     "seed": str(seed),
                 }
-                folder = workdir / "finetuned" / variant / f"{name}-{seed}"
-                result = run(f"{CONFIG}:finetune,{row.arguments}", settings, folder)
+                place = workdir / "finetuned" / variant / f"{name}-{seed}"
+                result = run(f"{CONFIG}:finetune,{row.arguments}", settings, place)
                 values.append(result["metrics"]["dev"]["accuracy"])
             table[variant][name] = statistics.mean(values)
             spread[variant][name] = max(values) - min(values)
