@@ -357,7 +357,10 @@ def predict(flags: argparse.Namespace) -> dict:
     model = _model(flags)
     if flags.glue:
         return glue.submit(model, flags.output, task=flags.task, path=flags.input)
-    return files.predict(model, flags.input, flags.output)
+    result = files.predict(model, flags.input, flags.output)
+    cut, count = result["truncated"], result["examples"]
+    print(f"{cut} of {count} examples cut to fit n_ctx", file=sys.stderr)
+    return result
 
 
 def report(flags: argparse.Namespace) -> dict:
