@@ -243,8 +243,9 @@ def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger)
             for variant in variants:
                 ledger.miss(variant.name, name, request.figure, str(error))
             continue
-        ledger.content["baselines"][name] = _baselines(loaded)
-        ledger.save()
+        if name not in ledger.content["baselines"]:
+            ledger.content["baselines"][name] = _baselines(loaded)
+            ledger.save()
         for variant in variants:
             body = body_of(variant)
             try:
