@@ -237,7 +237,8 @@ def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger)
     starts: dict[str, str] = {}
     for name, source in sources.items():
         try:
-            described, _ = experiment.load(_spec(request, "finetune", name), _of_task(source))
+            settings = {**_of_task(source), **request.settings}
+            described, _ = experiment.load(_spec(request, "finetune", name), settings)
             loaded = tasks.load(described.task)
         except UserError as error:
             for variant in variants:
