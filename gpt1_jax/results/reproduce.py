@@ -143,8 +143,8 @@ def _sources(request: Request) -> dict[str, TaskConfig]:
             raise UserError(
                 f"--tasks={name} is neither a known task nor the folder of one: {known}"
             )
-        # What the folder does not have is looked for in TFDS, and missing if it is not there.
-        path = str(folder.absolute()) if folder is not None and folder.is_dir() else None
+        # A task that the folder does not have is missing: TFDS takes minutes to say that it cannot.
+        path = None if folder is None else str(folder.expanduser().absolute())
         sources[name] = TaskConfig(name=name, path=path, data_dir=request.data_dir)
     if request.task_data and not Path(request.task_data).expanduser().is_dir():
         raise UserError(f"--task_data={request.task_data} is not a folder")
