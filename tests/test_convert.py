@@ -77,7 +77,7 @@ def assert_same(found: Weights, expected: Weights) -> None:
         expected.labels,
         expected.step,
     )
-    assert found.config["data"]["separator"] == expected.config["data"]["separator"]
+    assert found.separator == expected.separator
 
 
 def hidden_and_logits(found: Weights, ids: np.ndarray):
