@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.experiments.config import Request
-from gpt1_jax.flags import Flag, parse, require_one, usage
+from gpt1_jax.flags import Flag, names, parse, require_one, usage
 from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.messages import say
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
@@ -369,6 +369,10 @@ def requested(words: Sequence[str]) -> Verb:
         raise UserError(f"unknown verb {verb!r}; {hint}")
     given = {word.partition("=")[0] for word in rest}
     flag = next((flag for flag in VERBS[verb] if flag in given), "")
+    for other, form in VERBS[verb].items():
+        for name in given.intersection(names(form)).difference(names(VERBS[verb][flag])):
+            which = f"goes with {other}" if other else f"does not go with {flag}"
+            raise UserError(f"{name} {which} (see gpt1 {verb} --help)")
     return parse(f"gpt1 {verb} {flag}".rstrip(), VERBS[verb][flag], rest)
 
 
