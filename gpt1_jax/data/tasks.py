@@ -6,9 +6,16 @@ task_files.py and task_sets.py, and tasks.py puts the two together.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-FIELDS = {
+Shape = Literal["classification", "entailment", "similarity", "multiple_choice"]
+Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Truncation = Literal["longest_first", "context", "halves"]
+ScoreLoss = Literal["soft6", "mse"]
+"""How a score is learned: as a distribution over the six whole scores (`tasks.score_distribution`),
+whose expectation is the prediction; or as one linear output, by the squared error."""
+
+FIELDS: dict[Shape, tuple[str, ...]] = {
     "classification": ("text",),
     "entailment": ("premise", "hypothesis"),
     "similarity": ("text_a", "text_b"),
@@ -16,12 +23,8 @@ FIELDS = {
 }
 """The keys of the texts of an example, by shape (Radford et al. 2018, section 3.3)."""
 
-REGRESSION = ("pearson", "spearman")
+REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 """Metrics of tasks whose label is a score, 0 to 5, rather than a class."""
-
-SCORE_LOSSES = ("soft6", "mse")
-"""How a score is learned: as a distribution over the six whole scores (`tasks.score_distribution`),
-whose expectation is the prediction; or as one linear output, by the squared error."""
 
 ENTAILMENT = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
@@ -50,11 +53,11 @@ class Task:
     labels are scores."""
 
     name: str
-    shape: str | None
-    metric: str
-    further: tuple[str, ...] = ()
-    truncation: str | None = None
-    score_loss: str = SCORE_LOSSES[0]
+    shape: Shape | None
+    metric: Metric | Literal["loss"]
+    further: tuple[Metric, ...] = ()
+    truncation: Truncation | None = None
+    score_loss: ScoreLoss = "soft6"
 
     @property
     def has_head(self) -> bool:
@@ -67,7 +70,7 @@ class Task:
         return self.metric in REGRESSION
 
     @property
-    def metrics(self) -> tuple[str, ...]:
+    def metrics(self) -> tuple[Metric, ...]:
         """All that is measured, the one that chooses first."""
         return (self.metric, *self.further)
 
@@ -126,12 +129,12 @@ class Row:
     """
 
     name: str
-    shape: str
-    metric: str
+    shape: Shape
+    metric: Metric
     title: str
     group: str | None = None
-    further: tuple[str, ...] = ()
-    truncation: str | None = None
+    further: tuple[Metric, ...] = ()
+    truncation: Truncation | None = None
     builders: tuple[str, ...] = ()
     splits: Mapping[str, str] = field(
         default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"}
