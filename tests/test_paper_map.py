@@ -1,4 +1,4 @@
-"""docs/paper.md: each place that it names is there, and each of its rows names a test or says none."""
+"""docs/paper.md: what it names is there, and each row names code and a test or says none."""
 
 import ast
 import functools
@@ -18,7 +18,7 @@ CONFIG_KEY = re.compile(rf"`((?:{'|'.join(SECTIONS)})(?:\.\w+)+)(?:=\w+)?`")
 
 @functools.cache
 def symbols(path: Path) -> frozenset[str]:
-    """What a file defines, as `name`, `Class.method` and `Dataclass.field`, without importing it."""
+    """What a file defines, as name, Class.method and Dataclass.field, without importing it."""
 
     def defined(body: list[ast.stmt], prefix: str = ""):
         for node in body:
