@@ -57,7 +57,7 @@ def test_tensorboard_events_are_written(tmp_path):
 
 def test_a_second_process_cannot_have_the_workdir_until_the_first_is_killed(tmp_path):
     script = (
-        "import sys, time, pathlib\nfrom gpt1_jax.results.record import WorkdirLock\n"
+        "import sys, time, pathlib\nfrom gpt1_jax.disk import WorkdirLock\n"
         "lock = WorkdirLock(pathlib.Path(sys.argv[1]))\nprint('held', flush=True)\ntime.sleep(60)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

@@ -96,7 +96,7 @@ def test_sizes_are_kept():
 
 def test_equal_counts_learn_equal_vocabularies():
     script = (
-        "from collections import Counter\nfrom gpt1_jax.text.vocabulary import learn\n"
+        "from collections import Counter\nfrom gpt1_jax.tokenization.vocabulary import learn\n"
         f"words = dict(sorted({dict(WORDS)!r}.items()))\n"
         "print(learn(Counter(words), 45).fingerprint('original'))"
     )
