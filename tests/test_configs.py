@@ -1,6 +1,7 @@
 """Every config file builds, and says what the paper says."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -119,6 +120,13 @@ def test_finetuning_is_the_recipe_of_the_paper():
     assert found.n_transfer is None
     assert found.task.name == "rte"
     assert found.is_task
+
+
+def test_finetuning_keeps_the_settings_of_pretraining_that_it_does_not_name():
+    before, after = load("pretrain.py"), load("finetune.py:rte")
+    named = {"learning_rate": 6.25e-5, "schedule": "warmup_linear"}
+    assert after.optimizer == replace(before.optimizer, **named)
+    assert after.model == before.model
 
 
 def test_the_released_experiment_is_that_of_its_train_py():

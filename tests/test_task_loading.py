@@ -43,6 +43,14 @@ def test_every_row_of_the_table_is_complete():
     assert {"classification", "entailment", "similarity", "multiple_choice"} == set(FIELDS)
 
 
+def test_training_sets_have_the_sizes_that_the_paper_speaks_of():
+    sizes = {name: row.counts["tfds"]["train"] for name, row in TASKS.items() if row.group == "NLI"}
+    assert sizes["rte"] == 2490
+    assert max(sizes, key=sizes.get) == "snli"
+    assert round(sizes["snli"], -4) == 550_000
+    assert round(TASKS["stsb"].counts["tfds"]["train"], -2) == 5_700
+
+
 def test_labels_are_those_of_train_sorted(tmp_path):
     rows = [{"text": "t", "label": label} for label in ("no", "yes", "maybe", "no")]
     loaded = load(TaskConfig(path=folder(tmp_path, rows, rows[:1]), **OWN))

@@ -1,7 +1,7 @@
 """The tasks as a table (Radford et al. 2018, table 1, and some more), and what an example is.
 
 A row says what a task is and where TensorFlow Datasets (TFDS) keeps it; how it is read stands in
-task_files.py and task_sets.py, and tasks.py puts the two together.
+task_files.py and tfds_tasks.py, and task_loading.py puts the two together.
 """
 
 from collections.abc import Mapping
