@@ -16,7 +16,7 @@ from gpt1_jax.results.averages import percent, rounded
 from gpt1_jax.results.finished_runs import Scores
 from gpt1_jax.results.report import report
 
-INDEX = paper.load()
+INDEX = paper.read_paper()
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +32,14 @@ def reported(runs, tmp_path_factory):
 
 
 def entries(folder):
-    grids = tables.grids(INDEX, finished_runs.load(folder))
+    grids = tables.grids(INDEX, finished_runs.read_runs(folder))
     return {entry.name: entry for grid in grids for entry in grid.entries}
 
 
 def grid(folder, name):
-    (found,) = (one for one in tables.grids(INDEX, finished_runs.load(folder)) if one.name == name)
+    (found,) = (
+        one for one in tables.grids(INDEX, finished_runs.read_runs(folder)) if one.name == name
+    )
     return found
 
 
@@ -111,7 +113,7 @@ def test_a_difference_is_held_against_the_spread_of_the_seeds(full, other, said)
 
 
 def test_our_sentences_come_from_our_cells(runs):
-    found = "\n".join(claims.measured(INDEX, tables.grids(INDEX, finished_runs.load(runs))))
+    found = "\n".join(claims.measured(INDEX, tables.grids(INDEX, finished_runs.read_runs(runs))))
     # CoLA 12 against 35.0, RTE 55 against 61.7, MRPC 81 against 86.0.
     assert "above the best row that the paper quotes on 0 of the 3 tasks" in found
     assert "CoLA -23.0 (3 seeds, spread 4.0)" in found
@@ -224,7 +226,7 @@ def test_the_glue_score_of_ours_needs_wnli_and_the_second_metrics(tmp_path):
 
 
 def test_the_best_step_is_taken_not_the_last(runs):
-    found = finished_runs.load(runs)
+    found = finished_runs.read_runs(runs)
     run = found.of_cell("full", "rte")[0]
     assert run.score("accuracy") == 0.60
     assert run.score("accuracy", "train_examples") == pytest.approx(0.70)
