@@ -10,7 +10,7 @@ from gpt1_jax.results.averages import GLUE, glue_score, mean, rounded
 from gpt1_jax.results.finished_runs import Scores
 from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Column, Paper, Table
-from gpt1_jax.results.tables import Entry, Grid
+from gpt1_jax.results.tables import FURTHER, Entry, Grid
 
 ABLATIONS = 5
 GLUE_COLUMNS = {"MNLI-m": "matched", "MNLI-mm": "mismatched"}
@@ -116,6 +116,10 @@ def measured(paper: Paper, grids: Sequence[Grid]) -> list[str]:
     return found or ["Nothing has run yet that a sentence could be about."]
 
 
+def _table_words(table: int | str) -> str:
+    return "tasks that are not in the paper" if table == FURTHER else f"table {table}"
+
+
 def _place(entry: Entry) -> tuple:
     return entry.table, entry.column.title
 
@@ -147,7 +151,7 @@ def _against_full(variant: str, pairs: Mapping[tuple, tuple[Entry, Entry]]) -> I
     for full, other in pairs.values():
         title = full.column.title
         if full.column.metric == "average":
-            where = f"{escaped(title)}, table {full.table}"
+            where = f"{escaped(title)}, {_table_words(full.table)}"
             yield f"{what}, {where}: {compared(full.scores, other.scores)}."
         elif full.column.task:
             changes[verdict(full.scores, other.scores)][title] = _change(full.scores, other.scores)
