@@ -37,7 +37,7 @@ CONFIG = "configs/quickstart.py"
 VOCAB_SIZE = 2048
 SEEDS = (0, 1)
 BODIES = ("transformer", "lstm")
-VARIANTS = paper.load().variants
+VARIANTS = paper.read_paper().variants
 PROMPT = "This function returns"
 # What reading, compiling and evaluating take on two cores, however little is trained. Of the rest,
 # pre-training both bodies has one half and fine-tuning the other.
