@@ -189,7 +189,7 @@ def with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, he
         longest = max(source.longest, held_out.longest)
         if "test" in loaded.available:
             test, _ = transformations.encode_all(
-                task_loading.load(experiment.task, only="test").splits["test"],
+                task_loading.load_task(experiment.task, only="test").splits["test"],
                 loaded.task.shape,
                 tokenizer,
                 model.n_ctx,

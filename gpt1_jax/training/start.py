@@ -95,7 +95,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     experiment = with_absolute_paths(experiment)
     initial = named_source(experiment, workdir)
     tokenizer = the_tokenizer(experiment, initial)
-    loaded = task_loading.load(experiment.task) if experiment.is_task else None
+    loaded = task_loading.load_task(experiment.task) if experiment.is_task else None
     experiment = resolved(experiment, explicit, initial, tokenizer, loaded)
     check_lengths(experiment)
     mesh = sharding.mesh(experiment.mesh)
@@ -155,7 +155,7 @@ def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | Non
     config, model = experiment.data, experiment.model
     if loaded is not None:
         # Examples that are missing are no progress either.
-        for note in loaded.notes:
+        for note in (*loaded.notes, *loaded.describe()):
             print(note, file=sys.stderr)
         sources, digest = {}, hashlib.sha256()
         for split in ("train", "dev"):
