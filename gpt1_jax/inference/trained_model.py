@@ -217,7 +217,7 @@ class Trained:
 
     @property
     def row_format(self) -> RowFormat:
-        """How rows of its task look, as they did in the training. UserError for a language model."""
+        """How rows look, as in the training. UserError for a language model."""
         task = self.require_task()
         row = TASKS.get(task.name)
         known = row if row and row.shape == task.shape else None
