@@ -18,8 +18,8 @@ import pytest
 
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.text import corpus, encoding, shards, sources, workers
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.corpus import prepare
-from gpt1_jax.text.inputs import PrepareConfig
 from gpt1_jax.text.shards import Tokens, read_manifest, verify
 from gpt1_jax.text.sources import TEXT_SETS, Document
 from gpt1_jax.tokenization import text_rules, vocabulary

@@ -15,7 +15,8 @@ from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.task_loading import TaskConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import trained_model
-from gpt1_jax.inference.sample import SampleConfig, generate
+from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference.sample import generate
 from gpt1_jax.model import objective
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, step_key

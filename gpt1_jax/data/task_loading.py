@@ -4,13 +4,12 @@ Sources: TensorFlow Datasets where `task.path` is not set; else a folder of tabl
 (task_files.py), or the files that the authors of SciTail and Story Cloze hand out.
 """
 
-import difflib
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -26,20 +25,18 @@ from gpt1_jax.data.tasks import (
     TASKS,
     Division,
     Example,
+    Metric,
     RawSplit,
     Row,
+    ScoreLoss,
+    Shape,
     Task,
+    Truncation,
 )
 from gpt1_jax.data.tfds_tasks import TfdsSplits
 from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
-
-CHOICES = {
-    "check_counts": ("warn", "strict", "off"),
-    "ambiguous_pronouns": ("skip", "first"),
-    "score_loss": ("soft6", "mse"),
-}
-
+from gpt1_jax.typed_values import nearest
 
 MOST_SHOWN = 20  # classes in a line
 
@@ -56,32 +53,30 @@ class TaskConfig:
     check_counts: what a number of examples other than the table's does: "warn", "strict" refuses.
     ambiguous_pronouns: "skip" examples whose pronoun stands in several places, or take the "first".
     train_examples, dev_examples: as many examples of these splits at most, always the same ones.
-    score_loss: how a score is learned, the released code has soft6 for STS-B,
+    score_loss: how a score is learned; the released code has soft6 for STS-B,
       the paper says nothing.
     split_seed: of the division into train and dev where the source has no dev (a single file,
       Story Cloze, definite pronouns), by default the row's, or 0.
 
-    Raises UserError for a value outside its set.
+    Raises UserError for a number outside its range.
     """
 
     name: str | None = None
     path: str | None = None
-    shape: str | None = None
-    metric: str | None = None
+    shape: Shape | None = None
+    metric: Metric | None = None
     labels: tuple[str | int, ...] | None = None
     columns: tuple[str, ...] | None = None
     data_dir: str | None = None
-    truncation: str | None = None
-    check_counts: str = "warn"
-    ambiguous_pronouns: str = "skip"
+    truncation: Truncation | None = None
+    check_counts: Literal["warn", "strict", "off"] = "warn"
+    ambiguous_pronouns: Literal["skip", "first"] = "skip"
     train_examples: int | None = None
     dev_examples: int | None = None
     split_seed: int | None = None
-    score_loss: str = Task.score_loss
+    score_loss: ScoreLoss = Task.score_loss
 
     def __post_init__(self):
-        for key, known in CHOICES.items():
-            _known(key, getattr(self, key), known)
         for key in ("train_examples", "dev_examples"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -344,16 +339,21 @@ def _task(config: TaskConfig) -> Task:
     own = config.path and config.shape and config.metric
     row = TASKS.get(config.name)
     if config.name is not None and row is None and not own:
+        near = nearest(config.name, TASKS)
+        hint = f" (did you mean {near}?)" if near else ""
         raise UserError(
-            f"task.name={config.name} is not known{_nearest(config.name, TASKS)}; a task of one's "
+            f"task.name={config.name} is not known{hint}; a task of one's "
             "own needs task.path, task.shape and task.metric"
         )
     if config.name is None and config.path is None:
         raise UserError("no task: set task.name, or task.path, the folder of its JSONL files")
     path = Path(config.path or "").expanduser().resolve()
     name = config.name or (path.name.partition(".")[0] if path.is_file() else path.name)
-    shape = _known("shape", config.shape or (row and row.shape), FIELDS)
-    metric = _known("metric", config.metric or (row and row.metric), METRICS)
+    shape = config.shape or (row and row.shape)
+    metric = config.metric or (row and row.metric)
+    if shape is None or metric is None:
+        key, known = ("metric", METRICS) if shape else ("shape", FIELDS)
+        raise UserError(f"task.{key} is needed for a task of one's own: one of {', '.join(known)}")
     if shape == "multiple_choice" and metric != "accuracy":
         raise UserError(f"task.metric={metric} does not fit multiple_choice; expected accuracy")
     as_in_table = row is not None and shape == row.shape
@@ -363,13 +363,19 @@ def _task(config: TaskConfig) -> Task:
             f"task.score_loss=mse is for labels that are scores, which task.metric={metric} has "
             f"not; expected task.metric {' or '.join(REGRESSION)}"
         )
-    truncation = config.truncation or (row.truncation if as_in_table else None)
+    rules = TRUNCATIONS[shape]
+    truncation = config.truncation or (row and as_in_table and row.truncation) or rules[0]
+    if truncation not in rules:
+        raise UserError(
+            f"task.truncation={truncation} is not for task.shape={shape}; expected "
+            f"{' or '.join(rules)}"
+        )
     return Task(
         name,
         shape,
         metric,
         further=row.further if as_in_table and metric == row.metric else (),
-        truncation=_known("truncation", truncation or TRUNCATIONS[shape][0], TRUNCATIONS[shape]),
+        truncation=truncation,
         score_loss=score_loss,
     )
 
@@ -398,22 +404,6 @@ def _source(config: TaskConfig, task: Task, row: Row | None, whole: bool) -> Sou
             "give task.path"
         )
     return TfdsSplits(row, config.data_dir)
-
-
-def _known(key: str, value: str | None, known: Iterable[str]) -> str:
-    if value is None:
-        raise UserError(f"task.{key} is needed for a task of one's own: one of {', '.join(known)}")
-    if value not in known:
-        raise UserError(
-            f"task.{key}={value} is not known{_nearest(value, known)}; "
-            f"expected one of {', '.join(known)}"
-        )
-    return value
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {nearest[0]}?)" if nearest else ""
 
 
 def _classes(

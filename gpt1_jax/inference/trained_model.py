@@ -21,9 +21,10 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.inference import activations, log_probabilities, sample
-from gpt1_jax.inference.sample import SampleConfig
+from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
+from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
@@ -66,7 +67,8 @@ class Trained:
     def sample(self, prompt: str, config: SampleConfig | None = None, **settings) -> list[str]:
         """Texts that continue the prompt, without it. Settings are the fields of SampleConfig:
         length, temperature, top_k, top_p, num_samples, seed, stop."""
-        config = SampleConfig(**settings) if config is None else replace(config, **settings)
+        require_keys(settings, keys(SampleConfig))
+        config = build(SampleConfig, vars(config or SampleConfig()) | settings)
         tokens_NT = sample.generate(
             self.network,
             self._placed,
