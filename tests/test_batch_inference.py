@@ -11,7 +11,7 @@ import pytest
 import runs
 
 import gpt1_jax
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.inference import batch_inference, log_probabilities
 from gpt1_jax.text import corpus
@@ -135,7 +135,7 @@ def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkey
 
 
 def test_rows_in_memory_and_examples_are_predicted_alike(classifier, classification):
-    examples = task_files.read(classification / "dev.jsonl", "classification")
+    examples = read_examples(classification / "dev.jsonl", RowFormat("classification"))
     rows = [{"text": example.texts[0]} for example in examples]
     assert classifier.predict(rows) == classifier.predict(examples)
     with pytest.raises(UserError, match="rows, line 2: no key text"):

@@ -295,7 +295,7 @@ def test_the_table_of_a_run_ends_with_the_longest_sequence_of_all_splits(run, ro
     model = trained_model.load(run)
     longest = {}
     for split in ("train", "test"):
-        loaded = task_loading.load(TaskConfig("story_cloze", str(rocstories)), only=split)
+        loaded = task_loading.load_task(TaskConfig("story_cloze", str(rocstories)), only=split)
         encoded, _ = transformations.encode_all(
             loaded.splits[split], "multiple_choice", model.tokenizer, 16, "halves"
         )

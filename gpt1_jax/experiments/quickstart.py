@@ -172,7 +172,7 @@ def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
 
 
 def _load_task(folder: Path, shape: str) -> task_loading.LoadedTask:
-    return task_loading.load(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
+    return task_loading.load_task(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
 
 
 def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:

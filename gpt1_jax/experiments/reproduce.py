@@ -130,7 +130,7 @@ def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger)
         try:
             settings = {**_of_task(source), **request.settings}
             described, _ = experiment.load(_spec(request, "finetune", name), settings)
-            loaded = task_loading.load(described.task)
+            loaded = task_loading.load_task(described.task)
         except UserError as error:
             for variant in variants:
                 ledger.miss(variant.name, name, request.figure, str(error))

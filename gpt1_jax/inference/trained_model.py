@@ -12,8 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gpt1_jax.data import task_files, task_loading, transformations
+from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.batches import Examples
+from gpt1_jax.data.task_files import RowFormat, examples_of_rows
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
 from gpt1_jax.data.tasks import TASKS, Example, Task
 from gpt1_jax.errors import UserError
@@ -176,7 +177,7 @@ class TrainedModel:
             config = replace(own, path=str(task), train_examples=None, dev_examples=None)
         if not self.task.regression and self.task.shape != "multiple_choice":
             config = replace(config, labels=self.labels)
-        loaded = task_loading.load(config, only=split)
+        loaded = task_loading.load_task(config, only=split, whole=config.path != own.path)
         for note in loaded.notes:
             print(note, file=sys.stderr)
         return loaded if row else replace(loaded, task=self.task)
@@ -190,7 +191,7 @@ class TrainedModel:
 
         Raises UserError for a language model, and for rows that are none of the task's.
         """
-        examples = task_files.from_rows(rows, self.require_task().shape)
+        examples = examples_of_rows(rows, self.row_format)
         answers, n_cut = self.answers(examples)
         if n_cut:
             print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
@@ -208,6 +209,14 @@ class TrainedModel:
             labels = [self.labels[index] for index in labels]
         pairs = zip(labels, rows, strict=True)
         return [{"label": label, "probabilities": row} for label, row in pairs], n_cut
+
+    @property
+    def row_format(self) -> RowFormat:
+        """How rows look, as in the training. UserError for a language model."""
+        task = self.require_task()
+        row = TASKS.get(task.name)
+        known = row if row and row.shape == task.shape else None
+        return RowFormat(task.shape, self.config.task.columns, known)
 
     def require_task(self) -> Task:
         """The task it was fine-tuned on. UserError if it is a language model."""
