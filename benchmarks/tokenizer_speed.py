@@ -21,7 +21,8 @@ from pathlib import Path
 os.environ["RAYON_NUM_THREADS"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from gpt1_jax.text import tokenizer as tokenizers
+from gpt1_jax import errors
+from gpt1_jax.tokenization import loading
 
 ROUNDS = 5
 
@@ -58,13 +59,13 @@ def _round(vocab: Path, text: str):
     lines = text.split("\n")
     for mode in ("original", "hf_basic"):
         try:
-            tokenizer = tokenizers.from_vocabulary(vocab, mode)
-        except tokenizers.UserError as error:
+            tokenizer = loading.from_vocabulary(vocab, mode)
+        except errors.UserError as error:
             print(error, file=sys.stderr)
             continue
         for when in ("first", "again"):
             yield f"{mode}, {when}", _seconds(tokenizer.encode, text)
-    plain = tokenizers.from_vocabulary(vocab, "hf_basic").pipeline
+    plain = loading.from_vocabulary(vocab, "hf_basic").pipeline
     for when in ("first", "again"):
         yield f"tokenizers, {when}", _seconds(plain.encode_batch, lines)
     if peer := _transformers(vocab):
@@ -83,7 +84,7 @@ def _transformers(vocab: Path):
         from transformers import OpenAIGPTTokenizer
     except ImportError:
         return None
-    released = tokenizers.from_vocabulary(vocab, "hf_basic")
+    released = loading.from_vocabulary(vocab, "hf_basic")
     return OpenAIGPTTokenizer(vocab=released.encoder, merges=released.merges)
 
 

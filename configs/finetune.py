@@ -34,7 +34,7 @@ from ml_collections import ConfigDict
 
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.errors import UserError
-from gpt1_jax.training.experiment import with_arguments
+from gpt1_jax.recipe.experiment import with_arguments
 
 SHORT = {
     "lm_coef": "objective.lm_coef",

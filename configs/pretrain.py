@@ -19,7 +19,7 @@ Everything not named here is a default of the model and the optimiser, and those
 from ml_collections import ConfigDict
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.training.experiment import with_arguments
+from gpt1_jax.recipe.experiment import with_arguments
 
 VARIANTS = ("epochs100", "lstm", "small", "tiny")
 

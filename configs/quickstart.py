@@ -11,7 +11,7 @@ The command sets the lengths, which depend on the time there is; the rest is her
 
 from ml_collections import ConfigDict
 
-from gpt1_jax.training.experiment import with_arguments
+from gpt1_jax.recipe.experiment import with_arguments
 
 BODIES = ("transformer", "lstm")
 

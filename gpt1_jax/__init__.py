@@ -19,6 +19,6 @@ def load(source, step=None, tokenizer=None):
     best of a fine-tuned model and else the newest. Raises gpt1_jax.errors.UserError if there is
     none.
     """
-    from gpt1_jax.evaluation import trained
+    from gpt1_jax.inference import trained_model
 
-    return trained.load(source, step, tokenizer)
+    return trained_model.load(source, step, tokenizer)

@@ -159,13 +159,13 @@ def _takes_model(sub: Parser) -> None:
 
 def _model(flags: argparse.Namespace):
     """The model that a verb was asked to use."""
-    from gpt1_jax.evaluation import trained
+    from gpt1_jax.inference import trained_model
 
-    return trained.load(flags.initial or flags.workdir, flags.step)
+    return trained_model.load(flags.initial or flags.workdir, flags.step)
 
 
 def quickstart(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.results.quickstart import quickstart
+    from gpt1_jax.experiments.quickstart import quickstart
 
     return quickstart(flags.workdir, minutes=flags.minutes)
 
@@ -176,7 +176,7 @@ def reproduce(flags: argparse.Namespace) -> dict:
     except ValueError:
         raise UserError(f"--seeds={flags.seeds}; expected numbers, as in 0,1,2") from None
     given = {"transformer": flags.initial, "lstm": flags.initial_lstm}
-    from gpt1_jax.results.reproduce import Request, reproduce
+    from gpt1_jax.experiments.reproduce import Request, reproduce
 
     return reproduce(
         Request(
@@ -200,9 +200,9 @@ def prepare(flags: argparse.Namespace) -> dict:
         return _compare(flags)
     if flags.output is None:
         raise UserError("--output is missing; name the folder to make")
-    from gpt1_jax.text import corpus, documentation
+    from gpt1_jax.text import corpus, documentation, inputs
 
-    config = corpus.PrepareConfig(
+    config = inputs.PrepareConfig(
         output=flags.output,
         inputs=tuple(flags.input or ()),
         tfds=flags.tfds,
@@ -241,7 +241,7 @@ def train(flags: argparse.Namespace) -> dict:
     overrides = dict(flags.overrides)
     if flags.initial is not None:
         overrides["initial"] = flags.initial
-    from gpt1_jax.training import experiment
+    from gpt1_jax.recipe import experiment
     from gpt1_jax.training.train import train
 
     several = (flags.coordinator, flags.num_processes, flags.process_id)
@@ -312,19 +312,19 @@ def evaluate(flags: argparse.Namespace) -> dict:
 def _probes(model, flags: argparse.Namespace) -> tuple[dict, int]:
     """The zero-shot probes by name, as the run's config has them with the flags on top; and the
     number of tokens."""
-    from gpt1_jax.evaluation import zero_shot
-    from gpt1_jax.training import experiment
+    from gpt1_jax.inference import probe_curve
+    from gpt1_jax.recipe import experiment
 
     overrides = dict(flags.overrides)
     if flags.probe_data is not None:
         overrides["probes.path"] = flags.probe_data
-    config = experiment.section("probes", model.config.get("probes", {}), overrides)
-    rows, n_tokens = zero_shot.of_trained(model, config)
+    config = experiment.section("probes", model.config.probes, overrides)
+    rows, n_tokens = probe_curve.of_trained(model, config)
     return {row.pop("probe"): row for row in rows}, n_tokens
 
 
 def sample(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation.sample import SampleConfig
+    from gpt1_jax.inference.sample import SampleConfig
 
     model = _model(flags)
     config = SampleConfig(
@@ -343,21 +343,21 @@ def sample(flags: argparse.Namespace) -> dict:
 
 
 def score(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.evaluation import files
+    from gpt1_jax.inference import batch_inference
 
     model = _model(flags)
-    return files.score(model, flags.input, flags.output, flags.stride)
+    return batch_inference.score(model, flags.input, flags.output, flags.stride)
 
 
 def predict(flags: argparse.Namespace) -> dict:
     if not flags.glue and (flags.input is None or flags.task is not None):
         raise UserError("--input is needed, and --task is not; or --glue, for a submission file")
-    from gpt1_jax.evaluation import files, glue
+    from gpt1_jax.inference import batch_inference, glue_submission
 
     model = _model(flags)
     if flags.glue:
-        return glue.submit(model, flags.output, task=flags.task, path=flags.input)
-    result = files.predict(model, flags.input, flags.output)
+        return glue_submission.submit(model, flags.output, task=flags.task, path=flags.input)
+    result = batch_inference.predict(model, flags.input, flags.output)
     cut, count = result["truncated"], result["examples"]
     print(f"{cut} of {count} examples cut to fit n_ctx", file=sys.stderr)
     return result
@@ -370,9 +370,9 @@ def report(flags: argparse.Namespace) -> dict:
 
 
 def convert(flags: argparse.Namespace) -> dict:
-    from gpt1_jax.training import released_weights
+    from gpt1_jax.weights import convert
 
-    return released_weights.convert(flags.source, flags.to, flags.tokenizer, flags.step)
+    return convert.convert(flags.source, flags.to, flags.tokenizer, flags.step)
 
 
 def _overrides(words: list[str]) -> dict[str, str]:

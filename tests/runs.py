@@ -15,11 +15,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gpt1_jax.results.record import read_rows
-from gpt1_jax.text import corpus
-from gpt1_jax.training import experiment
-from gpt1_jax.training.checkpoint import Checkpoints
+from gpt1_jax.recipe import experiment
+from gpt1_jax.run_files import read_rows
+from gpt1_jax.text import corpus, inputs
 from gpt1_jax.training.train import train
+from gpt1_jax.weights.checkpoint import Checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ("the", "a", "cat", "dog", "sat", "on", "mat", "ran", "to", "hill", "and", "saw", "fell")
@@ -84,7 +84,7 @@ def prepare(folder: Path, glob: str, **settings) -> Path:
     settings = {"workers": 1} | settings
     if "vocab" not in settings:
         settings["vocab_size"] = settings.get("vocab_size", 300)
-    corpus.prepare(corpus.PrepareConfig(output=str(folder), inputs=(glob,), **settings))
+    corpus.prepare(inputs.PrepareConfig(output=str(folder), inputs=(glob,), **settings))
     return folder
 
 

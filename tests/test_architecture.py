@@ -9,56 +9,60 @@ import gpt1_jax
 
 PACKAGE = Path(gpt1_jax.__file__).parent
 
-RANKS = (
-    "dropout errors scores task_table workers",
-    "attention baselines batches checkpoint config_files documentation optimizer original "
-    "record sharding sources task_files vocabulary",
-    "documentation_tasks gpt measured openai_format paper task_sets tokenizer",
-    "compare lstm shards transformations",
-    "corpus objective tasks",
-    "evaluate glue sample tables weights",
-    "figures huggingface_heads huggingface_tokenizer internals markdown probes scoring sentences",
-    "experiment huggingface_format model_card page",
-    "native_format report",
-    "released_weights",
-    "start trained",
-    "files train zero_shot",
-    "reproduce",
-    "quickstart",
-    "__main__",
-)
-RANK = {module: rank for rank, row in enumerate(RANKS) for module in row.split()}
+# The rooms from the top of the house down. Those of one line do not know each other, and the
+# modules of `.` are those beside the rooms; `__main__` may call all of them.
+ROOMS = """
+experiments
+machine
+training inference
+recipe
+evaluation weights results
+data
+model
+text
+tokenization
+.
+"""
+FLOOR = {room: n for n, line in enumerate(ROOMS.split("\n")) for room in line.split()}
 
 
 def modules():
-    return [path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"]
+    return [path for path in PACKAGE.rglob("*.py") if not path.stem.startswith("__")]
+
+
+def room(path):
+    return path.relative_to(PACKAGE).parent.as_posix()
 
 
 def imported(path):
-    """The modules of the package that a file imports, wherever in the file it does."""
-    known = {module.stem for module in modules()}
+    """The rooms of the package that a file imports from, wherever in the file it does."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gpt1_jax"):
-            last = node.module.rpartition(".")[2]
-            names = [last] if last in known else [alias.name for alias in node.names]
-            yield from (name for name in names if name in known)
+            first = [*node.module.split("."), *(alias.name for alias in node.names)][1]
+            yield first if first in FLOOR else "."
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names if alias.name.startswith("gpt1_jax.")]
-            yield from (name.rpartition(".")[2] for name in names)
+            assert not any(alias.name.startswith("gpt1_jax.") for alias in node.names), path
 
 
-def test_every_module_has_a_rank_and_every_rank_a_module():
-    assert sorted(RANK) == sorted(path.stem for path in modules())
-
-
-def test_imports_go_down_the_ranks():
+def test_a_room_imports_only_rooms_below_it():
     wrong = [
-        f"{path.stem} imports {name}"
+        f"{path.relative_to(PACKAGE)} imports from {other}"
         for path in modules()
-        for name in imported(path)
-        if RANK[name] >= RANK[path.stem]
+        for other in imported(path)
+        if other != room(path) and FLOOR[other] <= FLOOR[room(path)]
     ]
     assert not wrong
+
+
+def test_rooms_modules_and_functions_stay_small():
+    for name in FLOOR:
+        assert len([path for path in modules() if room(path) == name]) <= 13, name
+    for path in modules():
+        text = path.read_text()
+        assert text.count("\n") <= 500, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 60, f"{path}: {node.name}"
 
 
 def test_no_module_imports_configs():

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from gpt1_jax.data.tasks import Example, LoadedTask, Task
+from gpt1_jax.data.metrics import METRICS
+from gpt1_jax.data.task_loading import LoadedTask
+from gpt1_jax.data.tasks import Example, Task
 from gpt1_jax.evaluation.baselines import baselines, chance
-from gpt1_jax.evaluation.scores import METRICS
 
 
 def loaded(shape, rows, metric="accuracy", labels=(0, 1)):

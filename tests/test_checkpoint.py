@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.training import checkpoint
-from gpt1_jax.training.checkpoint import (
-    CheckpointConfig,
-    Checkpoints,
-    check_space,
-    on_grid,
-    transfer,
-)
+from gpt1_jax.weights import checkpoint
+from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints, check_space, on_grid
+from gpt1_jax.weights.transfer import transfer
 
 
 def params(value):

@@ -12,7 +12,7 @@ import pytest
 import runs
 
 from gpt1_jax.__main__ import main
-from gpt1_jax.training import checkpoint
+from gpt1_jax.weights import checkpoint
 
 VERBS = (
     *("quickstart", "reproduce", "prepare", "train", "evaluate", "sample", "predict"),

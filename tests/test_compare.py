@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.text import original, sources, vocabulary, workers
+from gpt1_jax.text import sources, workers
 from gpt1_jax.text.compare import CompareConfig, compare
+from gpt1_jax.tokenization import text_rules, vocabulary
 
 pytest.importorskip("spacy")
 
@@ -18,7 +19,7 @@ TEXT = "It isn't the cat.\r\n\r\nThe dog… is Zoë's\n" * 7
 def vocab(tmp_path_factory):
     """Each word of either mode, and each character, has an id."""
     folder = tmp_path_factory.mktemp("vocabulary")
-    words = original.count_words(TEXT) + Counter(["t", "s", "'", ".", "zoe", "isn"] * 30)
+    words = text_rules.count_words(TEXT) + Counter(["t", "s", "'", ".", "zoe", "isn"] * 30)
     for name, content in vocabulary.learn(words).files().items():
         (folder / name).write_bytes(content)
     return folder

@@ -8,7 +8,7 @@ import pytest
 
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.model.objective import network
-from gpt1_jax.training import experiment
+from gpt1_jax.recipe import experiment
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 VARIANTS = {

@@ -17,10 +17,14 @@ import numpy as np
 import pytest
 
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.text import corpus, original, shards, sources, vocabulary, workers
-from gpt1_jax.text.corpus import Document, PrepareConfig, Tokens, prepare, read_manifest, verify
-from gpt1_jax.text.sources import TEXT_SETS
-from gpt1_jax.text.tokenizer import load, train_sentencepiece
+from gpt1_jax.text import corpus, encoding, shards, sources, workers
+from gpt1_jax.text.corpus import prepare
+from gpt1_jax.text.inputs import PrepareConfig
+from gpt1_jax.text.shards import Tokens, read_manifest, verify
+from gpt1_jax.text.sources import TEXT_SETS, Document
+from gpt1_jax.tokenization import text_rules, vocabulary
+from gpt1_jax.tokenization.loading import load
+from gpt1_jax.tokenization.sentencepiece_bpe import train_sentencepiece
 
 WORDS = ["the", "a", "of", "model", "learns", "text", "then", "it", "was", ",", "—", "naïve"]
 
@@ -123,9 +127,9 @@ def test_a_given_tokenizer_is_used_as_it_is(folder):
 
 
 def test_a_large_vocabulary_takes_four_bytes(folder, monkeypatch):
-    assert corpus._dtype(SimpleNamespace(size=2**16 - 1)) == np.uint16
-    assert corpus._dtype(SimpleNamespace(size=2**16)) == np.uint32
-    monkeypatch.setattr(corpus, "_dtype", lambda tokenizer: np.dtype("<u4"))
+    assert encoding._dtype(SimpleNamespace(size=2**16 - 1)) == np.uint16
+    assert encoding._dtype(SimpleNamespace(size=2**16)) == np.uint32
+    monkeypatch.setattr(encoding, "_dtype", lambda tokenizer: np.dtype("<u4"))
     assert prepare(config(folder))["dtype"] == "uint32"
     assert decoded(folder / "out", "train") == "".join(DOCUMENTS)
     assert np.load(folder / "out" / "train-00000.npy").dtype == np.uint32
@@ -179,12 +183,12 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_corpus
-from gpt1_jax.text import corpus, sources, workers
+from gpt1_jax.text import corpus, encoding, sources, workers
 
 if __name__ == "__main__":
-    sources.BLOCK, workers.PIECE_CHARACTERS, corpus._JOURNAL_SECONDS = 500, 700, 0.0
+    sources.BLOCK, workers.PIECE_CHARACTERS, encoding._JOURNAL_SECONDS = 500, 700, 0.0
     folder, seen = Path({folder!r}), []
-    save = corpus.{function}
+    save = encoding.{function}
 
     def killing(*arguments):
         save(*arguments)
@@ -192,7 +196,7 @@ if __name__ == "__main__":
         if {condition}:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    corpus.{function} = killing
+    encoding.{function} = killing
     corpus.prepare(test_corpus.config(folder, shard_tokens=700, valid_fraction=0.3, workers=2))
 """
 
@@ -246,9 +250,9 @@ def test_a_killed_preparation_continues_to_the_same_bytes(folder, monkeypatch, f
 def test_an_interrupted_preparation_encodes_nothing_twice(folder, monkeypatch, capsys):
     monkeypatch.setattr(sources, "BLOCK", 500)
     monkeypatch.setattr(workers, "PIECE_CHARACTERS", 700)
-    monkeypatch.setattr(corpus, "_JOURNAL_SECONDS", 0.0)
+    monkeypatch.setattr(encoding, "_JOURNAL_SECONDS", 0.0)
     encoded = []
-    original = corpus._encoded
+    original = encoding._encoded
 
     def counting(*arguments):
         if len(encoded) == 10:
@@ -257,7 +261,7 @@ def test_an_interrupted_preparation_encodes_nothing_twice(folder, monkeypatch, c
         encoded.append(arguments[-1])
         return original(*arguments)
 
-    monkeypatch.setattr(corpus, "_encoded", counting)
+    monkeypatch.setattr(encoding, "_encoded", counting)
     with pytest.raises(Interrupted, match="the same command continues"):
         prepare(config(folder))
     prepare(config(folder))
@@ -296,7 +300,7 @@ def test_other_arguments_do_not_touch_an_unfinished_folder(folder, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(corpus, "_encode", stopped)
+        patch.setattr(encoding, "_encode", stopped)
         with pytest.raises(Interrupted):
             prepare(config(folder))
     before = tree(folder / "out")
@@ -413,7 +417,7 @@ def gpt1(tmp_path_factory) -> Path:
     """A folder with a small vocabulary in the released format."""
     pytest.importorskip("spacy")
     folder = tmp_path_factory.mktemp("gpt1")
-    for name, content in vocabulary.learn(original.count_words(NOVEL), 300).files().items():
+    for name, content in vocabulary.learn(text_rules.count_words(NOVEL), 300).files().items():
         (folder / name).write_bytes(content)
     return folder
 
@@ -468,7 +472,7 @@ def test_a_vocabulary_is_learned_from_training_documents(tmp_path, monkeypatch):
     settings = {"tokenizer": "original", "vocab_size": 300}
     prepare(memory(tmp_path, **settings), documents, held_out)
     expected = vocabulary.learn(
-        Counter({w: 9 * c for w, c in original.count_words(NOVEL).items()}), 300
+        Counter({w: 9 * c for w, c in text_rules.count_words(NOVEL).items()}), 300
     )
     tokenizer = load(tmp_path / "out")
     assert tokenizer.encoder == expected.encoder

@@ -6,11 +6,9 @@ from itertools import product
 
 import pytest
 
-from gpt1_jax.data import tasks as data_tasks
-from gpt1_jax.errors import UserError
-from gpt1_jax.text import documentation_tasks
-from gpt1_jax.text.documentation import Corpus, Document
-from gpt1_jax.text.documentation_tasks import (
+from gpt1_jax.data import documentation_tasks, tasks
+from gpt1_jax.data import task_loading as data_tasks
+from gpt1_jax.data.documentation_tasks import (
     NEXT_WORDS,
     cut,
     hold_out,
@@ -19,6 +17,8 @@ from gpt1_jax.text.documentation_tasks import (
     shingles,
     write,
 )
+from gpt1_jax.errors import UserError
+from gpt1_jax.text.documentation import Corpus, Document
 
 PACKAGES = ("python", "numpy", "scipy", "jax", "flax")
 WORDS = ["".join(letters) for letters in product("bdklmt", "aiou", "nrst")]
@@ -142,7 +142,7 @@ def test_the_cut_is_a_function_of_corpus_and_seed(corpus):
 
 def test_the_reader_of_tasks_reads_what_was_written(corpus, tmp_path):
     made = cut(corpus, train=100, dev=100).tasks
-    assert {task.shape for task in made.values()} == set(data_tasks.FIELDS) - {"similarity"}
+    assert {task.shape for task in made.values()} == set(tasks.FIELDS) - {"similarity"}
     for name, folder in write(made, tmp_path).items():
         config = data_tasks.TaskConfig(path=str(folder), shape=made[name].shape, metric="accuracy")
         loaded = data_tasks.load(config)

@@ -5,9 +5,10 @@ import dataclasses
 import pytest
 from ml_collections import ConfigDict
 
+from gpt1_jax import config_files
 from gpt1_jax.errors import UserError
-from gpt1_jax.training import experiment
-from gpt1_jax.training.experiment import KEYS, OPERATIONAL, Experiment, identity, with_arguments
+from gpt1_jax.recipe import config_values, experiment
+from gpt1_jax.recipe.experiment import KEYS, OPERATIONAL, Experiment, identity, with_arguments
 
 
 def config_file(folder, body="config = ConfigDict({'steps': 10})"):
@@ -276,7 +277,7 @@ SHORT = {"lm_coef": "objective.lm_coef", "labels": "task.labels"}
 )
 def test_arguments_of_a_config_file(text, expected):
     found = with_arguments(ConfigDict(), text, WORDS, SHORT)
-    assert experiment.flatten(found.to_dict()) == expected
+    assert config_values.flatten(found.to_dict()) == expected
 
 
 @pytest.mark.parametrize(
@@ -298,16 +299,16 @@ def test_an_unknown_argument_is_an_error_with_the_nearest_one(text, named):
 
 def test_arguments_replace_the_length_of_the_file_too():
     found = with_arguments(ConfigDict({"epochs": 3}), "steps=5", WORDS)
-    assert experiment.flatten(found.to_dict()) == {"steps": "5"}
+    assert config_values.flatten(found.to_dict()) == {"steps": "5"}
 
 
 def test_a_config_file_is_found_here_first_and_then_in_the_installation(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    installed = experiment.find_config("configs/pretrain.py")
+    installed = config_files.find_config("configs/pretrain.py")
     assert installed.is_file()
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "pretrain.py").write_text("")
-    assert experiment.find_config("configs/pretrain.py").resolve() != installed.resolve()
+    assert config_files.find_config("configs/pretrain.py").resolve() != installed.resolve()
 
 
 def test_a_missing_config_file_is_named_beside_those_there_are(tmp_path):

@@ -10,8 +10,9 @@ import pytest
 import tiny
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
-from gpt1_jax.model.gpt import GPT, ModelConfig
+from gpt1_jax.model.gpt import GPT
 from gpt1_jax.model.objective import Head, Network
 
 RATES = {"embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3}

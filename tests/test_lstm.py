@@ -9,13 +9,13 @@ import runs
 import tiny
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
-from gpt1_jax.evaluation.sample import SampleConfig, generate
+from gpt1_jax.inference import trained_model
+from gpt1_jax.inference.sample import SampleConfig, generate
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
-from gpt1_jax.model.gpt import ModelConfig
 from gpt1_jax.model.objective import network as any_network
-from gpt1_jax.training.checkpoint import transfer
-from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.weights.transfer import transfer
 
 SIZES = {"body": "lstm", "n_layer": 2, "n_units": 24, "vocab_size": 31, "n_special": 3}
 
@@ -154,5 +154,5 @@ def test_it_is_fine_tuned_from_its_own_weights_and_keeps_its_sizes(
     )
     assert 0 <= result["metrics"]["dev"]["accuracy"] <= 1
     assert {"task_loss", "lm_loss"} <= set(result["metrics"]["train"])
-    config = trained.load(tmp_path / "run").model_config
+    config = trained_model.load(tmp_path / "run").model_config
     assert (config.body, config.n_units, config.n_special) == ("lstm", 16, 3)

@@ -10,7 +10,7 @@ import oracles
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.training.optimizer import SCHEDULES, OptimizerConfig, optimizer, schedule
+from gpt1_jax.recipe.optimizer import SCHEDULES, OptimizerConfig, optimizer, schedule
 
 # Of the gradients: the norms of the first two lie above the clip, the others below it.
 SCALES = (3.0, 0.3, 0.01, 1e-7)

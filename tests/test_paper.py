@@ -6,10 +6,11 @@ from collections import defaultdict
 
 import pytest
 
+from gpt1_jax.data.metrics import METRICS
 from gpt1_jax.data.tasks import TASKS
-from gpt1_jax.evaluation.scores import METRICS, glue_score, mean, rounded
+from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
-from gpt1_jax.training import experiment
+from gpt1_jax.results.averages import glue_score, mean, rounded
 
 INDEX = paper.load()
 

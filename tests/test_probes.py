@@ -12,16 +12,17 @@ import runs
 import tiny
 
 from gpt1_jax.__main__ import main
+from gpt1_jax.data.metrics import matthews
 from gpt1_jax.data.task_files import pronoun_starts
-from gpt1_jax.data.task_table import Example
+from gpt1_jax.data.tasks import Example
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import probes, zero_shot
+from gpt1_jax.evaluation import evaluate, probes, zero_shot_scores
 from gpt1_jax.evaluation.probes import PROBES, Anchor, AnchorsConfig, ProbeConfig, fitted
-from gpt1_jax.evaluation.scores import matthews
-from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.inference import probe_curve
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network as any_network
-from gpt1_jax.text import tokenizer as tokenizers
-from gpt1_jax.training.checkpoint import on_grid
+from gpt1_jax.tokenization import loading
+from gpt1_jax.weights.checkpoint import on_grid
 
 N_CTX = 40
 BODIES = {
@@ -40,7 +41,7 @@ def model(request):
 
 @pytest.fixture(scope="module")
 def tokenizer(tokens):
-    return tokenizers.load(tokens / "tokenizer")
+    return loading.load(tokens / "tokenizer")
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +90,13 @@ def slowly(network, params, context, continuation):
 def test_the_mean_is_over_the_continuation_alone(model):
     long = tiny.tokens(1, 33)[0].tolist()
     pairs = [([7, 8], [9, 5]), ([], [4, 3, 2]), ([1], [2]), (long, [5] * 8), ([1, 2, 3], long)]
-    found = probes.mean_log_probabilities(*model, pairs, jax.device_put, batch_size=2)
+    found = zero_shot_scores.mean_log_probabilities(*model, pairs, jax.device_put, batch_size=2)
     np.testing.assert_allclose(found, [slowly(*model, *pair) for pair in pairs], rtol=1e-5)
 
 
 @pytest.mark.parametrize("pair", [([], [1]), ([1, 2], []), ([], [])])
 def test_where_nothing_is_predicted_nothing_is_likely(model, pair):
-    found = probes.mean_log_probabilities(*model, [([1], [2]), pair], jax.device_put)
+    found = zero_shot_scores.mean_log_probabilities(*model, [([1], [2]), pair], jax.device_put)
     assert np.isfinite(found[0])
     assert found[1] == -np.inf
 
@@ -103,12 +104,12 @@ def test_where_nothing_is_predicted_nothing_is_likely(model, pair):
 def test_few_lengths_are_compiled_and_little_is_padding(model, monkeypatch):
     """Long before short in the file, and still no short one is padded to the length of a long."""
     shapes = []
-    computed = probes.sequence_losses
+    computed = evaluate.sequence_losses
     monkeypatch.setattr(
         probes, "sequence_losses", lambda *a: shapes.append(a[2].shape) or computed(*a)
     )
     pairs = [([1], [2] * length) for length in (40, 3, 17, 5, 39, 16)]
-    probes.mean_log_probabilities(*model, pairs, jax.device_put, batch_size=2)
+    zero_shot_scores.mean_log_probabilities(*model, pairs, jax.device_put, batch_size=2)
     assert shapes == [(2, 16), (2, 32), (2, 40)]
 
 
@@ -195,18 +196,20 @@ def test_the_threshold_is_the_best_there_is():
     for size in (2, 5, 30):
         scores = draw.integers(0, 8, size) / 4  # some are equal
         labels = np.append(draw.integers(0, 2, size - 2), [0, 1])
-        threshold = probes.best_threshold(scores, labels)
+        threshold = zero_shot_scores.best_threshold(scores, labels)
         found = matthews(labels, scores >= threshold)
         by_score = {score: matthews(labels, scores >= score) for score in scores}
         assert found == pytest.approx(max(by_score.values()))
         assert threshold == min(s for s, m in by_score.items() if m > found - 1e-9)
-    assert probes.best_threshold(np.array([-np.inf, 1.0, 2.0]), np.array([0, 0, 1])) == 2.0
+    assert (
+        zero_shot_scores.best_threshold(np.array([-np.inf, 1.0, 2.0]), np.array([0, 0, 1])) == 2.0
+    )
 
 
 def test_what_is_measured_is_what_the_sums_over_tokens_say(model, tokenizer, folder):
     config = ProbeConfig(path=str(folder))
     questions = probes.prepare(config, tokenizer, [tokenizer.end], N_CTX)
-    rows = {row["probe"]: row for row in probes.measure(questions, *model, batch_size=8)}
+    rows = {row["probe"]: row for row in zero_shot_scores.measure(questions, *model, batch_size=8)}
     assert set(rows) == set(PROBES)
     assert sum(row["cut"] for row in rows.values()) > 0
 
@@ -284,9 +287,9 @@ def test_the_relative_score_is_0_at_chance_and_1_at_the_best(folder, tokenizer):
         "source": "set in the config",
     }
     network = tiny.network(vocab_size=300, n_ctx=N_CTX)
-    (row,) = probes.measure([other["question_answering"]], network, tiny.params(network))
+    (row,) = zero_shot_scores.measure([other["question_answering"]], network, tiny.params(network))
     assert row["relative"] == pytest.approx((100 * row["value"] - 25) / 55)
-    assert probes.metrics([row]) == {
+    assert zero_shot_scores.metrics([row]) == {
         "question_answering": row["value"],
         "question_answering_relative": row["relative"],
     }
@@ -367,10 +370,10 @@ def test_probing_in_pieces_equals_the_whole_and_changes_no_parameter(
 
 def test_probes_are_recorded_before_the_checkpoint_of_their_step(given, tmp_path, monkeypatch):
     """A run that dies while probing has no checkpoint of that step, and does the step again."""
-    from gpt1_jax.training import train
+    from gpt1_jax.training import actions
 
     with monkeypatch.context() as patched:
-        patched.setattr(train, "probe_metrics", dying_at(3, train.probe_metrics))
+        patched.setattr(actions, "probe_metrics", dying_at(3, actions.probe_metrics))
         with pytest.raises(RuntimeError, match="died"):
             runs.run(given, tmp_path)
     assert not (tmp_path / "checkpoints" / "3").exists()
@@ -411,7 +414,7 @@ def test_mistakes_are_found_before_the_first_step(given, tmp_path, changes, mess
 
 
 def test_the_curve_has_what_was_recorded_and_begins_before_the_first_update(probed, folder):
-    rows = zero_shot.curve(probed, ProbeConfig(path=str(folder)))
+    rows = probe_curve.curve(probed, ProbeConfig(path=str(folder)))
     assert {row["body"] for row in rows} == {"transformer"}
     kept = sorted(int(path.name) for path in (probed / "checkpoints").iterdir())
     assert [row["step"] for row in rows[:: len(PROBES)]] == [0, *kept]
@@ -424,7 +427,7 @@ def test_the_curve_has_what_was_recorded_and_begins_before_the_first_update(prob
 
 def test_a_run_that_began_with_weights_has_no_point_before_its_first_update(finetuned, folder):
     changes = dict.fromkeys(PROBES) | {"sentiment": "sst2"}
-    rows = zero_shot.curve(finetuned, ProbeConfig(path=str(folder), **changes))
+    rows = probe_curve.curve(finetuned, ProbeConfig(path=str(folder), **changes))
     assert min(row["step"] for row in rows) > 0
 
 

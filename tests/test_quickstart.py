@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.results import quickstart as quick
-from gpt1_jax.results.quickstart import Plan, quickstart
+from gpt1_jax.experiments import quickstart as quick
+from gpt1_jax.experiments.quickstart import Plan, quickstart
 from gpt1_jax.text import corpus, documentation
-from gpt1_jax.text.corpus import PrepareConfig, Tokens
+from gpt1_jax.text.inputs import PrepareConfig
+from gpt1_jax.text.shards import Tokens
 
 
 @pytest.fixture(scope="module")

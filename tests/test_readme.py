@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gpt1_jax.__main__ import parser
-from gpt1_jax.training import experiment
+from gpt1_jax.recipe import experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()

@@ -4,8 +4,11 @@ import sys
 
 import pytest
 
+from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import UserError
-from gpt1_jax.results.record import LogConfig, Record, WorkdirLock, provenance, read_rows
+from gpt1_jax.recipe.experiment import LogConfig
+from gpt1_jax.run_files import provenance, read_rows
+from gpt1_jax.training.record import Record
 
 PLAIN = LogConfig(tensorboard=False)
 

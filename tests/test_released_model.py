@@ -11,16 +11,17 @@ import pytest
 import runs
 import tiny
 
-from gpt1_jax.data import tasks, transformations
-from gpt1_jax.data.tasks import TaskConfig
+from gpt1_jax.data import task_loading, transformations
+from gpt1_jax.data.task_loading import TaskConfig
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import trained
-from gpt1_jax.evaluation.sample import SampleConfig, generate
+from gpt1_jax.inference import trained_model
+from gpt1_jax.inference.sample import SampleConfig, generate
 from gpt1_jax.model import objective
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, step_key
-from gpt1_jax.model.gpt import ModelConfig, drop_table
-from gpt1_jax.training import experiment, sharding
-from gpt1_jax.training.sharding import MeshConfig
+from gpt1_jax.model.gpt import drop_table
+from gpt1_jax.recipe import experiment, sharding
+from gpt1_jax.recipe.sharding import MeshConfig
 from gpt1_jax.training.train import train
 
 CLASSIFY = tiny.CONFIG.n_rows - 1
@@ -289,10 +290,10 @@ def run(pretrained, rocstories, tmp_path_factory):
 
 
 def test_the_table_of_a_run_ends_with_the_longest_sequence_of_all_splits(run, rocstories):
-    model = trained.load(run)
+    model = trained_model.load(run)
     longest = {}
     for split in ("train", "test"):
-        loaded = tasks.load(TaskConfig("story_cloze", str(rocstories)), only=split)
+        loaded = task_loading.load(TaskConfig("story_cloze", str(rocstories)), only=split)
         encoded, _ = transformations.encode_all(
             loaded.splits[split], "multiple_choice", model.tokenizer, 16, "halves"
         )

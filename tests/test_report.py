@@ -11,9 +11,9 @@ import pytest
 import reproductions
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.scores import percent, rounded
-from gpt1_jax.results import figures, measured, paper, sentences, tables
-from gpt1_jax.results.measured import Scores
+from gpt1_jax.results import claims, figures, finished_runs, paper, tables
+from gpt1_jax.results.averages import percent, rounded
+from gpt1_jax.results.finished_runs import Scores
 from gpt1_jax.results.report import report
 
 INDEX = paper.load()
@@ -32,12 +32,12 @@ def reported(runs, tmp_path_factory):
 
 
 def entries(folder):
-    grids = tables.grids(INDEX, measured.load(folder))
+    grids = tables.grids(INDEX, finished_runs.load(folder))
     return {entry.name: entry for grid in grids for entry in grid.entries}
 
 
 def grid(folder, name):
-    (found,) = (one for one in tables.grids(INDEX, measured.load(folder)) if one.name == name)
+    (found,) = (one for one in tables.grids(INDEX, finished_runs.load(folder)) if one.name == name)
     return found
 
 
@@ -50,7 +50,7 @@ def read_csv(path):
 
 
 def test_nine_of_twelve_with_each_margin_and_the_three_others():
-    won, lost, *_ = sentences.published(INDEX)
+    won, lost, *_ = claims.published(INDEX)
     assert won == (
         "The full model is the best on 9 of 12 tasks, by CoLA +10.4, Story Cloze +8.9, QNLI +5.8, "
         "RACE +5.7, SciTail +5.0, QQP +4.2, MNLI-m +1.5, STS-B +1.0, SNLI +0.6."
@@ -59,14 +59,14 @@ def test_nine_of_twelve_with_each_margin_and_the_three_others():
 
 
 def test_the_glue_score_with_what_the_leaderboard_adds():
-    assert sentences.published(INDEX)[2] == (
+    assert claims.published(INDEX)[2] == (
         "Its GLUE score, recomputed from the cells with what its leaderboard adds (MRPC accuracy "
         "75.7, STS-B Spearman 80.0, QQP accuracy 88.5, WNLI accuracy 53.4), is 72.8."
     )
 
 
 def test_what_table_5_says():
-    _, _, _, lstm, fresh, auxiliary = sentences.published(INDEX)
+    _, _, _, lstm, fresh, auxiliary = claims.published(INDEX)
     assert "-5.6 on average by the printed averages (-5.5 by the cells themselves)" in lstm
     assert lstm.endswith("ahead only on MRPC +0.9.")
     assert "-14.8 on average by the printed averages (-14.7 by the cells themselves)" in fresh
@@ -88,7 +88,7 @@ def test_the_sentences_are_worked_out_from_the_cells():
         INDEX.figures,
         INDEX.leaderboard,
     )
-    won, lost, *_ = sentences.published(changed)
+    won, lost, *_ = claims.published(changed)
     assert "8 of 12" in won
     assert "CoLA -1.0" in lost
 
@@ -107,11 +107,11 @@ def test_the_sentences_are_worked_out_from_the_cells():
 )
 def test_a_difference_is_held_against_the_spread_of_the_seeds(full, other, said):
     scores = [Scores(dict(enumerate(values))) for values in (full, other)]
-    assert sentences.compared(*scores).startswith(said)
+    assert claims.compared(*scores).startswith(said)
 
 
 def test_our_sentences_come_from_our_cells(runs):
-    found = "\n".join(sentences.measured(INDEX, tables.grids(INDEX, measured.load(runs))))
+    found = "\n".join(claims.measured(INDEX, tables.grids(INDEX, finished_runs.load(runs))))
     # CoLA 12 against 35.0, RTE 55 against 61.7, MRPC 81 against 86.0.
     assert "above the best row that the paper quotes on 0 of the 3 tasks" in found
     assert "CoLA -23.0 (3 seeds, spread 4.0)" in found
@@ -224,7 +224,7 @@ def test_the_glue_score_of_ours_needs_wnli_and_the_second_metrics(tmp_path):
 
 
 def test_the_best_step_is_taken_not_the_last(runs):
-    found = measured.load(runs)
+    found = finished_runs.load(runs)
     run = found.of_cell("full", "rte")[0]
     assert run.score("accuracy") == 0.60
     assert run.score("accuracy", "train_examples") == pytest.approx(0.70)

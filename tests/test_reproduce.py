@@ -7,10 +7,10 @@ import statistics
 import pytest
 import runs
 
+from gpt1_jax import run_files
 from gpt1_jax.errors import UserError
-from gpt1_jax.results import reproduce as module
-from gpt1_jax.results.reproduce import Request, reproduce
-from gpt1_jax.training import native_format
+from gpt1_jax.experiments import reproduce as module
+from gpt1_jax.experiments.reproduce import Request, reproduce
 
 # Every run of a test has these sizes, pre-training and fine-tuning alike.
 SETTINGS = {
@@ -175,7 +175,7 @@ def test_weights_that_are_given_are_not_trained(folder, table, tokens, tmp_path)
         )
     )
     assert not (tmp_path / "work" / "pretrained").exists()
-    config = native_format.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
+    config = run_files.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
     assert config["initial"] == str(given)
 
 

@@ -13,10 +13,13 @@ import runs
 
 from gpt1_jax.__main__ import main
 from gpt1_jax.data.batches import Windows
+from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import UserError
-from gpt1_jax.results.record import WorkdirLock, read_rows
-from gpt1_jax.training import checkpoint, experiment
+from gpt1_jax.recipe import experiment
+from gpt1_jax.run_files import read_rows
+from gpt1_jax.training import actions, preemption
 from gpt1_jax.training import train as training
+from gpt1_jax.weights import checkpoint
 
 LAST = runs.PRETRAINING["steps"]
 
@@ -150,7 +153,7 @@ def test_the_first_signal_is_noted_and_the_second_leaves_at_once(monkeypatch, ca
     left = []
     monkeypatch.setattr(os, "_exit", left.append)
     before = signal.getsignal(signal.SIGINT)
-    with training.Signals() as signals:
+    with preemption.Signals() as signals:
         assert not signals.stop(1)
         os.kill(os.getpid(), signal.SIGINT)
         assert signals.stop(2)
@@ -338,7 +341,7 @@ def test_parameters_that_are_not_finite_are_found_by_the_evaluation(
     """The loss of a step is that of the parameters before it."""
     bad = {"loss": float("nan"), "perplexity": float("nan")}
     with monkeypatch.context() as patched:
-        patched.setattr(training, "held_out_metrics", lambda run: bad)
+        patched.setattr(actions, "held_out_metrics", lambda run: bad)
         with pytest.raises(UserError, match=r"at step 3; .*last good checkpoint is step 2"):
             runs.run(given, tmp_path)
     assert not (tmp_path / "checkpoints" / "3").exists()

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.sample import SampleConfig, generate, restrict, stop_ids
+from gpt1_jax.inference.sample import SampleConfig, generate, restrict, stop_ids
 
 N_TEXT = tiny.CONFIG.vocab_size
 

@@ -10,11 +10,11 @@ import tiny
 from jax.sharding import PartitionSpec as P
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network as any_network
-from gpt1_jax.training import sharding
-from gpt1_jax.training.optimizer import OptimizerConfig, optimizer
-from gpt1_jax.training.sharding import MeshConfig
+from gpt1_jax.recipe import sharding
+from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.recipe.sharding import MeshConfig
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="the eight fake devices are of the CPU"

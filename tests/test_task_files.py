@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt1_jax.data.task_table import TASKS, Division, Example
-from gpt1_jax.data.tasks import TaskConfig, divided, load
+from gpt1_jax.data.task_loading import TaskConfig, divided, load
+from gpt1_jax.data.tasks import TASKS, Division, Example
 from gpt1_jax.errors import UserError
 
 SCITAIL = ("A cell divides.\tCells divide.\tentails\n", '"Iron, rusts.\tRust.\tneutral\r\n')

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.text import vocabulary
-from gpt1_jax.text.tokenizer import (
+from gpt1_jax.tokenization import vocabulary
+from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer
+from gpt1_jax.tokenization.loading import from_vocabulary, load
+from gpt1_jax.tokenization.sentencepiece_bpe import (
     SIZES,
-    BasicTokenizer,
     SentencePieceTokenizer,
     count_units,
-    from_vocabulary,
-    load,
     train_sentencepiece,
 )
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import runs
 
-from gpt1_jax.data import tasks
+from gpt1_jax.data import task_files
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import files, trained
-from gpt1_jax.training import checkpoint, sharding
-from gpt1_jax.training.checkpoint import Checkpoints
+from gpt1_jax.inference import batch_inference, trained_model
+from gpt1_jax.recipe import sharding
+from gpt1_jax.weights import transfer
+from gpt1_jax.weights.checkpoint import Checkpoints
 
 LAST = runs.FINE_TUNING["steps"]
 
@@ -41,7 +42,7 @@ def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
     terms = result["metrics"]["train"]
     assert terms["loss"] == pytest.approx(terms["task_loss"] + 0.5 * terms["lm_loss"], rel=1e-6)
 
-    model = trained.load(workdir)
+    model = trained_model.load(workdir)
     assert model.step == result["best"]["step"]
     metrics = model.evaluate_task(None, "dev")[0]
     recorded = [r for r in runs.rows(workdir) if r["split"] == "dev" and r["step"] == model.step]
@@ -49,7 +50,7 @@ def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
 
     for split, count in (("dev", 12), ("test", 5)):
         output = tmp_path / "answers.jsonl"
-        found = files.predict(model, str(task / f"{split}.jsonl"), str(output))
+        found = batch_inference.predict(model, str(task / f"{split}.jsonl"), str(output))
         assert found["examples"] == count
         answers = [json.loads(line) for line in output.read_text().splitlines()]
         assert len(answers) == count
@@ -71,9 +72,9 @@ def assert_answer(answer, shape, metric):
 
 
 def test_the_predictions_are_what_the_metric_counts(finetuned, classification):
-    model = trained.load(finetuned)
+    model = trained_model.load(finetuned)
     accuracy = model.evaluate_task(None, "dev")[0]["accuracy"]
-    examples = tasks.read(classification / "dev.jsonl", "classification")
+    examples = task_files.read(classification / "dev.jsonl", "classification")
     right = [
         answer["label"] == example.label
         for answer, example in zip(model.predict(examples), examples, strict=True)
@@ -123,7 +124,7 @@ def test_fine_tuning_without_weights_takes_the_tokenizer_of_the_tokens(
     given = runs.fine_tuning(None, classification, "classification", **sizes)
     given |= {"initial": None, "data.path": str(tokens), "stop_after": 1}
     result = runs.run(given, tmp_path)
-    assert result["tokenizer"] == trained.load(tmp_path).tokenizer.fingerprint
+    assert result["tokenizer"] == trained_model.load(tmp_path).tokenizer.fingerprint
     assert runs.params(tmp_path, 1)["wte"]["embedding"].shape == (303, 16)
 
 
@@ -150,11 +151,11 @@ def test_the_first_blocks_are_counted_by_number_and_not_by_name():
     source = table | {f"h_{i}": {"kernel": np.ones(1)} for i in range(12)}
     fresh = jax.tree.map(lambda leaf: leaf, fresh)
     for n_transfer in range(13):
-        found = checkpoint.transfer(fresh, source, n_transfer)
+        found = transfer.transfer(fresh, source, n_transfer)
         taken = [i for i in range(12) if found[f"h_{i}"]["kernel"] == 1]
         assert taken == list(range(n_transfer))
     with pytest.raises(UserError, match=r"n_transfer is 13.*12 blocks"):
-        checkpoint.transfer(fresh, source, 13)
+        transfer.transfer(fresh, source, 13)
 
 
 def test_config_json_tells_all_there_is_to_know(finetuned, pretrained):
@@ -261,11 +262,11 @@ def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):
     result = runs.run(given, tmp_path / "run")
     assert result["metrics"]["dev"]["pearson"] > 0.95
     assert result["metrics"]["dev"]["loss"] < 0.5
-    model = trained.load(tmp_path / "run")
+    model = trained_model.load(tmp_path / "run")
     assert model.params["clf"]["kernel"].shape == (16, 1)
-    answers = model.predict(tasks.read(task / "dev.jsonl", "similarity"))
+    answers = model.predict(task_files.read(task / "dev.jsonl", "similarity"))
     assert {answer["probabilities"] for answer in answers} == {None}
-    labels = [example.label for example in tasks.read(task / "dev.jsonl", "similarity")]
+    labels = [example.label for example in task_files.read(task / "dev.jsonl", "similarity")]
     errors = np.subtract([answer["label"] for answer in answers], labels)
     assert np.mean(errors**2) == pytest.approx(result["metrics"]["dev"]["loss"], rel=1e-4)
 
@@ -281,12 +282,12 @@ def test_epochs_are_whole_passes_and_evaluated_at_their_end(pretrained, classifi
 
 def test_the_best_checkpoint_is_kept_and_used(pretrained, classification, tmp_path, monkeypatch):
     """The first of equals: a later one must be better to replace it."""
-    from gpt1_jax.training import train
+    from gpt1_jax.training import actions
 
     scores = iter([0.25, 0.75, 0.5, 0.75, 0.5, 0.25])
-    dev_metrics = train.dev_metrics
+    dev_metrics = actions.dev_metrics
     monkeypatch.setattr(
-        train, "dev_metrics", lambda run: {**dev_metrics(run), "accuracy": next(scores)}
+        actions, "dev_metrics", lambda run: {**dev_metrics(run), "accuracy": next(scores)}
     )
     changes = {"eval.every": 1, "checkpoint.every": 1, "checkpoint.keep": 1}
     given = runs.fine_tuning(pretrained, classification, "classification", **changes)
@@ -295,8 +296,8 @@ def test_the_best_checkpoint_is_kept_and_used(pretrained, classification, tmp_pa
     assert result["best"] == {"step": 2, "score": 0.75}
     kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
     assert kept == {"2", "6"}
-    assert trained.load(tmp_path).step == 2
-    assert trained.load(tmp_path, 6).step == 6
+    assert trained_model.load(tmp_path).step == 2
+    assert trained_model.load(tmp_path, 6).step == 6
 
 
 def test_a_better_score_is_saved_between_two_intervals(pretrained, classification, tmp_path):

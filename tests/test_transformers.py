@@ -5,11 +5,11 @@ import os
 
 import numpy as np
 import pytest
-from test_released_weights import chooser, classifier, hidden_and_logits, made
+from test_convert import chooser, classifier, hidden_and_logits, made
 
-from gpt1_jax.model.gpt import ModelConfig
-from gpt1_jax.text import tokenizer as tokenizers
-from gpt1_jax.training import released_weights
+from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.tokenization import loading
+from gpt1_jax.weights import convert
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -19,7 +19,7 @@ TEXT = "the cat sat on a hill and saw the dog\nthe dog ran"
 
 
 def opened(found, folder, cls="AutoModelForCausalLM"):
-    released_weights.write(found, f"hf:{folder}")
+    convert.write(found, f"hf:{folder}")
     model, loading = getattr(transformers, cls).from_pretrained(folder, output_loading_info=True)
     assert not any(loading.values())
     return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
@@ -27,7 +27,7 @@ def opened(found, folder, cls="AutoModelForCausalLM"):
 
 @pytest.fixture
 def pieces(tokens):
-    return tokenizers.load(tokens)
+    return loading.load(tokens)
 
 
 def test_a_language_model_with_pieces(pieces, tmp_path):
@@ -71,7 +71,7 @@ def test_a_classification_of_texts_of_different_lengths(pieces, tmp_path):
 
 def test_the_model_of_the_paper(real_data, tmp_path):
     """116,534,784 random parameters, the released vocabulary, a novel."""
-    basic = tokenizers.from_vocabulary(real_data / "gpt1_bpe", "hf_basic")
+    basic = loading.from_vocabulary(real_data / "gpt1_bpe", "hf_basic")
     found = made(
         basic, **{n: getattr(ModelConfig(), n) for n in ("n_ctx", "n_embd", "n_head", "n_layer")}
     )

@@ -10,8 +10,8 @@ from itertools import pairwise
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.text import vocabulary
-from gpt1_jax.text.vocabulary import ENCODER, MERGES, learn, read
+from gpt1_jax.tokenization import vocabulary
+from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES, learn, read
 
 pytest.importorskip("tokenizers")
 

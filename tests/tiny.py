@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from gpt1_jax.model import objective
-from gpt1_jax.model.gpt import GPT, ModelConfig
+from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.model.gpt import GPT
 from gpt1_jax.model.objective import Head, Network
 
 CONFIG = ModelConfig(

@@ -1,1 +1,1 @@
-"""Tokens to batches."""
+"""Tokens and tasks to batches."""

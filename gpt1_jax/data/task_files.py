@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from gpt1_jax.data.task_table import FIELDS, Example, Part, Row
+from gpt1_jax.data.tasks import FIELDS, Example, Part, Row
 from gpt1_jax.errors import UserError
 
 

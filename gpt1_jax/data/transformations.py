@@ -51,7 +51,7 @@ not (a question stays, and the context before it is cut):
 from collections.abc import Iterable
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.text.tokenizer import Tokenizer
+from gpt1_jax.tokenization.tokenizer import Tokenizer
 
 TRUNCATIONS = {
     "classification": ("longest_first",),

@@ -1,1 +1,1 @@
-"""Checkpoints to numbers and text."""
+"""Measures of a network with parameters in place."""

@@ -6,7 +6,7 @@ A score means something beside these, taken on the same labels.
 import re
 import statistics
 
-from gpt1_jax.evaluation.scores import METRICS
+from gpt1_jax.data.metrics import METRICS
 
 
 def baselines(task, split: str = "dev") -> dict[str, float]:

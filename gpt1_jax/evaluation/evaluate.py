@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from gpt1_jax.data.tasks import LoadedTask, Task, expected_score
+from gpt1_jax.data.labels import expected_score
+from gpt1_jax.data.metrics import METRICS
+from gpt1_jax.data.task_loading import LoadedTask
+from gpt1_jax.data.tasks import Task
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.scores import METRICS
 from gpt1_jax.model.objective import Network, task_losses, token_losses
 
 # Updates between evaluations of a language model where eval.every does not say.

@@ -13,8 +13,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
-from gpt1_jax.model.gpt import ModelConfig, by_rows, dense
+from gpt1_jax.model.gpt import by_rows, dense
 
 
 @flax.struct.dataclass

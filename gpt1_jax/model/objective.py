@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
-from gpt1_jax.model.gpt import GPT, ModelConfig, drop_table
+from gpt1_jax.model.gpt import GPT, drop_table
 from gpt1_jax.model.lstm import LSTM
 
 

@@ -1,1 +1,1 @@
-"""Numbers to tables and figures."""
+"""Numbers to tables, figures and one page."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.scores import percent, rounded
-from gpt1_jax.results.measured import Measured, Run
+from gpt1_jax.results.averages import percent, rounded
+from gpt1_jax.results.finished_runs import Measured, Run
 from gpt1_jax.results.paper import Paper
 from gpt1_jax.results.tables import scale_words, task_title
 

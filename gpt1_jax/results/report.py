@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation.scores import percent, rounded
-from gpt1_jax.results import figures, markdown, measured, page, paper, sentences, tables
+from gpt1_jax.results import claims, figures, finished_runs, html_page, markdown, paper, tables
+from gpt1_jax.results.averages import percent, rounded
 from gpt1_jax.results.figures import Drawing
-from gpt1_jax.results.measured import Measured, Run
+from gpt1_jax.results.finished_runs import Measured, Run
 from gpt1_jax.results.tables import Grid, scale_words
 
 
@@ -35,7 +35,7 @@ def report(runs: str | Path, output: str | Path) -> dict:
     runs, output = Path(runs).expanduser(), Path(output).expanduser()
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; expected a folder")
-    index, found = paper.load(), measured.load(runs)
+    index, found = paper.load(), finished_runs.load(runs)
     grids = tables.grids(index, found)
     files = _files(index, found, grids, figures.drawings(index, found))
     try:
@@ -67,8 +67,8 @@ def _files(
     """The content of every file by name."""
     tasks = tables.tasks_by_group(index)
     said = [
-        ("The paper, from its cells", sentences.published(index)),
-        (f"Our runs ({scale_words(found.scale)})", sentences.measured(index, grids)),
+        ("The paper, from its cells", claims.published(index)),
+        (f"Our runs ({scale_words(found.scale)})", claims.measured(index, grids)),
     ]
     title = f"GPT-1: published and measured ({scale_words(found.scale)})"
     introduction = _introduction(found, grids) + _no_figures(index, found, drawings)
@@ -89,7 +89,7 @@ def _files(
             files[f"{drawing.name}.csv"] = markdown.to_csv(drawing.header, drawing.rows)
     files[markdown.APPENDIX] = markdown.appendix(grids, found.single, scale_words(found.scale))
     files["index.md"] = _index(title, introduction, said, grids, drawings, found.single)
-    files["report.html"] = page.page(
+    files["report.html"] = html_page.page(
         title, introduction, said, tasks, grids, drawings, found.single
     )
     return files

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from gpt1_jax.data.tasks import TASKS
-from gpt1_jax.evaluation.scores import GLUE, glue_score, mean, percent, rounded
-from gpt1_jax.results.measured import Measured, Scores
+from gpt1_jax.results.averages import GLUE, glue_score, mean, percent, rounded
+from gpt1_jax.results.finished_runs import Measured, Scores
 from gpt1_jax.results.paper import Column, Paper, Row, Table, Variant
 
 FURTHER = "further"

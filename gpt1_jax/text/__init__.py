@@ -1,1 +1,1 @@
-"""Raw text to tokens."""
+"""Documents to token shards."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.text import original, workers
-from gpt1_jax.text import tokenizer as tokenizers
+from gpt1_jax.text import workers
 from gpt1_jax.text.sources import Files, matching
-from gpt1_jax.text.tokenizer import VocabularyTokenizer
 from gpt1_jax.text.workers import say
+from gpt1_jax.tokenization import loading, text_rules
+from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
 
 MODES = ("original", "hf_basic")
 DEFINITION = (
@@ -54,7 +54,7 @@ def compare(config: CompareConfig) -> dict:
     _check(config)
     vocab = str(config.vocab)
     for mode in config.modes:
-        tokenizers.from_vocabulary(vocab, mode)  # what is wrong with it is said before the work
+        loading.from_vocabulary(vocab, mode)  # what is wrong with it is said before the work
     paths = matching(config.inputs)
     files = Files(paths, Path(paths[0]).parent)
     characters = sum(path.stat().st_size for path in paths)
@@ -86,9 +86,9 @@ def _parts(files: Files) -> Iterator[tuple[bool, str, str]]:
     """Whether a document begins, what stands for its earlier text, and some whole lines of it."""
     for _, blocks in files.documents():
         before, first = "", True
-        for block in original.whole_lines(blocks):
+        for block in text_rules.whole_lines(blocks):
             yield first, before, block
-            before, first = original.before(before, block), False
+            before, first = text_rules.before(before, block), False
 
 
 def _compared(vocab: str, modes: tuple[str, str], part: tuple[bool, str, str]) -> _Counts:
@@ -110,7 +110,7 @@ def _compared(vocab: str, modes: tuple[str, str], part: tuple[bool, str, str]) -
             )
             if max(map(len, symbols)) <= _LONGEST_EXAMPLE:
                 replaced[symbols] += 1
-        before = original.before(before, line)
+        before = text_rules.before(before, line)
     return _Counts(int(first), len(text), ids, differing, unknown, replaced)
 
 
@@ -125,7 +125,7 @@ def _differences(one: list[int], other: list[int]) -> Iterator[tuple[list[int], 
 
 @functools.lru_cache(maxsize=2)
 def _tokenizer(vocab: str, mode: str) -> VocabularyTokenizer:
-    return tokenizers.from_vocabulary(vocab, mode)
+    return loading.from_vocabulary(vocab, mode)
 
 
 def _report(config: CompareConfig, totals: _Counts) -> dict:

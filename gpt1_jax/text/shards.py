@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.text import tokenizer as tokenizers
+from gpt1_jax.tokenization import loading
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -182,7 +182,7 @@ def verify(folder: str | os.PathLike) -> dict:
             path = Path(folder) / shard["file"]
             if not path.is_file() or _sha256(path) != shard["sha256"]:
                 raise UserError(f"{path}: not the file that was prepared (checksum); copy it again")
-    if tokenizers.load(folder).fingerprint != manifest["tokenizer"]["fingerprint"]:
+    if loading.load(folder).fingerprint != manifest["tokenizer"]["fingerprint"]:
         raise UserError(f"{folder}/tokenizer: not the tokenizer of these shards; copy it again")
     return manifest
 

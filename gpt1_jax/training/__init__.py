@@ -1,1 +1,1 @@
-"""Batches to checkpoints."""
+"""Making a model: from a config to a workdir."""

@@ -1,4 +1,4 @@
-"""Makes original.json: ids of the texts in texts.py by the slow pipeline of test_original.py.
+"""Makes original.json: ids of the texts in texts.py by the slow pipeline of test_gpt1_bpe.py.
 
     PYTHONPATH=.:tests:tests/golden python tests/golden/make_original.py DATA
 
@@ -9,13 +9,13 @@ import json
 import sys
 from pathlib import Path
 
-from test_original import slow_ids
+from test_gpt1_bpe import slow_ids
 from texts import HARD
 
-from gpt1_jax.text import original
-from gpt1_jax.text.tokenizer import from_vocabulary
+from gpt1_jax.tokenization import text_rules
+from gpt1_jax.tokenization.loading import from_vocabulary
 
 if __name__ == "__main__":
     tokenizer = from_vocabulary(Path(sys.argv[1]) / "gpt1_bpe", "original")
-    made = original.versions() | {"texts": [slow_ids(text, tokenizer) for text in HARD]}
+    made = text_rules.versions() | {"texts": [slow_ids(text, tokenizer) for text in HARD]}
     Path(__file__).with_name("original.json").write_text(json.dumps(made, indent=1) + "\n")

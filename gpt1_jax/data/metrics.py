@@ -1,0 +1,65 @@
+"""The metrics of the paper's tables: accuracy, F1, Matthews, Pearson, Spearman (section 4.2), and
+the averages over tasks.
+
+Each metric takes labels [N] and predictions [N] and returns a number between -1 and 1, larger is
+better. Averages are taken in decimal: a table rounds 74.65 to 74.7, whatever the nearest binary
+number is. Libraries are imported where they are used, so that a run that needs none does not wait
+for them.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+
+def accuracy(labels, predictions) -> float:
+    """The fraction of predictions that equal their label."""
+    return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
+
+
+def f1(labels, predictions) -> float:
+    """F1 of the positive class, label 1 of 0 and 1, as in GLUE; 0 where nothing is positive."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, pos_label=1, average="binary", zero_division=0.0))
+
+
+def matthews(labels, predictions) -> float:
+    """Matthews correlation of two sequences of classes; 0 where either is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predictions))
+
+
+def pearson(labels, predictions) -> float:
+    """Linear correlation of labels and predictions; 0 where either is constant."""
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, labels, predictions)
+
+
+def spearman(labels, predictions) -> float:
+    """Rank correlation of labels and predictions; 0 where either is constant."""
+    from scipy.stats import spearmanr
+
+    return _correlation(spearmanr, labels, predictions)
+
+
+def _correlation(function: Callable, labels, predictions) -> float:
+    labels, predictions = np.asarray(labels, np.float64), np.asarray(predictions, np.float64)
+    # The quotient is 0 / 0 for a constant: such predictions tell nothing, which is what 0 says.
+    # A model at its initialisation predicts a constant but for rounding, hence no exact comparison.
+    if any(np.ptp(values) <= 1e-12 * np.abs(values).max() for values in (labels, predictions)):
+        return 0.0
+    return float(function(labels, predictions).statistic)
+
+
+METRICS: dict[str, Callable[..., float]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+    "pearson": pearson,
+    "spearman": spearman,
+}
+
+"""The tasks of the GLUE score with what is averaged in each; of MNLI, accuracy on two sets."""

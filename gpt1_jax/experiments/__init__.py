@@ -1,0 +1,1 @@
+"""Many runs: the paper in miniature, and its tables and figures."""

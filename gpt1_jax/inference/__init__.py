@@ -1,0 +1,1 @@
+"""Using a model: text, scores, labels, and what is inside."""

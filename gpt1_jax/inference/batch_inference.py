@@ -1,0 +1,164 @@
+"""Whole files through a model, in bounded memory: all rows are checked before the first of them is
+computed, and the output appears whole or not at all."""
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from gpt1_jax.data import task_files
+from gpt1_jax.errors import UserError
+from gpt1_jax.inference import log_probabilities
+from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.text import sources
+
+# Examples held at a time, and numbers of a line that are turned to text at a time.
+CHUNK = 1024
+
+
+def score(model: Trained, pattern: str, output: str | None, stride: int | None) -> dict:
+    """Writes a JSON line for each document of the files that `pattern` names: `ids`, `logprobs` in
+    nats (null for the first token), `mean_logprob`, `perplexity`. Returns the totals; their loss
+    and perplexity are over all tokens but the first of each document.
+
+    A .txt file is a document, and so is a row of a .jsonl file; also .gz, .xz. `output` None writes
+    to standard output. Held at a time is one document, or a batch of short ones. Raises UserError
+    for what cannot be read, with file and line; an empty document; a stride that is not 1 to n_ctx.
+    """
+    paths = sources.matching([pattern])
+    stride = model.stride(stride)
+    n_ctx = model.model_config.n_ctx
+    with written(output, paths) as file:
+        n_documents = _require_texts(pattern, paths)
+        print(
+            f"windows of {n_ctx} tokens that start {stride} apart; each token but the first of a "
+            "document is predicted once, from what stands before it in the first window it is in",
+            file=sys.stderr,
+        )
+        began, total, n_tokens = time.monotonic(), 0.0, 0
+        scored = model.log_probabilities(_encoded(model, paths), stride)
+        for ids, logprobs_L in tqdm(scored, total=n_documents, unit="documents", disable=None):
+            _write_scores(file, ids, logprobs_L)
+            total += float(logprobs_L[1:].sum(dtype=np.float64))
+            n_tokens += len(ids)
+    n_scored = n_tokens - n_documents
+    return {
+        "step": model.step,
+        "documents": n_documents,
+        "tokens": n_tokens,
+        "tokens_scored": n_scored,
+        "loss": -total / n_scored if n_scored else None,
+        **log_probabilities.mean_and_perplexity(total, n_scored),
+        "n_ctx": n_ctx,
+        "stride": stride,
+        "tokens_per_s": n_tokens / (time.monotonic() - began),
+        "output": output,
+    }
+
+
+def predict(model: Trained, path: str, output: str) -> dict:
+    """Writes a JSON line with the prediction of each row of `path`, in their order. The rows are
+    like those of the task's files, with or without labels; also .gz, .xz. Returns the number of
+    examples, and of those that were cut to fit the context.
+
+    Raises UserError for a language model; a row that is none of the task's, with its line; an
+    output that cannot be written.
+    """
+    shape = model.require_task().shape
+    path = Path(path).expanduser()
+    with written(output, [path]) as file:
+        n_examples, n_truncated = sum(1 for _ in task_files.stream(path, shape)), 0
+        examples = task_files.stream(path, shape)
+        with tqdm(total=n_examples, unit="examples", disable=None) as progress:
+            while chunk := list(itertools.islice(examples, CHUNK)):
+                answers, n_cut = model.answers(chunk)
+                file.writelines(json.dumps(answer) + "\n" for answer in answers)
+                n_truncated += n_cut
+                progress.update(len(chunk))
+    return {
+        "step": model.step,
+        "examples": n_examples,
+        "truncated": n_truncated,
+        "output": output,
+    }
+
+
+@contextmanager
+def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
+    """A file to write to, which takes the place of `output` when all went well; standard output for
+    None. UserError where it cannot be written, or is one of the inputs."""
+    if output is None:
+        yield sys.stdout
+        return
+    path = Path(output).expanduser()
+    if not path.parent.is_dir():
+        raise UserError(f"--output={output}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--output={output}: the folder {path.parent} cannot be written to")
+    if path.is_dir():
+        raise UserError(f"--output={output} is a folder; expected a file in it")
+    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
+        raise UserError(f"--output={output} is the file of --input; choose another")
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        with temporary.open("w") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _documents(paths: list[Path]) -> Iterator[tuple[str, Iterator[str]]]:
+    """The place (file, or file:line) and the blocks of each document."""
+    for path in paths:
+        for name, blocks in sources.Files([path], path.parent).documents():
+            yield str(path.parent / name), blocks
+
+
+def _require_texts(pattern: str, paths: list[Path]) -> int:
+    """The number of documents, after reading them all. UserError names one without text."""
+    count = 0
+    for place, blocks in _documents(paths):
+        blank = True
+        for block in blocks:  # all of them: a later one may be what cannot be read
+            blank = blank and block.isspace()
+        if blank:
+            raise UserError(f"{place}: nothing but white space; expected text, or leave it out")
+        count += 1
+    if not count:
+        raise UserError(f'{pattern}: no documents; expected text, or rows of {{"text": "..."}}')
+    return count
+
+
+def _encoded(model: Trained, paths: list[Path]) -> Iterator[np.ndarray]:
+    """The ids of each document, encoded as a whole."""
+    for place, blocks in _documents(paths):
+        ids = np.array(model.tokenizer.encode("".join(blocks)), np.int32)
+        if not len(ids):
+            raise UserError(f"{place}: the tokenizer finds no token in it; leave it out")
+        yield ids
+
+
+def _write_scores(file: TextIO, ids: np.ndarray, logprobs_L: np.ndarray) -> None:
+    """A line, in pieces: that of a long document as one string would be many times its arrays."""
+    file.write('{"ids": [')
+    _write_numbers(file, ids)
+    file.write('], "logprobs": [null')
+    if len(ids) > 1:
+        file.write(", ")
+        _write_numbers(file, logprobs_L[1:])
+    file.write("], " + json.dumps(log_probabilities.summary(logprobs_L))[1:] + "\n")
+
+
+def _write_numbers(file: TextIO, numbers: np.ndarray) -> None:
+    """The shortest digits that give each number back."""
+    for start in range(0, len(numbers), CHUNK):
+        file.write(", " * bool(start) + ", ".join(numbers[start : start + CHUNK].astype(str)))

@@ -1,0 +1,61 @@
+"""The probes put to trained models: to one, and to all checkpoints that a run has kept."""
+
+import dataclasses
+import itertools
+from pathlib import Path
+
+import jax
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import probes, zero_shot_scores
+from gpt1_jax.evaluation.probes import ProbeConfig, Question
+from gpt1_jax.inference import trained_model
+from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.weights.checkpoint import Checkpoints
+
+
+def of_trained(model: Trained, config: ProbeConfig) -> tuple[list[dict], int]:
+    """The rows of `probes.measure` for a model, and the number of tokens that it read for them."""
+    questions = _questions(model, config)
+    splits = [split for q in questions for split in (q.dev, q.train) if split]
+    n_tokens = sum(len(a) + len(b) for split in splits for a, b in split.pairs)
+    return _measured(model, questions), n_tokens
+
+
+def curve(workdir: str | Path, config: ProbeConfig) -> list[dict]:
+    """The rows of `probes.measure` for each checkpoint that a run has kept, and as step 0 for the
+    parameters it began with if those were fresh; each with its body ("transformer" or "lstm") and
+    step: figure 2 (right) of the paper."""
+    checkpoints = Checkpoints(Path(workdir).expanduser())
+    steps = checkpoints.steps()
+    checkpoints.close()
+    if not steps:
+        raise UserError(f"{workdir} has no checkpoint to put the probes to")
+    first = trained_model.load(workdir, steps[0])
+    questions = _questions(first, config)
+    untrained = [_untrained(first)] if first.config.initial is None else []
+    later = (trained_model.load(workdir, step) for step in steps[1:])
+    return [
+        {"body": model.model_config.body, "step": model.step, **row}
+        for model in itertools.chain(untrained, [first], later)
+        for row in _measured(model, questions)
+    ]
+
+
+def _questions(model: Trained, config: ProbeConfig) -> list[Question]:
+    # A text of the training begins after an end token, if it had those.
+    separator = model.tokenizer.separator(model.config.data.separator)
+    beginning = [] if separator is None else [separator]
+    return probes.prepare(config, model.tokenizer, beginning, model.model_config.n_ctx)
+
+
+def _measured(model: Trained, questions: list[Question]) -> list[dict]:
+    batch_size = model.config.eval.batch_size
+    params = jax.device_put(model.params)
+    return zero_shot_scores.measure(questions, model.network, params, batch_size=batch_size)
+
+
+def _untrained(model: Trained) -> Trained:
+    """The model as it was before its first update."""
+    params = model.network.init(jax.random.key(model.config.seed))
+    return dataclasses.replace(model, params=params, step=0)

@@ -1,0 +1,194 @@
+"""Documents divided into train and valid, whole ones by a seeded hash."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.text import workers
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, PrepareConfig
+from gpt1_jax.text.sources import Source, last_cut
+from gpt1_jax.text.workers import say
+from gpt1_jax.tokenization import text_rules
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Counts, and what it takes to divide the documents without having all their names at hand."""
+
+    documents: int
+    empty: int
+    characters: int  # of everything
+    train_characters: int  # of the documents to train on
+    sha256: str  # of all texts
+    tail: int | None = None  # the single document's characters from here on are for validation
+    always_valid: str | None = None
+    always_train: str | None = None
+
+
+@dataclass
+class _Count:
+    """Running counts of the documents of one source."""
+
+    documents: int = 0
+    empty: int = 0
+    characters: int = 0
+    chosen: int = 0
+    chosen_characters: int = 0
+    # (hash, name, characters) of the documents next to be chosen and to be left
+    lowest: tuple = (2.0, "", 0)
+    highest: tuple = (-1.0, "", 0)
+
+
+def take_survey(inputs: Inputs, config: PrepareConfig) -> Survey:
+    digest = hashlib.sha256()
+    with workers.Progress("reading", None) as progress:
+        count = _counted(inputs.train, digest, progress, config.seed, inputs.fraction)
+        held_out = _Count()
+        if inputs.valid:
+            held_out = _counted(inputs.valid, digest, progress, config.seed, 0.0)
+    if not count.documents or (inputs.valid and not held_out.documents):
+        blank = inputs.valid if count.documents else inputs.train
+        files = list(blank.description.get("files", ["the documents"]))
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        raise UserError(f"{files[0]}{more}: nothing but white space; expected text")
+    empty = count.empty + held_out.empty
+    if empty:
+        say(f"{empty} empty documents left out")
+    return Survey(
+        documents=count.documents + held_out.documents,
+        empty=empty,
+        characters=count.characters + held_out.characters,
+        sha256=digest.hexdigest(),
+        **_division(count, 0.0 if inputs.valid else inputs.fraction),
+    )
+
+
+def _counted(
+    source: Source, digest, progress: workers.Progress, seed: int, fraction: float
+) -> _Count:
+    count = _Count()
+    for name, blocks in source.documents():
+        characters = 0
+        for block in _unless_blank(blocks):
+            digest.update(block.encode())
+            characters += len(block)
+            progress.add(len(block))
+        digest.update(b"\xff")  # a byte that UTF-8 never has keeps documents apart
+        if not characters:
+            count.empty += 1
+            continue
+        place = unit_hash(seed, name)
+        count.documents += 1
+        count.characters += characters
+        if place < fraction:
+            count.chosen += 1
+            count.chosen_characters += characters
+        count.lowest = min(count.lowest, (place, name, characters))
+        count.highest = max(count.highest, (place, name, characters))
+    return count
+
+
+def _division(count: _Count, fraction: float) -> dict:
+    """The fields of Survey that say which documents are for validation, by the rules."""
+    if fraction == 0:
+        return {"train_characters": count.characters}
+    if count.documents == 1:
+        if count.characters < 2:
+            raise UserError("input: a single character cannot be divided; expected more text")
+        tail = min(count.characters - 1, max(1, round(count.characters * (1 - fraction))))
+        return {"train_characters": tail, "tail": tail}
+    if count.lowest[1] == count.highest[1]:
+        raise UserError("all documents have one name, so that none can be held out from the rest")
+    if count.chosen == 0:
+        _, name, characters = count.lowest
+        return {"train_characters": count.characters - characters, "always_valid": name}
+    if count.chosen == count.documents:
+        _, name, characters = count.highest
+        return {"train_characters": characters, "always_train": name}
+    return {"train_characters": count.characters - count.chosen_characters}
+
+
+class Block(NamedTuple):
+    split: str
+    first: bool  # of its document in this split
+    text: str
+    before: str = ""  # stands for the earlier text of its document, see original.before
+
+
+def divided_blocks(inputs: Inputs, survey: Survey, config: PrepareConfig) -> Iterator[Block]:
+    """All documents in order, each block with its split; a block can be encoded on its own."""
+    if config.tokenizer != "original":
+        yield from _split(inputs, survey, config.seed, _before_a_word, iter)
+        return
+    before = ""
+    for block in _split(inputs, survey, config.seed, _after_a_line, text_rules.whole_lines):
+        before = "" if block.first else before
+        yield block._replace(before=before)
+        before = text_rules.before(before, block.text)
+
+
+def _split(
+    inputs: Inputs, survey: Survey, seed: int, cut: Callable, regrouped: Callable
+) -> Iterator[Block]:
+    for name, blocks in inputs.train.documents():
+        text = regrouped(_unless_blank(blocks))
+        if survey.tail is not None:
+            yield from _with_tail(text, survey.tail, cut)
+            continue
+        by_hash = inputs.valid is None and unit_hash(seed, name) < inputs.fraction
+        held_out = (by_hash and name != survey.always_train) or name == survey.always_valid
+        yield from _labelled(text, VALID if held_out else TRAIN)
+    if inputs.valid:
+        for _, blocks in inputs.valid.documents():
+            yield from _labelled(regrouped(_unless_blank(blocks)), VALID)
+
+
+def _before_a_word(text: str, is_first: bool) -> int:
+    """Where text, some characters of a block, is cut best; 0 is before the block."""
+    return last_cut(text) or len(text)
+
+
+def _after_a_line(text: str, is_first: bool) -> int:
+    """Like `_before_a_word`, where a block begins after a line end. Not before the first one."""
+    return text.rfind("\n") + 1 or (_before_a_word(text, True) if is_first else 0)
+
+
+def _labelled(blocks: Iterable[str], split: str) -> Iterator[Block]:
+    for index, block in enumerate(blocks):
+        yield Block(split, index == 0, block)
+
+
+def _with_tail(blocks: Iterable[str], tail: int, cut_of: Callable) -> Iterator[Block]:
+    """The blocks of one document, for validation from character `tail` or a little before on."""
+    end = 0
+    for index, block in enumerate(blocks):
+        start, end = end, end + len(block)
+        if end <= tail:
+            yield Block(TRAIN, index == 0, block)
+        elif start >= tail:
+            yield Block(VALID, start == tail, block)
+        else:
+            cut = cut_of(block[: tail - start], index == 0)
+            if cut:
+                yield Block(TRAIN, index == 0, block[:cut])
+            yield Block(VALID, True, block[cut:])
+
+
+def _unless_blank(blocks: Iterable[str]) -> Iterator[str]:
+    """The blocks, none if they are all white space."""
+    waiting = []
+    blocks = iter(blocks)
+    for block in blocks:
+        waiting.append(block)
+        if not block.isspace():
+            yield from waiting
+            break
+    yield from blocks
+
+
+def unit_hash(*parts: object) -> float:
+    """A number in [0, 1) that depends on the parts alone."""
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

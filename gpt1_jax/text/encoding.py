@@ -1,0 +1,115 @@
+"""Blocks of text to ids, in worker processes, journalled so that a killed run goes on."""
+
+import functools
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from gpt1_jax.text import workers
+from gpt1_jax.text.division import Block, Survey, divided_blocks
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, PrepareConfig
+from gpt1_jax.text.shards import Encoded, Shards, write_json
+from gpt1_jax.text.workers import say
+from gpt1_jax.tokenization import loading
+from gpt1_jax.tokenization.tokenizer import Tokenizer
+
+_JOURNAL_SECONDS = 2.0
+
+
+def encode_blocks(
+    folder: Path, inputs: Inputs, survey: Survey, config: PrepareConfig, tokenizer: Tokenizer
+) -> dict[str, dict]:
+    """Write the shards, from where the journal ends; returns the splits of the manifest."""
+    journal = _journal_so_far(folder)
+    first = journal["pieces"]
+    if first:
+        say(f"continuing after {first} pieces")
+    dtype = id_dtype(tokenizer)
+    encode = functools.partial(
+        _encoded, str(folder / "tokenizer"), tokenizer.fingerprint, dtype.str
+    )
+    pieces = islice(in_pieces(divided_blocks(inputs, survey, config)), first, None)
+    with ExitStack() as stack:
+        splits = {}
+        for name in [TRAIN, VALID] if inputs.valid or inputs.fraction > 0 else [TRAIN]:
+            state = journal["splits"].get(name)
+            shards = Shards(folder, name, dtype, config.shard_tokens, state)
+            splits[name] = stack.enter_context(shards)
+        progress = stack.enter_context(workers.Progress("encoding", survey.characters))
+        progress.add(sum(split.counts["characters"] for split in splits.values()))
+        mapped = stack.enter_context(
+            workers.mapping(workers.number(config.workers, survey.characters))
+        )
+        saved = time.monotonic()
+        for done, piece in enumerate(mapped(encode, pieces), first + 1):
+            for name, encoded in piece.items():
+                splits[name].add(encoded)
+                progress.add(encoded.counts["characters"])
+            if time.monotonic() - saved > _JOURNAL_SECONDS:
+                _save_journal(folder, done, splits)
+                saved = time.monotonic()
+        return {name: split.finish() for name, split in splits.items()}
+
+
+def in_pieces(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Blocks in groups of about the same amount of text."""
+    piece, characters = [], 0
+    for block in blocks:
+        piece.append(block)
+        characters += len(block.text)
+        if characters >= workers.PIECE_CHARACTERS:
+            yield piece
+            piece, characters = [], 0
+    if piece:
+        yield piece
+
+
+def _encoded(folder: str, fingerprint: str, dtype: str, piece: list[Block]) -> dict[str, Encoded]:
+    tokenizer = _loaded(folder, fingerprint)
+    parts: dict[str, Encoded] = {}
+    ids: dict[str, list[int]] = {}
+    for block in piece:
+        part = parts.setdefault(block.split, Encoded(np.empty(0, dtype), [], Counter()))
+        stream = ids.setdefault(block.split, [])
+        if block.first:
+            part.starts.append(len(stream))
+        stream.extend(_ids(tokenizer, block))
+        part.counts["documents"] += block.first
+        part.counts["characters"] += len(block.text)
+        part.counts["bytes"] += len(block.text.encode())
+        part.counts["words"] += len(block.text.split())
+    return {name: part._replace(ids=np.array(ids[name], dtype)) for name, part in parts.items()}
+
+
+def _ids(tokenizer: Tokenizer, block: Block) -> list[int]:
+    return tokenizer.encode(block.before + block.text)[len(tokenizer.encode(block.before)) :]
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(folder: str, fingerprint: str) -> Tokenizer:
+    """The tokenizer, once in each worker; another one in the same folder is another one."""
+    tokenizer = loading.load(folder)
+    assert tokenizer.fingerprint == fingerprint
+    return tokenizer
+
+
+def id_dtype(tokenizer: Tokenizer) -> np.dtype:
+    return np.dtype("<u2" if tokenizer.size < 2**16 else "<u4")
+
+
+def _journal_so_far(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "journal.json").read_bytes())
+    except FileNotFoundError:
+        return {"pieces": 0, "splits": {}}
+
+
+def _save_journal(folder: Path, pieces: int, splits: dict[str, Shards]) -> None:
+    states = {name: split.state() for name, split in splits.items()}
+    write_json(folder / "journal.json", {"pieces": pieces, "splits": states})

@@ -1,0 +1,80 @@
+"""A tokenizer from a folder or a vocabulary, whatever its mode."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.tokenization import vocabulary
+from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer, OriginalTokenizer, VocabularyTokenizer
+from gpt1_jax.tokenization.sentencepiece_bpe import MODEL, SentencePieceTokenizer
+from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Tokenizer
+
+MODES = ("sentencepiece", "original", "hf_basic")
+
+
+def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer:
+    """A tokenizer of the mode original or hf_basic with the vocabulary of a folder or Hub name.
+
+    The folder has encoder_bpe_40000.json and vocab_40000.bpe, as OpenAI released them, or
+    vocab.json and merges.txt; or it is a prepared one, or the workdir of a run.
+
+    Raises:
+      UserError: another mode, or no vocabulary there; see vocabulary.read.
+    """
+    if mode not in _OF_VOCABULARY:
+        known = ", ".join(_OF_VOCABULARY)
+        raise UserError(f"tokenizer={mode}: not available here; expected one of: {known}")
+    inside = Path(source).expanduser() / "tokenizer"
+    return _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
+
+
+_OF_VOCABULARY = {"original": OriginalTokenizer, "hf_basic": BasicTokenizer}
+
+
+def load(folder: str | os.PathLike) -> Tokenizer:
+    """The tokenizer saved in `folder`, or in its subfolder `tokenizer` (prepared data, a run).
+
+    Raises:
+      UserError: no tokenizer there, one of another mode, or files that were changed.
+    """
+    given, folder = Path(folder), Path(folder)
+    if not (folder / DESCRIPTION).is_file():
+        folder = folder / "tokenizer"
+    try:
+        description = json.loads((folder / DESCRIPTION).read_bytes())
+        mode, fingerprint = description["mode"], description["fingerprint"]
+    except OSError:
+        raise UserError(
+            f"{given}: no tokenizer here; expected a folder with {DESCRIPTION}, as prepare makes it"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder / DESCRIPTION}: damaged; expected an object with mode and fingerprint"
+        ) from None
+    if mode not in MODES:
+        raise UserError(f"{folder / DESCRIPTION}: unknown mode {mode!r}; known: {', '.join(MODES)}")
+    if mode == "sentencepiece":
+        tokenizer = _loaded_sentencepiece(folder)
+    else:
+        tokenizer = from_vocabulary(folder, mode)
+    if tokenizer.fingerprint != fingerprint:
+        file = MODEL if mode == "sentencepiece" else vocabulary.ENCODER
+        raise UserError(
+            f"{folder / file}: not the model that {DESCRIPTION} describes (fingerprint "
+            f"{tokenizer.fingerprint[:12]}, expected {fingerprint[:12]}); copy the folder again"
+        )
+    now, then = tokenizer.versions(), description.get("versions", {})
+    if now != then:
+        print(f"{folder}: made with {then}, here is {now}; ids may differ", file=sys.stderr)
+    return tokenizer
+
+
+def _loaded_sentencepiece(folder: Path) -> SentencePieceTokenizer:
+    try:
+        return SentencePieceTokenizer((folder / MODEL).read_bytes())
+    except OSError:
+        raise UserError(f"{folder / MODEL}: missing or unreadable") from None
+    except UserError as error:
+        raise UserError(f"{folder / MODEL}: {error}") from None

@@ -1,0 +1,76 @@
+"""The training state: fresh, from given weights, or restored."""
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.model.objective import Network
+from gpt1_jax.recipe import sharding
+from gpt1_jax.recipe.experiment import Experiment
+from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.weights import transfer
+from gpt1_jax.weights.checkpoint import Checkpoints
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The weights to start from, as far as they are known before they are needed."""
+
+    source: str
+    model: ModelConfig
+    tokenizer: Tokenizer
+    params: Callable[[], dict]
+
+
+# Compiled once for all runs of a table.
+@functools.lru_cache(maxsize=8)
+def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh):
+    """Of the state before the first step: its shapes, its shardings, and a compiled function of a
+    key that draws it where it will live."""
+    transformation = optimizer(config, total_updates=1)  # the moments do not depend on it
+
+    def fresh(key: jax.Array) -> dict[str, Any]:
+        params = net.init(key)
+        return {"params": params, "optimizer": transformation.init(params), "step": jnp.int32(0)}
+
+    shapes = jax.eval_shape(fresh, jax.random.key(0))
+    shardings = sharding.state_shardings(mesh, shapes)
+    return shapes, shardings, jax.jit(fresh, out_shardings=shardings)
+
+
+def begun(experiment: Experiment, fresh: Callable, source: Initial | None, shardings):
+    """A new state, fresh or with the source's parameters in it."""
+    state = fresh(jax.random.key(experiment.seed))
+    if source is not None:
+        host = multihost_utils.process_allgather(state["params"], tiled=True)
+        params = transfer.transfer(host, source.params(), experiment.n_transfer)
+        state["params"] = jax.device_put(params, shardings["params"])
+    return state, {"step": 0, "best_step": None, "best_score": None}
+
+
+def resumed(checkpoints: Checkpoints, abstract: dict, say):
+    """The newest sound checkpoint, or None if there is none; damaged ones are set aside."""
+    step, complaints = checkpoints.newest_sound()
+    if complaints:
+        checkpoints.set_aside_after(step)
+        complaints.append(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
+    # Damage is no progress: it is said also to those who asked for quiet.
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    if step is None:
+        return None
+    params, optimizer_state, progress = checkpoints.restore(
+        step, abstract["params"], abstract["optimizer"]
+    )
+    count = jax.device_put(jnp.int32(step), abstract["step"].sharding)
+    say(f"resuming after step {step}")
+    return {"params": params, "optimizer": optimizer_state, "step": count}, progress

@@ -1,0 +1,1 @@
+"""Parameters on disk, whatever the layout."""

@@ -1,0 +1,286 @@
+"""The layout of transformers: config.json and model.safetensors, on the Hub or in a folder.
+
+Kernels are [in, out] as here, so nothing is transposed but the readout of a head. Names come with
+the prefix `transformer.` or without (the file on the Hub has none), old files hold causal masks
+that are no parameters, and the tied output stands beside the input table, alone, or not at all.
+What becomes of a head stands in huggingface_heads.py.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.weights import huggingface_heads
+from gpt1_jax.weights.weights import Weights
+
+CONFIG = "config.json"
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MODEL_TYPE = "openai-gpt"
+# The id that is the padding of the released code, and which transformers skips to find the last.
+PADDING = 0
+
+_PREFIX = "transformer."
+_OUTPUT = "lm_head.weight"
+_TABLES = {"wte/embedding": "tokens_embed.weight", "wpe/embedding": "positions_embed.weight"}
+_LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
+_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+_DTYPES = ("F32", "F16", "BF16")
+# Ours, and what transformers calls it. Its "gelu" is the tanh form, as ours is.
+_SIZES = {
+    "n_ctx": "n_positions",
+    "n_embd": "n_embd",
+    "n_head": "n_head",
+    "n_layer": "n_layer",
+    "layer_norm_epsilon": "layer_norm_epsilon",
+    "init_std": "initializer_range",
+    "embd_dropout": "embd_pdrop",
+    "attn_dropout": "attn_pdrop",
+    "resid_dropout": "resid_pdrop",
+    "clf_dropout": "summary_first_dropout",
+}
+_REQUIRED = ("n_positions", "n_embd", "n_head", "n_layer")
+
+
+def folder_of(name: str) -> Path:
+    """The folder of that name, or that of a model on the Hub, which is downloaded."""
+    folder = Path(name).expanduser()
+    if folder.exists():
+        return folder
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise UserError(f"hf:{name}: no such folder")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UserError(
+            f"hf:{name} is no folder here; to get it from the Hub, pip install huggingface_hub"
+        ) from None
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.safetensors"]))
+    except Exception as error:  # the errors of whatever transport the library uses
+        raise UserError(
+            f"hf:{name} is no folder here, and the Hub did not give it "
+            f"({' '.join(str(error).split())[:80]}); where there is a network, hf download {name} "
+            "--local-dir D, then write hf:D"
+        ) from None
+
+
+def name_of(path: str) -> str:
+    """What transformers calls one of our arrays, without its prefix: `h.0.attn.c_attn.weight`."""
+    if path in _TABLES:
+        return _TABLES[path]
+    *scopes, leaf = path.split("/")
+    if leaf not in _LEAF:
+        return path
+    return ".".join([*scopes, _LEAF[leaf]]).replace("h_", "h.", 1)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json. Raises UserError for another architecture, or an activation that is none of
+    GPT-1's."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"hf:{folder} has no {CONFIG}; expected a folder of transformers") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind != MODEL_TYPE:
+        raise UserError(
+            f"{path} has model_type {kind!r}, another architecture; expected {MODEL_TYPE!r}"
+        )
+    if config.get("afn", "gelu") not in ("gelu", "gelu_new"):
+        raise UserError(f"{path} has afn {config['afn']!r}; GPT-1 has the tanh form of 'gelu'")
+    for name in _REQUIRED:
+        value = config.get(name)
+        if not isinstance(value, int) or value < 1:
+            raise UserError(f"{path} has {name} {value!r}; expected a whole number above 0")
+    return config
+
+
+def sizes(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of the model config, as far as config.json has them."""
+    return {ours: config[theirs] for ours, theirs in _SIZES.items() if theirs in config}
+
+
+def own_sizes(model: ModelConfig) -> dict[str, Any]:
+    """The same keys of a model of ours, with the rates that are in force."""
+    rates = {f"{place}_dropout": model.rate(place) for place in ("embd", "attn", "resid", "clf")}
+    return {name: rates.get(name, getattr(model, name)) for name in _SIZES}
+
+
+def read(folder: Path, n_layer: int) -> tuple[dict[str, np.ndarray], str | None]:
+    """The arrays by our names, in float32, and the shape of the task that their head is for.
+
+    Names that are none of GPT-1's keep theirs, for `weights.tree` to complain of. Raises UserError
+    for files that are missing, damaged, elsewhere or pickles, and an output that is not tied.
+    """
+    tensors = {}
+    for path in _files(folder):
+        _add(tensors, path)
+    if not tensors:
+        raise UserError(f"hf:{folder} holds no tensors; expected those of GPT-1")
+    _tie(tensors, folder)
+    arrays = {_path_of(name): tensor for name, tensor in tensors.items()}
+    kept = {}
+    if (folder / huggingface_heads.ORIGINAL).is_file():
+        _add(kept, folder / huggingface_heads.ORIGINAL)
+    return arrays, huggingface_heads.restore(arrays, kept, n_layer, folder)
+
+
+def _path_of(name: str) -> str:
+    """The inverse of `name_of`, as far as a name is one of GPT-1's."""
+    for path, table in _TABLES.items():
+        if name == table:
+            return path
+    block = re.fullmatch(r"h\.(\d+)\.(ln_[12]|attn\.c_\w+|mlp\.c_\w+)\.(weight|bias)", name)
+    if not block:
+        return name
+    number, module, leaf = block.groups()
+    if leaf == "weight":
+        leaf = "scale" if module.startswith("ln") else "kernel"
+    return f"h_{number}/{module.replace('.', '/')}/{leaf}"
+
+
+def _files(folder: Path) -> list[Path]:
+    """The safetensors of a folder: one, or those that an index names, which lie beside it."""
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    index = folder / INDEX
+    try:
+        named = sorted({*json.loads(index.read_text())["weight_map"].values()}, key=str)
+    except FileNotFoundError:
+        raise UserError(f"hf:{folder} has no {SINGLE}{_instead(folder)}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{index} is no index of safetensors ({type(error).__name__}: {error})"
+        ) from None
+    for name in named:
+        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+            raise UserError(
+                f"{index} names the file {name!r}; expected names of .safetensors beside it, and "
+                "nothing outside the folder is opened"
+            )
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name} is missing, but {INDEX} names it; copy it too")
+    return [folder / name for name in named]
+
+
+def _instead(folder: Path) -> str:
+    """What to do about a folder that has weights of another kind."""
+    for pattern in ("*.bin", "*.pt", "*.pth", "*.h5", "*.ckpt*", "*.pkl", "*.jl"):
+        for path in sorted(folder.glob(pattern)):
+            return f", only {path.name}: {way_out(path.name)}"
+    return "; expected a folder that transformers saved"
+
+
+def way_out(name: str) -> str:
+    """What to do with a file that is not opened here."""
+    if name.endswith((".jl", ".pkl")):
+        return (
+            "a pickle can run code and is never opened; where you trust it, joblib.load it and "
+            "save its arrays with safetensors.numpy.save_file under the names of docs/weights.md"
+        )
+    return (
+        "such a file can run code or needs another framework and is never opened; where you trust "
+        "it, save it again as safetensors with transformers: "
+        "AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW), then write hf:NEW"
+    )
+
+
+def _add(tensors: dict[str, np.ndarray], path: Path) -> None:
+    """The tensors of a file, in float32, without prefix and masks."""
+    try:
+        import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it
+        from safetensors import SafetensorError, safe_open
+    except ImportError:
+        raise UserError("to read safetensors, pip install safetensors") from None
+    try:
+        with safe_open(path, "numpy") as file:
+            for full in file.keys():  # noqa: SIM118  the file is no mapping
+                name = full.removeprefix(_PREFIX)
+                if _MASK.fullmatch(name):
+                    continue
+                if (dtype := file.get_slice(full).get_dtype()) not in _DTYPES:
+                    raise UserError(f"{full} in {path} is {dtype}; expected {', '.join(_DTYPES)}")
+                if name in tensors:
+                    raise UserError(f"{path} holds {name}, which another name or file holds too")
+                tensors[name] = file.get_tensor(full).astype(np.float32, copy=False)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _tie(tensors: dict[str, np.ndarray], folder: Path) -> None:
+    """Leaves the token table as input and output; the double-heads model saves it as the output."""
+    output = tensors.pop(_OUTPUT, None)
+    table = tensors.setdefault(_TABLES["wte/embedding"], output) if output is not None else None
+    if output is not None and not np.array_equal(table, output):
+        raise UserError(
+            f"{_OUTPUT} in hf:{folder} differs from {_TABLES['wte/embedding']}; GPT-1 ties its "
+            "output to its input, so this model cannot be represented"
+        )
+
+
+def write(weights: Weights, folder: Path) -> None:
+    """config.json, generation_config.json and model.safetensors, as transformers saves them."""
+    from safetensors.numpy import save_file
+
+    config = _config(weights)
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    generation = {
+        "_from_model_config": True,
+        **{name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")},
+        # Positions are learned: there is none after the last.
+        "max_length": weights.model.n_ctx,
+    }
+    (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
+    body = {
+        _PREFIX + name_of(path): np.ascontiguousarray(array)
+        for path, array in weights.flat.items()
+        if not path.startswith("clf/")
+    }
+    tensors = body | huggingface_heads.tensors(weights)
+    files = {SINGLE: tensors, huggingface_heads.ORIGINAL: huggingface_heads.original(weights)}
+    for name, arrays in files.items():
+        if arrays:
+            save_file(arrays, folder / name, metadata={"format": "pt"})
+            # The library leaves its files to their owner alone.
+            (folder / name).chmod((folder / CONFIG).stat().st_mode)
+
+
+def _config(weights: Weights) -> dict[str, Any]:
+    """The fields of OpenAIGPTConfig."""
+    kind = huggingface_heads.architecture(weights)
+    classifier = kind == huggingface_heads.CLASSIFIER
+    config = {
+        "architectures": [kind],
+        "model_type": MODEL_TYPE,
+        "afn": "gelu",
+        **{_SIZES[name]: value for name, value in own_sizes(weights.model).items()},
+        "vocab_size": weights.model.n_rows,
+        "dtype": "float32",
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": weights.tokenizer.end,
+        "pad_token_id": PADDING if classifier else None,
+        "summary_type": "cls_index",
+        "summary_use_proj": True,
+        "summary_activation": None,
+        "summary_proj_to_labels": True,
+    }
+    if kind == huggingface_heads.DOUBLE_HEADS:
+        config["num_labels"] = 1
+    elif classifier:
+        names = [str(label) for label in weights.labels or range(weights.n_outputs)]
+        config["id2label"] = {str(number): name for number, name in enumerate(names)}
+        config["label2id"] = {name: number for number, name in enumerate(names)}
+    return config

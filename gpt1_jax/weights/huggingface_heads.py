@@ -1,0 +1,123 @@
+"""The head of a fine-tuned model in transformers: which can be represented, and how.
+
+    multiple_choice           OpenAIGPTDoubleHeadsModel: multiple_choice_head.summary, one output
+                              with its bias, read at mc_token_ids, the places of the classify tokens
+    classification,           OpenAIGPTForSequenceClassification: score, k outputs without a bias,
+    entailment                read at the last token that is not padding, which is the classify
+                              token; a bias is folded into the kernel (see `folded`)
+    similarity                none: one answer is read off the sum of the states of two sequences,
+                              and no class of transformers looks at two
+
+Both are transposed: [k, D] where the kernel is [D, k].
+
+Folding. The state that a head reads is the output of a LayerNorm, h = g * x + b, where x has mean
+zero. Therefore sum(h / g) is the same for every input, namely c = sum(b / g), and
+
+    h . W + a  =  h . (W + (1 / g) a / c)
+
+holds exactly, whatever the text. The body and its language model stay as they are, bit for bit.
+Rounding grows with 1 / c, so a norm without a shift to speak of leaves no place for a bias. The
+head as it was goes into a file beside the model, so that it comes back bit for bit.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.weights.weights import Weights
+
+LANGUAGE_MODEL = "OpenAIGPTLMHeadModel"
+DOUBLE_HEADS = "OpenAIGPTDoubleHeadsModel"
+CLASSIFIER = "OpenAIGPTForSequenceClassification"
+ORIGINAL = "gpt1.safetensors"
+
+_CHOICE = {
+    "clf/kernel": "multiple_choice_head.summary.weight",
+    "clf/bias": "multiple_choice_head.summary.bias",
+}
+_SCORE = "score.weight"
+# Logits may differ by this through folding, as they do through other orders of summation.
+_TOLERANCE = 1e-5
+
+
+def architecture(weights: Weights) -> str:
+    """The class of transformers that represents the model; UserError with the reason if none."""
+    if weights.task is None:
+        return LANGUAGE_MODEL
+    if weights.task.shape == "multiple_choice":
+        return DOUBLE_HEADS
+    if weights.task.shape == "similarity":
+        raise UserError(
+            f"{weights.source} is fine-tuned on a similarity, whose answer is read off the sum of "
+            "the states of both orders; no model of transformers does that"
+        )
+    if folded(weights.flat, weights.model.n_layer) is None:
+        raise UserError(
+            f"the classifier of {weights.source} has a bias, the one of transformers has none, and "
+            "the last norm has no shift to fold it into, so its logits would differ"
+        )
+    return CLASSIFIER
+
+
+def folded(flat: Mapping[str, np.ndarray], n_layer: int) -> np.ndarray | None:
+    """The kernel [D, k] that does the work of kernel and bias; None where rounding would show."""
+    kernel, bias = flat["clf/kernel"], flat["clf/bias"]
+    if not bias.any():
+        return kernel
+    norm = f"h_{n_layer - 1}/ln_2"
+    gain, shift = (flat[f"{norm}/{leaf}"].astype(np.float64) for leaf in ("scale", "bias"))
+    if not gain.all():
+        return None
+    ratio = shift / gain
+    constant = ratio.sum()
+    # Of the sum that stands for the constant: float32 rounds each of its terms.
+    error = np.finfo(np.float32).eps * np.sqrt(1 + ratio**2).sum() * np.abs(bias).max()
+    if error >= _TOLERANCE * abs(constant):
+        return None
+    return (kernel + np.outer(1 / gain, bias / constant)).astype(np.float32)
+
+
+def tensors(weights: Weights) -> dict[str, np.ndarray]:
+    """The head under the names of transformers."""
+    kind, flat = architecture(weights), weights.flat
+    if kind == LANGUAGE_MODEL:
+        return {}
+    if kind == CLASSIFIER:
+        return {_SCORE: np.ascontiguousarray(folded(flat, weights.model.n_layer).T)}
+    return {name: np.ascontiguousarray(flat[path].T) for path, name in _CHOICE.items()}
+
+
+def original(weights: Weights) -> dict[str, np.ndarray]:
+    """The head as it is, where transformers gets it folded."""
+    if architecture(weights) != CLASSIFIER or not weights.params["clf"]["bias"].any():
+        return {}
+    return {path: np.ascontiguousarray(weights.flat[path]) for path in _CHOICE}
+
+
+def restore(
+    arrays: dict[str, np.ndarray], kept: Mapping[str, np.ndarray], n_layer: int, folder: Path
+) -> str | None:
+    """Gives the head among arrays our names and form, and says the shape of its task.
+
+    `kept` is what was `original`. Raises UserError if that is another head.
+    """
+    if _SCORE in arrays:
+        score = np.ascontiguousarray(arrays.pop(_SCORE).T)
+        arrays |= {"clf/kernel": score, "clf/bias": np.zeros(score.shape[-1], np.float32)}
+        if kept and f"h_{n_layer - 1}/ln_2/bias" in arrays:
+            arrays |= kept
+            made = folded(arrays, n_layer)
+            if made is None or made.shape != score.shape or not np.allclose(made, score):
+                raise UserError(
+                    f"{_SCORE} in {folder} is not the head in {ORIGINAL} beside it; if it was "
+                    f"trained further, remove {ORIGINAL}"
+                )
+        return "classification"
+    if _CHOICE["clf/kernel"] not in arrays:
+        return None
+    for path, name in _CHOICE.items():
+        if name in arrays:
+            arrays[path] = np.ascontiguousarray(arrays.pop(name).T)
+    return "multiple_choice"

@@ -1,0 +1,185 @@
+"""The layout in which OpenAI released GPT-1: one flat vector, cut into .npy files.
+
+params_0.npy, params_1.npy, ... laid end to end hold the arrays whose shapes params_shapes.json
+lists: positions, tokens, then twelve for each block (openai/finetune-transformer-lm, train.py). A
+kernel is that of a convolution of width 1, so it has a leading axis of size 1; it is not
+transposed. The vocabulary lies beside them, encoder_bpe_40000.json and vocab_40000.bpe.
+
+A fine-tuned model takes the same form with three more rows of the token table, in the order of the
+released code, and the classifier's kernel and bias at the end. The released code itself keeps those
+in a joblib file, which is a pickle and therefore never opened here.
+"""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
+
+SHAPES = "params_shapes.json"
+VOCABULARY = (ENCODER, MERGES)
+N_SHARDS = 10
+HEAD_SIZE = 64
+
+_BLOCK = (
+    "attn/c_attn/kernel",
+    "attn/c_attn/bias",
+    "attn/c_proj/kernel",
+    "attn/c_proj/bias",
+    "ln_1/scale",
+    "ln_1/bias",
+    "mlp/c_fc/kernel",
+    "mlp/c_fc/bias",
+    "mlp/c_proj/kernel",
+    "mlp/c_proj/bias",
+    "ln_2/scale",
+    "ln_2/bias",
+)
+_LETTERS = {"kernel": "w", "scale": "g", "bias": "b"}
+
+
+def paths(n_layer: int, head: bool) -> list[str]:
+    """Our names of the arrays, in the order of the files."""
+    blocks = [f"h_{i}/{name}" for i in range(n_layer) for name in _BLOCK]
+    return ["wpe/embedding", "wte/embedding", *blocks, *(["clf/kernel", "clf/bias"] * head)]
+
+
+def name_of(path: str) -> str:
+    """What the released code calls an array: `model/h0/attn/c_attn/w`."""
+    *scopes, leaf = path.split("/")
+    if leaf == "embedding":
+        return "positions" if scopes == ["wpe"] else "tokens"
+    return "/".join(["model", *(scope.replace("h_", "h") for scope in scopes), _LETTERS[leaf]])
+
+
+def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays by our names, kernels without their leading axis, and the sizes they imply.
+
+    Raises UserError for a list of shapes that is none of GPT-1, and for shards that are missing,
+    damaged, or do not hold as many numbers as the shapes say.
+    """
+    shapes = _shapes(folder)
+    n_layer, rest = divmod(len(shapes) - 2, len(_BLOCK))
+    if n_layer < 1 or rest not in (0, 2) or len(shapes[0]) != 2 or len(shapes[1]) != 2:
+        raise UserError(
+            f"{folder / SHAPES} lists {len(shapes)} arrays, the first two {shapes[:2]}; expected "
+            "positions and tokens, then 12 for each block"
+        )
+    # One block of memory, which each file is read into and every array is a view of.
+    flat = np.empty(sum(map(math.prod, shapes)), np.float32)
+    filled = 0
+    for path, shard in _shards(folder):
+        if filled + len(shard) > len(flat):
+            raise UserError(
+                f"{path} goes on after the {len(flat)} numbers that {SHAPES} lists; expected the "
+                "list and the shards of one model"
+            )
+        flat[filled : filled + len(shard)] = shard
+        filled += len(shard)
+    if filled < len(flat):
+        raise UserError(
+            f"the params_*.npy in {folder} hold {filled} numbers, {SHAPES} lists {len(flat)}; the "
+            "last shard is missing or short, copy the folder again"
+        )
+    arrays, start = {}, 0
+    for name, shape in zip(paths(n_layer, rest == 2), shapes, strict=True):
+        size = math.prod(shape)
+        squeezed = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+        arrays[name] = flat[start : start + size].reshape(squeezed)
+        start += size
+    n_ctx, n_embd = shapes[0]
+    return arrays, {"n_layer": n_layer, "n_ctx": n_ctx, "n_embd": n_embd}
+
+
+def _shapes(folder: Path) -> list[tuple[int, ...]]:
+    path = folder / SHAPES
+    try:
+        found = json.loads(path.read_text())
+        return [tuple(int(size) for size in shape) for shape in found]
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"openai:{folder} has no {SHAPES}; expected the folder `model` of the released code"
+        ) from None
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a list of shapes: {error}") from None
+
+
+def _shards(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
+    numbers = {
+        int(path.stem.removeprefix("params_"))
+        for path in folder.glob("params_*.npy")
+        if path.stem.removeprefix("params_").isdigit()
+    }
+    for number in range(max(numbers, default=0) + 1):
+        path = folder / f"params_{number}.npy"
+        try:
+            # Memory-mapped and never unpickled: a file is only ever numbers.
+            shard = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise UserError(f"{path} is missing; the shards go from params_0.npy on") from None
+        except (OSError, ValueError, EOFError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path} is damaged or not an array of numbers: {reason}") from None
+        if shard.ndim != 1 or shard.dtype != np.float32:
+            raise UserError(
+                f"{path} is {shard.dtype} {list(shard.shape)}; expected a flat vector of float32"
+            )
+        yield path, shard
+
+
+def n_head(n_embd: int, folder: Path) -> int:
+    """Heads of 64, as in the released model: the layout does not say."""
+    if n_embd % HEAD_SIZE:
+        raise UserError(
+            f"openai:{folder} has width {n_embd}, which is no multiple of {HEAD_SIZE}, and does "
+            "not say its number of heads; expected the gpt1.json that `convert` wrote"
+        )
+    return n_embd // HEAD_SIZE
+
+
+def write(flat: dict[str, np.ndarray], n_layer: int, folder: Path) -> None:
+    """Ten shards and the list of shapes, from arrays by our names."""
+    names = paths(n_layer, "clf/bias" in flat)
+    shapes = [
+        [1, *flat[name].shape] if _is_convolution(name) else list(flat[name].shape)
+        for name in names
+    ]
+    total = sum(flat[name].size for name in names)
+    shards = _empty_shards(folder, total)
+    start = 0
+    for name in names:
+        array = flat[name].reshape(-1)
+        for first, shard in shards:
+            low, high = max(start, first), min(start + len(array), first + len(shard))
+            if low < high:
+                shard[low - first : high - first] = array[low - start : high - start]
+        start += len(array)
+    for _, shard in shards:
+        shard.flush()
+    (folder / SHAPES).write_text(json.dumps(shapes))
+
+
+def _is_convolution(name: str) -> bool:
+    return name.startswith("h_") and name.endswith("kernel")
+
+
+def _empty_shards(folder: Path, total: int) -> list[tuple[int, np.memmap]]:
+    """Files to be filled, each with the place where it begins."""
+    edges = [total * number // N_SHARDS for number in range(N_SHARDS + 1)]
+    return [
+        (
+            edges[number],
+            np.lib.format.open_memmap(
+                folder / f"params_{number}.npy",
+                mode="w+",
+                dtype=np.float32,
+                shape=(edges[number + 1] - edges[number],),
+            ),
+        )
+        for number in range(N_SHARDS)
+    ]

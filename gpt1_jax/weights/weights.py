@@ -1,0 +1,209 @@
+"""Weights as they travel: parameters with all that is needed to use them, whatever the files.
+
+The parameters are the tree of model/objective.py in float32, and every layout is a renaming of it;
+here it is flat, {"h_0/attn/c_attn/kernel": array}. What a foreign layout has no place for (the
+kind of tokenizer, the number of heads, the labels of a task) stands beside it in a small file.
+
+Shapes: V rows of the token table, D width, k outputs of a head.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from gpt1_jax.data.batches import DataConfig
+from gpt1_jax.data.tasks import Task
+from gpt1_jax.errors import UserError
+from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.model.objective import network
+from gpt1_jax.tokenization.tokenizer import Tokenizer
+
+# The names that the released code gives the three special tokens, in the order of their rows.
+SPECIALS = ("_start_", "_delimiter_", "_classify_")
+RECORD = "gpt1.json"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model that was read, or is to be written.
+
+    params: the tree, numpy arrays in float32. config: config.json of the run that made them, or
+    what it would be. source: where they come from, as the user wrote it. step: updates so far.
+    task, labels: of a fine-tuned model. result: result.json of the run, if it has one.
+    """
+
+    params: dict
+    model: ModelConfig
+    tokenizer: Tokenizer
+    config: dict
+    source: str
+    step: int = 0
+    task: Task | None = None
+    labels: tuple = ()
+    result: dict | None = None
+
+    @property
+    def n_outputs(self) -> int:
+        """k of the head, 0 without one; 1 for multiple choice."""
+        return self.params["clf"]["bias"].shape[0] if "clf" in self.params else 0
+
+    @property
+    def separator(self) -> str:
+        """What stood between the documents of the training, as data.separator has it."""
+        return self.config.get("data", {}).get("separator", DataConfig.separator)
+
+    @property
+    def flat(self) -> dict[str, np.ndarray]:
+        """The parameters by path, `h_0/attn/c_attn/kernel`."""
+        return flatten_dict(self.params, sep="/")
+
+
+def n_parameters(arrays: Mapping[str, np.ndarray]) -> int:
+    return sum(array.size for array in arrays.values())
+
+
+def record(weights: Weights) -> dict[str, Any]:
+    """What `RECORD` says of weights in a foreign layout."""
+    return {
+        "tokenizer": {
+            "mode": weights.tokenizer.mode,
+            "fingerprint": weights.tokenizer.fingerprint,
+        },
+        "model": dataclasses.asdict(weights.model),
+        "step": weights.step,
+        "separator": weights.separator,
+        "task": dataclasses.asdict(weights.task) if weights.task else None,
+        "labels": list(weights.labels),
+    }
+
+
+def task_of(found: dict | None) -> Task | None:
+    """The task that JSON describes, its lists the tuples that they were."""
+    if found is None:
+        return None
+    return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The `RECORD` of a folder, empty where there is none: the folder was not made here."""
+    path = folder / RECORD
+    try:
+        found = json.loads(path.read_text())
+        return {
+            "tokenizer": {name: str(found["tokenizer"][name]) for name in ("mode", "fingerprint")},
+            "model": dataclasses.asdict(ModelConfig(**found["model"])),
+            "step": int(found["step"]),
+            "separator": str(found["separator"]),
+            "task": task_of(found["task"]),
+            "labels": tuple(found["labels"]),
+        }
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not what `convert` wrote ({type(error).__name__}: {error}); convert again"
+        ) from None
+
+
+def tree(
+    arrays: Mapping[str, np.ndarray],
+    model: ModelConfig,
+    task: Task | None,
+    n_outputs: int,
+    name_of: Callable[[str], str],
+    where: Path,
+) -> dict:
+    """The parameters of a model from arrays by path, each of the shape that it must have.
+
+    `name_of` a path is what the file calls it. Raises UserError with one line that names what is
+    missing, superfluous, transposed, of another shape, or holds a number that is none.
+    """
+    net = network(model, "plain", task and task.shape, n_outputs)
+    shapes = flatten_dict(jax.eval_shape(net.init, jax.random.key(0)), sep="/")
+    expected = {path: leaf.shape for path, leaf in shapes.items()}
+    complaints = [
+        *_listed("missing", (name_of(path) for path in expected if path not in arrays)),
+        *_listed("not expected", (name_of(path) for path in arrays if path not in expected)),
+        *_listed(
+            "of another shape",
+            (
+                _misshapen(name_of(path), arrays[path].shape, shape)
+                for path, shape in expected.items()
+                if path in arrays and arrays[path].shape != shape
+            ),
+        ),
+    ]
+    if complaints:
+        raise UserError(
+            f"{where} does not hold the weights of its own sizes: " + "; ".join(complaints)
+        )
+    for path in expected:
+        if not np.isfinite(arrays[path]).all():
+            raise UserError(
+                f"{name_of(path)} in {where} holds numbers that are not finite (nan or inf), so "
+                "these weights are of no use; take an undamaged copy"
+            )
+    return unflatten_dict({path: arrays[path] for path in expected}, sep="/")
+
+
+def _listed(what: str, names: Iterable[str]) -> list[str]:
+    """One complaint, or none; three names tell enough."""
+    names = list(names)
+    if not names:
+        return []
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"{what}: {', '.join(names[:3])}{more}"]
+
+
+def _misshapen(name: str, found: tuple, expected: tuple) -> str:
+    transposed = " (transposed)" if found == expected[::-1] else ""
+    return f"{name} is {list(found)}{transposed}, expected {list(expected)}"
+
+
+def token_rows(
+    table: np.ndarray, tokenizer: Tokenizer, added: Mapping[str, int], where: Path
+) -> tuple[np.ndarray, int, str | None]:
+    """The token table with the rows that belong to it, in our order.
+
+    `added` are the names and rows of tokens after the vocabulary. Returns the table [V, D], how
+    many special rows it ends with, and a line about rows that were left out. Raises UserError if
+    the vocabulary is not that of the table.
+    """
+    size, n_rows = tokenizer.vocab_size, len(table)
+    added = {name: row for name, row in added.items() if row >= size}
+    if n_rows < max(added.values(), default=size - 1) + 1:
+        raise UserError(
+            f"the vocabulary in {where} has {size} tokens and {len(added)} added ones, the token "
+            f"table {n_rows} rows; expected the vocabulary that these weights were trained with"
+        )
+    present = [name for name in SPECIALS if name in added]
+    if present and len(present) < len(SPECIALS):
+        absent = ", ".join(name for name in SPECIALS if name not in added)
+        raise UserError(
+            f"{where} has a row for {', '.join(present)} but none for {absent}; expected all of "
+            "start, delimiter, classify or none"
+        )
+    others = {name: row for name, row in added.items() if name not in SPECIALS}
+    unknown = [name for name in others if "pad" not in name.lower()]
+    if unknown:
+        raise UserError(
+            f"the token {unknown[0]} (row {others[unknown[0]]}) in {where} is neither of the "
+            f"vocabulary nor one of {', '.join(SPECIALS)}; take it out of the added tokens to "
+            "leave its row out"
+        )
+    said = None
+    n_left_out = n_rows - size - len(present)
+    if n_left_out:
+        names = "".join(f" {name}" for name in others)
+        said = f"{where}: {n_left_out} padding row(s) of the token table{names} are left out"
+    rows = [added[name] for name in present]
+    if rows == list(range(size, size + len(rows))):
+        return table[: size + len(rows)], len(present), said
+    return np.concatenate([table[:size], table[rows]]), len(present), said
