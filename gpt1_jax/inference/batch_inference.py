@@ -3,7 +3,6 @@ computed, and the output appears whole or not at all."""
 
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
+from gpt1_jax import disk
 from gpt1_jax.data import task_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
@@ -98,22 +98,8 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
     if output is None:
         yield sys.stdout
         return
-    path = Path(output).expanduser()
-    if not path.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--output={output}: the folder {path.parent} cannot be written to")
-    if path.is_dir():
-        raise UserError(f"--output={output} is a folder; expected a file in it")
-    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
-        raise UserError(f"--output={output} is the file of --input; choose another")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk.replacing(Path(output).expanduser(), inputs=inputs) as file:
+        yield file
 
 
 def _documents(paths: list[Path]) -> Iterator[tuple[str, Iterator[str]]]:

@@ -4,16 +4,61 @@ A reproduction is a folder with reproduction.json, which names its runs (see rep
 folders that lie under no reproduction.json are single runs.
 """
 
-import json
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NotRequired
 
+from typing_extensions import TypedDict
+
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.results.averages import mean, percent
-from gpt1_jax.run_files import read_rows
+from gpt1_jax.run_files import Result, read_rows
 
 REPRODUCTION = "reproduction.json"
+_REMEDY = "expected a file of a run; copy it again or delete the run"
+
+
+class Place(TypedDict):
+    """A run of a reproduction: where it lies, and which cell it is for."""
+
+    folder: str
+    variant: str
+    task: str
+    seed: int
+    n_transfer: NotRequired[int | None]
+    figure: NotRequired[str | None]
+    further: NotRequired[dict[str, dict[str, float]]]
+
+
+class Missing(TypedDict):
+    """Why a cell has no run."""
+
+    reason: str
+    variant: NotRequired[str | None]
+    task: NotRequired[str | None]
+    figure: NotRequired[str | None]
+    table: NotRequired[int | None]
+
+
+class Reproduction(TypedDict):
+    """reproduction.json."""
+
+    scale: str
+    runs: list[Place]
+    seeds: NotRequired[list[int]]
+    pretraining: NotRequired[dict[str, str]]
+    missing: NotRequired[list[Missing]]
+    baselines: NotRequired[dict[str, dict[str, Any]]]
+    probes: NotRequired[list[dict[str, Any]]]
+    anchors: NotRequired[dict[str, dict[str, Any]]]
+
+
+class _Config(TypedDict):
+    """config.json, as far as a report needs it."""
+
+    task: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -184,12 +229,9 @@ def load(folder: Path) -> Measured:
 
 def _reproduction(root: Path, single: tuple[Run, ...]) -> Measured:
     path = root / REPRODUCTION
-    whole = _object(path, ("scale", "runs"))
+    whole = json_files.read(path, Reproduction, _REMEDY)
     runs, unfinished = [], {}
     for entry in whole["runs"]:
-        for key in ("variant", "task", "seed", "folder"):
-            if key not in entry:
-                raise UserError(f"{path}: a run without {key}; `reproduce` writes this file anew")
         folder = root / entry["folder"]
         if _finished(folder):
             place = {k: entry.get(k) for k in ("variant", "task", "seed", "n_transfer", "figure")}
@@ -226,25 +268,11 @@ def _finished(folder: Path) -> bool:
 
 
 def _run(folder: Path, name: str, **place) -> Run:
-    config = _object(folder / "config.json", ("task",))
+    config = json_files.read(folder / "config.json", _Config, _REMEDY)
     return Run(
         folder=name,
         config=config,
-        result=_object(folder / "result.json", ("metrics",)),
+        result=json_files.read(folder / "result.json", Result, _REMEDY),
         rows=read_rows(folder / "metrics.jsonl"),
         **place,
     )
-
-
-def _object(path: Path, keys: tuple[str, ...]) -> dict:
-    """A JSON object with these keys, said in one line if it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error}); copy it again or delete the run"
-        ) from None
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            raise UserError(f"{path} has no key {key}; it is not a file of a run")
-    return value

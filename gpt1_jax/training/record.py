@@ -8,7 +8,7 @@ import json
 import os
 from pathlib import Path
 
-from gpt1_jax.disk import write_json
+from gpt1_jax.disk import write_json, write_text
 from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import read_rows
 
@@ -32,9 +32,7 @@ class Record:
         for row in rows:
             values = {name: value for name, value in row.items() if name not in ("step", "split")}
             self.newest[row["split"]] = values
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = path.open("a")
         if config.tensorboard:
             from tensorboardX import SummaryWriter

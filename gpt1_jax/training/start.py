@@ -113,7 +113,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     config = _config(experiment, tokenizer, data, loaded, total, questions)
     shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
-        lock = _claim(workdir, config)
+        lock = _claim(workdir, config, None if loaded else experiment.data.path)
         if lock:
             undone.callback(lock.release)
         checkpoint.check_space(workdir, shapes)
@@ -224,20 +224,36 @@ def _config(
     return config
 
 
-def _claim(workdir: Path, config: dict) -> disk.WorkdirLock | None:
-    """Locks the workdir, after making sure that it is empty or belongs to this very run."""
+def _claim(workdir: Path, config: dict, tokens: str | None) -> disk.WorkdirLock | None:
+    """Locks the workdir, and makes sure that it is empty or belongs to this very run, and that the
+    shards of its tokens are what was prepared."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
-    if (workdir / "config.json").exists():
-        _check_same(workdir, run_files.read_config(workdir).get("identity", {}), config["identity"])
-    else:
-        for name in ("tokenizer", "metrics.jsonl", "result.json"):
-            if (workdir / name).exists():
-                raise UserError(
-                    f"--workdir={workdir} holds {name} but no config.json, so it is not that of a "
-                    "run; choose an empty or a new folder"
-                )
-    return disk.WorkdirLock(workdir) if jax.process_index() == 0 else None
+    with contextlib.ExitStack() as refused:
+        # First of all: what is decided here would not hold beside another process.
+        lock = disk.WorkdirLock(workdir) if jax.process_index() == 0 else None
+        if lock:
+            refused.callback(lock.release)
+        if (workdir / "config.json").exists():
+            _check_same(workdir, run_files.read_config(workdir)["identity"], config["identity"])
+        else:
+            _require_no_run(workdir)
+        if tokens is not None:
+            shards.verify(tokens, workdir / shards.VERIFIED, jax.process_index() == 0)
+        refused.pop_all()
+    return lock
+
+
+def _require_no_run(workdir: Path) -> None:
+    """UserError for a folder without config.json that holds what only a run could have left."""
+    left = [*(workdir / name for name in ("tokenizer", "metrics.jsonl", "result.json"))]
+    left += (workdir / "checkpoints").glob("[0-9]*")
+    for path in left:
+        if path.exists():
+            raise UserError(
+                f"--workdir={workdir} holds {path.relative_to(workdir)} but no config.json, so it "
+                "is not that of a run; copy config.json back, or choose an empty or a new folder"
+            )
 
 
 def _check_same(workdir: Path, before: dict, now: dict) -> None:
