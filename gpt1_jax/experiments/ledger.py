@@ -8,9 +8,8 @@ from gpt1_jax import json_files
 from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
-from gpt1_jax.results import paper
-from gpt1_jax.results.finished_runs import REPRODUCTION as FILE
-from gpt1_jax.results.finished_runs import Reproduction
+from gpt1_jax.results.finished_runs import REPRODUCTION, Reproduction
+from gpt1_jax.results.paper import read_paper
 
 
 class Ledger:
@@ -31,7 +30,7 @@ class Ledger:
         }
         with contextlib.suppress(FileNotFoundError):
             remedy = "copy it again, or move it away to begin again"
-            self.content |= json_files.read(workdir / FILE, Reproduction, remedy)
+            self.content |= json_files.read(workdir / REPRODUCTION, Reproduction, remedy)
         if self.content["scale"] != scale:
             raise UserError(
                 f"{workdir} reproduces at --scale={self.content['scale']}, not {scale}; choose "
@@ -40,7 +39,7 @@ class Ledger:
         self.content["seeds"] = sorted({*self.content["seeds"], *seeds})
 
     def save(self) -> None:
-        write_json(self.workdir / FILE, self.content)
+        write_json(self.workdir / REPRODUCTION, self.content)
 
     def add(self, entry: dict) -> None:
         """A run that was finished, which is not missing any more."""
@@ -68,7 +67,7 @@ class Ledger:
     def table(self, names: list[str]) -> dict[str, dict[str, float | None]]:
         """Medians over seeds by variant and task, None without a run."""
         table = {}
-        for variant in paper.load().variants:
+        for variant in read_paper().variants:
             table[variant] = {}
             for name in names:
                 found = [

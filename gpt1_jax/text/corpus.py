@@ -17,9 +17,10 @@ from gpt1_jax.disk import WorkdirLock, as_user_error, write_json
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import say
 from gpt1_jax.text import workers, workplace
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks, take_survey, unit_hash
 from gpt1_jax.text.encoding import encode_blocks, id_dtype, in_pieces
-from gpt1_jax.text.inputs import TRAIN, Inputs, PrepareConfig, check_config, find_inputs
+from gpt1_jax.text.inputs import TRAIN, Inputs, check_config, find_inputs
 from gpt1_jax.text.shards import FORMAT, MANIFEST, Manifest, read_manifest
 from gpt1_jax.text.sources import Document, TextChanged
 from gpt1_jax.tokenization import gpt1_bpe, loading, sentencepiece_bpe, text_rules, vocabulary

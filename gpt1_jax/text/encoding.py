@@ -14,8 +14,9 @@ from typing_extensions import TypedDict
 from gpt1_jax import disk, json_files
 from gpt1_jax.messages import say
 from gpt1_jax.text import workers
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks
-from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, PrepareConfig
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
 from gpt1_jax.text.shards import Encoded, Shards, State
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization.tokenizer import Tokenizer

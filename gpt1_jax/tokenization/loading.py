@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import NotRequired
+from typing import NotRequired, get_args
 
 from typing_extensions import TypedDict
 
@@ -12,9 +12,9 @@ from gpt1_jax.messages import say
 from gpt1_jax.tokenization import vocabulary
 from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer, OriginalTokenizer, VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL, SentencePieceTokenizer
-from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Tokenizer
+from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Mode, Tokenizer
 
-MODES = ("sentencepiece", "original", "hf_basic")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer:

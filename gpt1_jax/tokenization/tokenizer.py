@@ -17,11 +17,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 
 DESCRIPTION = "tokenizer.json"
+# Those that take the vocabulary of GPT-1, and all of them.
+VocabularyMode = Literal["original", "hf_basic"]
+Mode = Literal["sentencepiece", VocabularyMode]
 
 
 class Tokenizer(ABC):

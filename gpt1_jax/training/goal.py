@@ -82,9 +82,9 @@ def loaded_task(experiment: Experiment) -> LoadedTask:
     """The task that is to be learned; that of a language model is NO_TASK."""
     if not experiment.is_task:
         return LoadedTask(NO_TASK, (), {})
-    loaded = task_loading.load(experiment.task)
+    loaded = task_loading.load_task(experiment.task)
     # Examples that are missing are no progress: they are said also to those who asked for quiet.
-    for note in loaded.notes:
+    for note in (*loaded.notes, *loaded.describe()):
         say(note)
     return loaded
 
@@ -184,7 +184,9 @@ class FineTuning:
         """Over all splits that there are, test too."""
         longest = max(self.source.longest, self.dev.longest)
         if "test" in self.loaded.available:
-            test, _ = self._encoded(task_loading.load(self._experiment.task, only="test"), "test")
+            test, _ = self._encoded(
+                task_loading.load_task(self._experiment.task, only="test"), "test"
+            )
             longest = max(longest, *(len(ids) for candidates in test for ids in candidates))
         return longest
 

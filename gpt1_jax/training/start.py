@@ -22,6 +22,7 @@ from gpt1_jax.messages import say
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
+from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.goal import Goal, goal, loaded_task
 from gpt1_jax.training.resolve import (
@@ -104,7 +105,7 @@ def start(
     config = _config(experiment, tokenizer, towards, total, questions)
     shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
-        lock = _claim(workdir, config, None if loaded else experiment.data.path)
+        lock = _claim(workdir, config, None if experiment.is_task else experiment.data.path)
         if lock:
             undone.callback(lock.release)
         checkpoint.check_space(workdir, shapes)
