@@ -24,7 +24,7 @@ from gpt1_jax.errors import UserError
 
 LOCK = ".lock"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_WHILE_WRITING = NO_ROOM | {errno.EPIPE}
+WHILE_WRITING = NO_ROOM | {errno.EPIPE}
 # What a disk says of a place that a person can mend.
 _UNWRITABLE = NO_ROOM | {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
@@ -85,7 +85,7 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
     kind = "b" if binary else ""
     if real.exists() and not real.is_file():
         descriptor = _special(path, real)
-        with as_user_error(path, _WHILE_WRITING), open(descriptor, "w" + kind, **options) as file:
+        with as_user_error(path, WHILE_WRITING), open(descriptor, "w" + kind, **options) as file:
             yield file
         return
     temporary = _beside(real)
@@ -93,7 +93,7 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
         with as_user_error(path):
             file = open(temporary, "x" + kind, **options)  # noqa: SIM115, the next line closes it
         # What else goes wrong meanwhile may be about another file, which its user reads.
-        with as_user_error(path, _WHILE_WRITING), file:
+        with as_user_error(path, WHILE_WRITING), file:
             if real.exists():
                 os.fchmod(file.fileno(), stat.S_IMODE(real.stat().st_mode))
             yield file

@@ -18,6 +18,7 @@ from gpt1_jax.data.task_files import stream_examples
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
 from gpt1_jax.inference.trained_model import TrainedModel
+from gpt1_jax.messages import no_output
 from gpt1_jax.text import sources
 
 # Examples held at a time, and numbers of a line that are turned to text at a time.
@@ -96,7 +97,13 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
     """A file to write to, which takes the place of `output` when all went well; standard output for
     None. UserError where it cannot be written, or is one of the inputs."""
     if output is None:
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in disk.WHILE_WRITING:
+                raise
+            raise no_output(error) from None
         return
     with disk.replacing(Path(output).expanduser(), inputs=inputs) as file:
         yield file
