@@ -86,11 +86,13 @@ def _is_longer(workdir: Path, before: dict, now: dict, extend: Extend | None) ->
 
 def _require_no_run(workdir: Path) -> None:
     """UserError for a folder without config.json that holds what only a run could have left."""
-    for name in ("tokenizer", "metrics.jsonl", "result.json"):
-        if (workdir / name).exists():
+    left = [*(workdir / name for name in ("tokenizer", "metrics.jsonl", "result.json"))]
+    left += (workdir / "checkpoints").glob("[0-9]*")
+    for path in left:
+        if path.exists():
             raise UserError(
-                f"--workdir={workdir} holds {name} but no config.json, so it is not that of a "
-                "run; choose an empty or a new folder"
+                f"--workdir={workdir} holds {path.relative_to(workdir)} but no config.json, so it "
+                "is not that of a run; copy config.json back, or choose an empty or a new folder"
             )
 
 

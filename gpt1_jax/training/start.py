@@ -20,6 +20,7 @@ from gpt1_jax.messages import say
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
+from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
 from gpt1_jax.training.goal import Goal, goal, loaded_task
@@ -105,6 +106,9 @@ def start(
     with contextlib.ExitStack() as undone:
         held = claim(workdir, config, experiment.extend)
         undone.callback(held.release)
+        if not experiment.is_task:
+            known = workdir / shards.VERIFIED
+            shards.verify(experiment.data.path, known, jax.process_index() == 0)
         checkpoint.check_space(workdir, shapes)
         checkpoints = Checkpoints(workdir, experiment.checkpoint)
         undone.callback(checkpoints.close)

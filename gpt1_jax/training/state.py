@@ -11,6 +11,7 @@ from flax import struct
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network
@@ -91,8 +92,18 @@ def begun(
 def resumed(
     checkpoints: Checkpoints, abstract: TrainState, tell: Callable[[str], None]
 ) -> tuple[TrainState, Standing] | None:
-    """The newest sound checkpoint, or None if there is none; damaged ones are set aside."""
+    """The newest sound checkpoint, or None if there never was one; damaged ones are set aside.
+
+    Raises UserError where all are damaged, or gone though there were some.
+    """
     step, complaints = checkpoints.newest_sound()
+    if step is None and (complaints or checkpoints.ever_saved()):
+        # To begin again would wipe the record of the run.
+        why = complaints[0] if complaints else f"{checkpoints.folder} has none, but once had"
+        raise UserError(
+            f"no checkpoint of this run is usable: {why}; copy one back, or choose another "
+            "--workdir to begin again"
+        )
     if complaints:
         checkpoints.set_aside_after(step)
         complaints.append(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
