@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.experiments.config import Request
-from gpt1_jax.flags import Flag, parse, require_one, usage
+from gpt1_jax.flags import Flag, names, parse, require_one, usage
 from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.messages import say
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
@@ -26,7 +26,7 @@ from gpt1_jax.tokenization.tokenizer import VocabularyMode
 from gpt1_jax.typed_values import nearest
 
 if TYPE_CHECKING:
-    from gpt1_jax.inference.trained_model import Trained
+    from gpt1_jax.inference.trained_model import TrainedModel
 
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
 SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
@@ -173,7 +173,7 @@ class Model:
     def __post_init__(self):
         require_one(workdir=self.workdir, initial=self.initial)
 
-    def load(self) -> "Trained":
+    def load(self) -> "TrainedModel":
         from gpt1_jax.inference import trained_model
 
         return trained_model.load(self.initial or self.workdir or "", self.step)
@@ -195,7 +195,7 @@ class Evaluate:
     def run(self) -> dict:
         model = self.model.load()
         began = time.monotonic()
-        if model.task is not None and self.data is None:
+        if model.task.has_head and self.data is None:
             split = self.split or "dev"
             metrics, n_tokens, n_cut = model.evaluate_task(self.task, split)
             say(f"{n_cut} examples cut to fit n_ctx")
@@ -369,6 +369,10 @@ def requested(words: Sequence[str]) -> Verb:
         raise UserError(f"unknown verb {verb!r}; {hint}")
     given = {word.partition("=")[0] for word in rest}
     flag = next((flag for flag in VERBS[verb] if flag in given), "")
+    for other, form in VERBS[verb].items():
+        for name in given.intersection(names(form)).difference(names(VERBS[verb][flag])):
+            which = f"goes with {other}" if other else f"does not go with {flag}"
+            raise UserError(f"{name} {which} (see gpt1 {verb} --help)")
     return parse(f"gpt1 {verb} {flag}".rstrip(), VERBS[verb][flag], rest)
 
 

@@ -73,14 +73,19 @@ def parse(prog: str, cls: type[Fields], given: Sequence[str]) -> Fields:
     holder = next((row.name for row in _rows(cls) if row.holds_keys), None)
     keys = [word for word in given if holder and word.startswith(CONFIG)]
     others = [word for word in given if word not in keys]
-    names = [f"--{row.name}" for row in _rows(cls)]
+    known = names(cls)
     for word in others:
-        if word.startswith("--") and word.partition("=")[0] not in names:
-            raise UserError(f"{prog} takes no {word}{_hint(prog, word, names)}")
+        if word.startswith("--") and word.partition("=")[0] not in known:
+            raise UserError(f"{prog} takes no {word}{_hint(prog, word, known)}")
     found, rest = _parser(prog, cls).parse_known_args(others)
     if rest:
         raise UserError(f"{prog} takes no {rest[0]!r} (see {prog} --help)")
     return _filled(cls, vars(found) | ({holder: _by_key(keys)} if holder else {}))
+
+
+def names(cls: type) -> list[str]:
+    """The flags of a dataclass, as in --input."""
+    return [f"--{row.name}" for row in _rows(cls)]
 
 
 def require_one(**given: Any) -> None:
@@ -96,10 +101,10 @@ def usage(prog: str, cls: type) -> str:
     return _parser(prog, cls).format_help()
 
 
-def _hint(prog: str, word: str, names: Sequence[str]) -> str:
+def _hint(prog: str, word: str, known: Sequence[str]) -> str:
     if word.startswith(CONFIG):
         return ": it reads no config"
-    near = nearest(word.partition("=")[0], names)
+    near = nearest(word.partition("=")[0], known)
     return (f"; did you mean {near}?" if near else "") + f" (see {prog} --help)"
 
 

@@ -610,8 +610,6 @@ def test_bad_files_are_named_and_leave_nothing(folder, monkeypatch, make, messag
         ({"vocab": "nowhere", "vocab_size": None}, "nowhere: no tokenizer here"),
         ({"tokenizer": "hf_basic"}, "tokenizer=hf_basic: needs vocab"),
         ({"tokenizer": "original", "vocab": ".", "vocab_size": None}, "no vocabulary here"),
-        ({"tokenizer": "words"}, "tokenizer=words: not available; .*sentencepiece"),
-        ({"runner": "beam"}, "runner=beam: not available; expected: local"),
         ({"workers": 0}, "workers=0: expected at least 1"),
         ({"shard_tokens": 0}, "shard_tokens=0"),
     ],

@@ -56,11 +56,16 @@ class Task:
     labels are scores."""
 
     name: str
-    shape: Shape
-    metric: Metric
+    shape: Shape | None
+    metric: Metric | Literal["loss"]
     further: tuple[Metric, ...] = ()
     truncation: Truncation | None = None
     score_loss: ScoreLoss = "soft6"
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there is something to answer: all tasks but NO_TASK."""
+        return self.shape is not None
 
     @property
     def regression(self) -> bool:
@@ -71,6 +76,10 @@ class Task:
     def metrics(self) -> tuple[Metric, ...]:
         """All that is measured, the one that chooses first."""
         return (self.metric, *self.further)
+
+
+NO_TASK = Task(name="language model", shape=None, metric="loss")
+"""What a language model has been trained on: the text itself, with no labels and no head."""
 
 
 @dataclass(frozen=True)
