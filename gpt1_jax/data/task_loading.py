@@ -384,6 +384,7 @@ def _task(config: TaskConfig) -> Task:
 
 
 def _source(config: TaskConfig, task: Task, row: Row | None, whole: bool) -> Source:
+    assert task.shape is not None  # it is none for language models alone
     if config.path is not None:
         path = Path(config.path).expanduser()
         official = row and official_files(row, path)
