@@ -288,7 +288,7 @@ def evaluate(flags: argparse.Namespace) -> dict:
     if flags.probes:
         metrics, n_tokens = _probes(model, flags)
         split, cut = "probes", {}
-    elif model.task is not None and flags.data is None:
+    elif model.task.has_head and flags.data is None:
         split = flags.split or "dev"
         metrics, n_tokens, n_cut = model.evaluate_task(flags.task, split)
         cut = {"truncated": n_cut}

@@ -13,7 +13,7 @@ import runs
 import gpt1_jax
 from gpt1_jax.data import task_files
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.inference import batch_inference
+from gpt1_jax.inference import batch_inference, log_probabilities
 from gpt1_jax.text import corpus, inputs
 
 TEXTS = ["the cat sat on the mat and the dog ran to the hill " * 3, "a", "the dog\nsaw  a cat"]
@@ -171,7 +171,7 @@ def test_what_stops_half_way_leaves_the_file_that_was_there(model, tmp_path, mon
             raise Interrupted("by a signal")
         return {"perplexity": 1.0}
 
-    monkeypatch.setattr(batch_inference.scoring, "summary", summary)
+    monkeypatch.setattr(log_probabilities, "summary", summary)
     with pytest.raises(Interrupted):
         batch_inference.score(model, str(path), str(tmp_path / "out"), None)
     assert (tmp_path / "out").read_text() == "mine"

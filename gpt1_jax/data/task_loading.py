@@ -120,7 +120,9 @@ class LoadedTask:
     @property
     def n_outputs(self) -> int:
         """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression, or
-        by mse the score itself."""
+        by mse the score itself; 0 where there is none."""
+        if not self.task.has_head:
+            return 0
         if self.task.shape == "multiple_choice" or self.task.score_loss == "mse":
             return 1
         return HIGHEST_SCORE + 1 if self.task.regression else len(self.labels)

@@ -50,11 +50,16 @@ class Task:
     labels are scores."""
 
     name: str
-    shape: str
+    shape: str | None
     metric: str
     further: tuple[str, ...] = ()
     truncation: str | None = None
     score_loss: str = SCORE_LOSSES[0]
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there is something to answer: all tasks but NO_TASK."""
+        return self.shape is not None
 
     @property
     def regression(self) -> bool:
@@ -65,6 +70,10 @@ class Task:
     def metrics(self) -> tuple[str, ...]:
         """All that is measured, the one that chooses first."""
         return (self.metric, *self.further)
+
+
+NO_TASK = Task(name="language model", shape=None, metric="loss")
+"""What a language model has been trained on: the text itself, with no labels and no head."""
 
 
 @dataclass(frozen=True)

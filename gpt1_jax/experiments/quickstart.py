@@ -25,7 +25,7 @@ from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.experiments.reproduce import body_of, run
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.sample import SampleConfig
-from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
@@ -214,7 +214,7 @@ def _gain(scores: dict, task: str) -> str:
     return f"{100 * gain:+.1f} points, {verdict} the seeds' spread of {100 * spread:.1f}."
 
 
-def _sample(model: Trained) -> str:
+def _sample(model: TrainedModel) -> str:
     config = SampleConfig(temperature=0.7, top_k=40, length=48)
     return PROMPT + model.sample(PROMPT, config)[0]
 

@@ -22,7 +22,7 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
     the server knows, or to the file `output`, which then ends in .tsv.
 
     Args:
-      model: a Trained of one of the tasks that the server scores.
+      model: a TrainedModel of one of the tasks that the server scores.
       task: another one of those, whose classes the model has: "ax" for a model of MNLI.
       path: a JSONL file with the rows of the test set in their order; by default the task's own
         test set, from where the training found the task.
@@ -34,7 +34,7 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
       UserError: a task that the server does not score, classes that it does not know, a test set
         that is not there, an output that cannot be written. Nothing is written then.
     """
-    if model.task is None:
+    if not model.task.has_head:
         raise UserError(f"{model.workdir} holds a language model; fine-tune it on a task first")
     name = task or model.task.name
     row = TASKS.get(name)
