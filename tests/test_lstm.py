@@ -11,7 +11,8 @@ import tiny
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import trained_model
-from gpt1_jax.inference.sample import SampleConfig, generate
+from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference.sample import generate
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
 from gpt1_jax.model.objective import network as any_network

@@ -306,6 +306,19 @@ def test_figure_2_right_is_relative_to_the_anchors(reported):
     assert "sentiment 0 = 50, 1 = 90" in (reported[0] / "index.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "dashed"), [("2left", "split", "train_examples"), ("2right", "body", "lstm")]
+)
+def test_train_and_the_lstm_are_dashed_as_in_the_paper(reported, name, key, dashed):
+    rows = read_csv(reported[0] / f"figure{name}.csv")
+    lines = {(row["task"], row[key]) for row in rows}
+    n_dashed = sum(kind == dashed for _, kind in lines)
+    assert 0 < n_dashed < len(lines)
+    # Each line once, and once in the legend.
+    drawn = (reported[0] / f"figure{name}.svg").read_text().count("stroke-dasharray")
+    assert drawn == 2 * n_dashed
+
+
 def test_a_figure_without_runs_says_why(tmp_path, runs):
     copy = shutil.copytree(runs, tmp_path / "copy")
     path = copy / "reproduction.json"

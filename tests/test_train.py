@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import runs
 
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.inference import batch_inference, trained_model
@@ -75,7 +75,7 @@ def assert_answer(answer, shape, metric):
 def test_the_predictions_are_what_the_metric_counts(finetuned, classification):
     model = trained_model.load(finetuned)
     accuracy = model.evaluate_task(None, "dev")[0]["accuracy"]
-    examples = task_files.read(classification / "dev.jsonl", "classification")
+    examples = read_examples(classification / "dev.jsonl", RowFormat("classification"))
     right = [
         answer["label"] == example.label
         for answer, example in zip(model.predict(examples), examples, strict=True)
@@ -265,9 +265,11 @@ def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):
     assert result["metrics"]["dev"]["loss"] < 0.5
     model = trained_model.load(tmp_path / "run")
     assert model.params["clf"]["kernel"].shape == (16, 1)
-    answers = model.predict(task_files.read(task / "dev.jsonl", "similarity"))
+    answers = model.predict(read_examples(task / "dev.jsonl", RowFormat("similarity")))
     assert {answer["probabilities"] for answer in answers} == {None}
-    labels = [example.label for example in task_files.read(task / "dev.jsonl", "similarity")]
+    labels = [
+        example.label for example in read_examples(task / "dev.jsonl", RowFormat("similarity"))
+    ]
     errors = np.subtract([answer["label"] for answer in answers], labels)
     assert np.mean(errors**2) == pytest.approx(result["metrics"]["dev"]["loss"], rel=1e-4)
 

@@ -14,7 +14,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import stream_examples
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
 from gpt1_jax.inference.trained_model import TrainedModel
@@ -72,11 +72,11 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
     Raises UserError for a language model; a row that is none of the task's, with its line; an
     output that cannot be written.
     """
-    shape = model.require_task().shape
+    row_format = model.row_format
     path = Path(path).expanduser()
     with written(output, [path]) as file:
-        n_examples, n_truncated = sum(1 for _ in task_files.stream(path, shape)), 0
-        examples = task_files.stream(path, shape)
+        n_examples, n_truncated = sum(1 for _ in stream_examples(path, row_format)), 0
+        examples = (example for _, example in stream_examples(path, row_format))
         with tqdm(total=n_examples, unit="examples", disable=None) as progress:
             while chunk := list(itertools.islice(examples, CHUNK)):
                 answers, n_cut = model.answers(chunk)

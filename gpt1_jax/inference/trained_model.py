@@ -12,8 +12,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gpt1_jax.data import task_files, task_loading, transformations
+from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.batches import Examples
+from gpt1_jax.data.task_files import RowFormat, examples_of_rows
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
 from gpt1_jax.data.tasks import TASKS, Example, Task
 from gpt1_jax.errors import UserError
@@ -21,9 +22,10 @@ from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import activations, log_probabilities, sample
-from gpt1_jax.inference.sample import SampleConfig
+from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
+from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
@@ -66,7 +68,8 @@ class TrainedModel:
     def sample(self, prompt: str, config: SampleConfig | None = None, **settings) -> list[str]:
         """Texts that continue the prompt, without it. Settings are the fields of SampleConfig:
         length, temperature, top_k, top_p, num_samples, seed, stop."""
-        config = SampleConfig(**settings) if config is None else replace(config, **settings)
+        require_keys(settings, keys(SampleConfig))
+        config = build(SampleConfig, vars(config or SampleConfig()) | settings)
         tokens_NT = sample.generate(
             self.placed,
             self.tokenizer.encode(prompt),
@@ -174,7 +177,7 @@ class TrainedModel:
             config = replace(own, path=str(task), train_examples=None, dev_examples=None)
         if not self.task.regression and self.task.shape != "multiple_choice":
             config = replace(config, labels=self.labels)
-        loaded = task_loading.load(config, only=split)
+        loaded = task_loading.load_task(config, only=split, whole=config.path != own.path)
         for note in loaded.notes:
             print(note, file=sys.stderr)
         return loaded if row else replace(loaded, task=self.task)
@@ -188,7 +191,7 @@ class TrainedModel:
 
         Raises UserError for a language model, and for rows that are none of the task's.
         """
-        examples = task_files.from_rows(rows, self.require_task().shape)
+        examples = examples_of_rows(rows, self.row_format)
         answers, n_cut = self.answers(examples)
         if n_cut:
             print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
@@ -206,6 +209,14 @@ class TrainedModel:
             labels = [self.labels[index] for index in labels]
         pairs = zip(labels, rows, strict=True)
         return [{"label": label, "probabilities": row} for label, row in pairs], n_cut
+
+    @property
+    def row_format(self) -> RowFormat:
+        """How rows look, as in the training. UserError for a language model."""
+        task = self.require_task()
+        row = TASKS.get(task.name)
+        known = row if row and row.shape == task.shape else None
+        return RowFormat(task.shape, self.config.task.columns, known)
 
     def require_task(self) -> Task:
         """The task it was fine-tuned on. UserError if it is a language model."""
