@@ -235,7 +235,6 @@ def test_a_rate_of_its_own_goes_before_the_common_one():
         ({"n_ctx": 0}, r"model\.n_ctx is 0"),
         ({"vocab_size": 0}, r"model\.vocab_size is 0"),
         ({"n_embd": 0}, r"model\.n_embd is 0"),
-        ({"dtype": "float8"}, "'float8'; expected one of float32, bfloat16"),
         ({"dropout": 1.0}, "rate is 1.0"),
         ({"clf_dropout": -0.1}, "rate is -0.1"),
     ],

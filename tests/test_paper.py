@@ -12,7 +12,7 @@ from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
 from gpt1_jax.results.averages import glue_score, mean, rounded
 
-INDEX = paper.load()
+INDEX = paper.read_paper()
 
 
 def published(**wanted):
@@ -135,7 +135,7 @@ def test_the_tables_tell_their_tasks():
 
 def test_the_index_is_read_without_jax():
     script = (
-        "import sys\nfrom gpt1_jax.results import paper\nassert paper.load().cells\n"
+        "import sys\nfrom gpt1_jax.results import paper\nassert paper.read_paper().cells\n"
         "print(sorted({'jax', 'numpy', 'flax'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", script]

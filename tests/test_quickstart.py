@@ -12,7 +12,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.experiments import quickstart as quick
 from gpt1_jax.experiments.quickstart import Plan, quickstart
 from gpt1_jax.text import corpus, documentation
-from gpt1_jax.text.inputs import PrepareConfig
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.shards import Tokens
 
 

@@ -50,10 +50,11 @@ not (a question stays, and the context before it is cut):
 
 from collections.abc import Iterable
 
+from gpt1_jax.data.tasks import Shape, Truncation
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
-TRUNCATIONS = {
+TRUNCATIONS: dict[Shape, tuple[Truncation, ...]] = {
     "classification": ("longest_first",),
     "entailment": ("longest_first", "context", "halves"),
     "similarity": ("longest_first", "halves"),
@@ -63,7 +64,7 @@ TRUNCATIONS = {
 
 
 def encode(
-    example, shape: str, tokenizer: Tokenizer, n_ctx: int, truncation: str | None = None
+    example, shape: Shape, tokenizer: Tokenizer, n_ctx: int, truncation: Truncation | None = None
 ) -> tuple[list[list[int]], bool]:
     """The candidates of an Example of tasks.py, each up to `n_ctx` ids, and whether they were
     cut by the rule `truncation` (None: the default of the shape).

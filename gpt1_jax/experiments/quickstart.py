@@ -24,20 +24,20 @@ from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.experiments.reproduce import body_of, run
 from gpt1_jax.inference import probe_curve, trained_model
-from gpt1_jax.inference.sample import SampleConfig
-from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
 from gpt1_jax.run_files import provenance
 from gpt1_jax.text import corpus, documentation
-from gpt1_jax.text.inputs import PrepareConfig
+from gpt1_jax.text.config import PrepareConfig
 
 CONFIG = "configs/quickstart.py"
 VOCAB_SIZE = 2048
 SEEDS = (0, 1)
 BODIES = ("transformer", "lstm")
-VARIANTS = paper.load().variants
+VARIANTS = paper.read_paper().variants
 PROMPT = "This function returns"
 # What reading, compiling and evaluating take on two cores, however little is trained. Of the rest,
 # pre-training both bodies has one half and fine-tuning the other.
@@ -60,7 +60,7 @@ class Plan:
     tokens_per_s: dict[str, float]
 
 
-def quickstart(workdir: str | Path, minutes: float = 8.0) -> dict:
+def quickstart(workdir: str | Path, minutes: float) -> dict:
     """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
 
     Plans for `minutes` on the machine it finds, though it takes two or three at least. Returns and
@@ -172,7 +172,7 @@ def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
 
 
 def _load_task(folder: Path, shape: str) -> task_loading.LoadedTask:
-    return task_loading.load(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
+    return task_loading.load_task(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
 
 
 def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
@@ -214,7 +214,7 @@ def _gain(scores: dict, task: str) -> str:
     return f"{100 * gain:+.1f} points, {verdict} the seeds' spread of {100 * spread:.1f}."
 
 
-def _sample(model: Trained) -> str:
+def _sample(model: TrainedModel) -> str:
     config = SampleConfig(temperature=0.7, top_k=40, length=48)
     return PROMPT + model.sample(PROMPT, config)[0]
 

@@ -8,7 +8,6 @@ report needs besides the folders of the runs.
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpt1_jax.data import task_loading
@@ -18,17 +17,18 @@ from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig
+from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
+from gpt1_jax.recipe.config_values import require_keys
 from gpt1_jax.results import paper, report
 from gpt1_jax.results.paper import Variant
-from gpt1_jax.text import corpus, documentation, inputs
+from gpt1_jax.text import corpus, documentation
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.training.train import train
 
-SCALES = ("paper", "small")
-FIGURES = ("2left", "2right")
 # The columns of the paper that are other splits of a task, or a part of it that is a task as well:
 # by the name the report knows them by, the task (None: itself) and its split.
 FURTHER: dict[str, dict[str, tuple[str | None, str]]] = {
@@ -48,45 +48,6 @@ def body_of(variant: Variant) -> str:
     return "lstm" if variant.pretraining.endswith(":lstm") else "transformer"
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to reproduce, and from what.
-
-    table: 1 to 5; or figure: "2left" or "2right".
-    tasks: names of the tasks table, or folders so called; None takes those of the paper's.
-    data: tokens of `prepare` to pre-train on; initial: weights by body, in place of pre-training.
-    task_data: a folder with one folder of files for each task; data_dir: where TFDS keeps its own.
-    settings: config keys for every run, as on the command line of `train`.
-    """
-
-    workdir: str
-    table: int | None = None
-    figure: str | None = None
-    scale: str = "paper"
-    seeds: tuple[int, ...] = (0, 1, 2)
-    tasks: tuple[str, ...] | None = None
-    data: str | None = None
-    task_data: str | None = None
-    data_dir: str | None = None
-    initial: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self):
-        if (self.table is None) == (self.figure is None):
-            raise UserError("expected one of --table and --figure")
-        if self.table is not None and self.table not in range(1, 6):
-            raise UserError(f"--table={self.table}; the paper has 1 to 5")
-        if self.figure is not None and self.figure not in FIGURES:
-            raise UserError(f"--figure={self.figure}; expected one of {', '.join(FIGURES)}")
-        if self.scale not in SCALES:
-            raise UserError(f"--scale={self.scale}; expected one of {', '.join(SCALES)}")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"--seeds={','.join(map(str, self.seeds))}; expected different numbers")
-        for key in self.settings:
-            if key not in experiment.KEYS:
-                raise UserError(experiment.unknown_key(key))
-
-
 def run(spec: str, settings: Mapping[str, str], workdir: Path, quiet: bool = True) -> dict:
     """The result of a run of a config, trained now or before."""
     described, explicit = experiment.load(spec, settings)
@@ -100,6 +61,7 @@ def reproduce(request: Request) -> dict:
     `missing`: why; `report`: its folder. Raises UserError for what does not fit, and Interrupted
     after a signal.
     """
+    require_keys(request.settings, experiment.KEYS)
     workdir = Path(request.workdir).expanduser()
     sources = _sources(request)
     if workdir.exists() and not workdir.is_dir():
@@ -148,7 +110,7 @@ def _sources(request: Request) -> dict[str, TaskConfig]:
 
 
 def _tasks_of_the_paper(request: Request) -> tuple[str, ...]:
-    index = paper.load()
+    index = paper.read_paper()
     if request.figure is not None:
         return index.figures[request.figure].tasks
     return () if request.table == 1 else index.tasks(request.table)
@@ -159,7 +121,7 @@ def _tasks_of_the_paper(request: Request) -> tuple[str, ...]:
 
 def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> None:
     """The runs of tables 2 to 5 and of figure 2 (left), task by task."""
-    index = paper.load()
+    index = paper.read_paper()
     rows = index.tables[request.table].rows if request.table else ()
     variants = [index.variants[row.variant] for row in rows if row.variant]
     variants = variants or [index.variants["full"]]
@@ -168,7 +130,7 @@ def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger)
         try:
             settings = {**_of_task(source), **request.settings}
             described, _ = experiment.load(_spec(request, "finetune", name), settings)
-            loaded = task_loading.load(described.task)
+            loaded = task_loading.load_task(described.task)
         except UserError as error:
             for variant in variants:
                 ledger.miss(variant.name, name, request.figure, str(error))
@@ -259,8 +221,8 @@ def _spec(request: Request, file: str, *words: str) -> str:
 
 def _start(request: Request, body: str, ledger: Ledger) -> str:
     """The weights that fine-tuning starts from: those given, or those pre-trained here."""
-    if body in request.initial:
-        given = request.initial[body]
+    given = request.initial_lstm if body == "lstm" else request.initial
+    if given is not None:
         found = trained_model.load(given).model_config.body
         if found != body:
             raise UserError(f"{given} holds a {found}, expected a {body}")
@@ -291,7 +253,7 @@ def _tokens(request: Request, workdir: Path) -> Path:
     found = documentation.documents(workers=2)
     say(found.describe())
     output = workdir / "tokens"
-    config = inputs.PrepareConfig(output=str(output), vocab_size=SMALL_VOCAB_SIZE, workers=2)
+    config = PrepareConfig(output=str(output), vocab_size=SMALL_VOCAB_SIZE, workers=2)
     corpus.prepare(config, found.documents)
     return output
 
