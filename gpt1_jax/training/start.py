@@ -102,24 +102,17 @@ def start(
     implementation = experiment.attention.implementation
     net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
     config = _config(experiment, tokenizer, towards, total, questions)
-    shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
         held = claim(workdir, config, experiment.extend)
         undone.callback(held.release)
+        origin = initial_state(net, experiment.optimizer, mesh)
+        checkpoint.check_space(workdir, origin.shapes)
         if not experiment.is_task:
             known = workdir / shards.VERIFIED
             shards.verify(experiment.data.path, known, jax.process_index() == 0)
-        checkpoint.check_space(workdir, shapes)
         checkpoints = Checkpoints(workdir, experiment.checkpoint)
         undone.callback(checkpoints.close)
-        abstract = jax.tree.map(
-            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
-            shapes,
-            shardings,
-        )
-        state, standing = resumed(checkpoints, abstract, tell) or begun(
-            experiment, fresh, initial, shardings
-        )
+        state, standing = resumed(checkpoints, origin, tell) or begun(experiment, origin, initial)
         extensions = held.extensions(experiment.extend, standing.step, total)
         schedule_after = schedule_begins_after(extensions)
         experiment.optimizer.require_room(total - schedule_after)

@@ -80,7 +80,7 @@ def update_function(
         terms["grad_norm"] = optax.tree.norm(gradient)
         return TrainState(params, moments, state.step + 1), terms
 
-    _, shardings, _ = initial_state(network, config, mesh)
+    shardings = initial_state(network, config, mesh).shardings
     everywhere = sharding.replicated(mesh)
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
 
