@@ -1,4 +1,4 @@
-"""What may happen to files: nothing is silently wrong, and nothing is lost (docs/reliability.md)."""
+"""Faults met on the way: each starts a verb, damages or signals, and looks at what is left."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from gpt1_jax import disk
 from gpt1_jax.__main__ import main
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.text import corpus, sources
-from gpt1_jax.training import start
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
