@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.tokenization import loading, sentencepiece_bpe
-from gpt1_jax.weights import convert, openai, weights
+from gpt1_jax.weights import convert, openai, released, weights
 from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.source import absolute_source, read_weights
 from gpt1_jax.weights.weights import Weights
@@ -46,7 +47,7 @@ def symbols():
 
 def made(tokenizer, task=NO_TASK, labels=(), seed=0, **changes) -> Weights:
     """Random weights, with a head for a task."""
-    special = 3 if task else 0
+    special = 3 if task.has_head else 0
     sizes = {**SIZES, "vocab_size": tokenizer.vocab_size, "n_special": special, **changes}
     model = ModelConfig(**sizes)
     n_outputs = 0 if not task.has_head else 1 if task.shape == "multiple_choice" else len(labels)
@@ -352,6 +353,49 @@ def test_a_bias_is_folded_into_the_kernel(tmp_path, pieces):
     (tmp_path / "out" / "gpt1.safetensors").unlink()
     other = read_weights(f"hf:{tmp_path / 'out'}")
     np.testing.assert_array_equal(other.params["clf"]["kernel"], tensors["score.weight"].T)
+
+
+# OpenAI's own files
+
+
+def test_the_released_vocabulary_is_known(real_data):
+    for name in ("encoder_bpe_40000.json", "vocab_40000.bpe"):
+        assert released.blob_id(real_data / "gpt1_bpe" / name) == released.BLOBS[name]
+
+
+def test_convert_says_whether_arrays_are_the_released_ones(pieces, tmp_path, monkeypatch, capsys):
+    """Small arrays in place of OpenAI's, known by the ids that git gives them."""
+    model = tmp_path / "model"
+    basic = loading.from_vocabulary(GOLDEN / "language_model", "hf_basic")
+    convert.write_weights(made(basic, n_special=0), f"openai:{model}")
+    (model / "gpt1.json").unlink()
+
+    def git_id(name):
+        words = ["git", "hash-object", str(model / name)]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+    def converted(target):
+        words = ("convert", f"--from=openai:{model}", f"--to=hf:{tmp_path / target}")
+        assert main([*words, "--tokenizer=hf_basic"]) == 0
+        output, errors = capsys.readouterr()
+        return json.loads(output), errors
+
+    found, said = converted("other")
+    assert "released" not in found
+    assert "OpenAI" not in said
+    monkeypatch.setattr(released, "N_PARAMETERS", found["parameters"])
+    found, said = converted("unknown")
+    assert not found["released"]
+    assert "none of the released files" in said
+    monkeypatch.setattr(released, "BLOBS", {name: git_id(name) for name in released.BLOBS})
+    found, said = converted("whole")
+    assert found["released"]
+    assert "released, whole and unchanged" in said
+    shard = np.load(model / "params_3.npy")
+    np.save(model / "params_3.npy", -shard)
+    found, said = converted("changed")
+    assert not found["released"]
+    assert "for want of params_3.npy;" in said
 
 
 # To use them

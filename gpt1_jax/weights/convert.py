@@ -1,18 +1,19 @@
 """Weights in every direction: from any layout (source.py) to any, as new folders."""
 
 import shutil
-import sys
 import time
 from pathlib import Path
 
 from gpt1_jax.disk import new_folder, write_json
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.weights import (
     huggingface,
     huggingface_heads,
     huggingface_tokenizer,
     model_card,
     openai,
+    released,
     weights,
     workdir,
 )
@@ -83,20 +84,26 @@ _WRITERS = {
 def convert(
     source: str, target: str, tokenizer: str | None = None, step: int | None = None
 ) -> dict:
-    """Reads weights from `source` and writes them to `target`; returns what they are."""
+    """Reads weights from `source` and writes them to `target`; returns what they are. Of arrays in
+    OpenAI's layout and size it says whether they are OpenAI's own (`released`)."""
     began = time.monotonic()
     if parse_source(target) == ("native", target):
         raise UserError(f"--to={target}: no format; expected openai:D, hf:D or native:D")
     _new_folder(target)
     found = read_weights(source, tokenizer, step)
+    n_parameters = weights.n_parameters(found.flat)
+    kind, folder = parse_source(source)
+    known = {}
+    if kind == "openai" and n_parameters == released.N_PARAMETERS:
+        known["released"], line = released.verdict(Path(folder).expanduser())
+        say(line)
     write_weights(found, target)
-    print(
-        f"tokenizer: {found.tokenizer.mode} ({found.tokenizer.fingerprint[:12]})", file=sys.stderr
-    )
+    say(f"tokenizer: {found.tokenizer.mode} ({found.tokenizer.fingerprint[:12]})")
     return {
         "from": source,
         "to": target,
-        "parameters": weights.n_parameters(found.flat),
+        "parameters": n_parameters,
+        **known,
         "step": found.step,
         "tokenizer": found.tokenizer.mode,
         "fingerprint": found.tokenizer.fingerprint,
