@@ -20,7 +20,7 @@ from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.flags import Flag, names, parse, require_one, usage
 from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, visible
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
 from gpt1_jax.typed_values import nearest
@@ -412,10 +412,10 @@ def main(words: Sequence[str] | None = None) -> int:
         print(json.dumps(requested(words).run()))
         return 0
     except UserError as error:
-        print(f"gpt1: {error}", file=sys.stderr)
+        say(f"gpt1: {visible(str(error))}")
         return 2
     except Interrupted as error:
-        print(f"gpt1: {error}", file=sys.stderr)
+        say(f"gpt1: {visible(str(error))}")
         return 75
 
 

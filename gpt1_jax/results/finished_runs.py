@@ -183,8 +183,7 @@ class FinishedRuns:
         if (variant, task) in self.unfinished:
             return self.unfinished[variant, task]
         for entry in self.missing:
-            wanted = {"table": table, "variant": variant, "task": task, "figure": None}
-            if all(entry.get(name) in (None, value) for name, value in wanted.items()):
+            if (entry["variant"], entry["task"], entry["figure"]) == (variant, task, None):
                 return entry["reason"]
         return self._to_run(f"--table={table} --tasks={task}") if table else "not run"
 
