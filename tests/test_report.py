@@ -606,6 +606,15 @@ def test_an_output_that_is_a_file(runs, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.parametrize("occupied", ["table1.md", "table5.csv", "report.html"])
+def test_a_place_that_is_occupied_by_a_folder(runs, tmp_path, occupied):
+    (tmp_path / "out" / occupied / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "index.md").write_text("mine")
+    assert f"{occupied} is a folder" in refused(runs, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.md", occupied]
+    assert (tmp_path / "out" / "index.md").read_text() == "mine"
+
+
 def test_no_matplotlib(runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install matplotlib" in refused(runs, tmp_path / "out")
