@@ -67,7 +67,7 @@ class ProbeRow(TypedDict):
 
 
 class Anchors(TypedDict):
-    """What a probe is relative to, in per cent of its metric: chance, and the best that is known."""
+    """What a probe is relative to, in per cent of its metric: chance, and the best known score."""
 
     random: float
     best: float
