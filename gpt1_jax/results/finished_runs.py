@@ -371,9 +371,13 @@ def _reproduced(root: Path, entry: Place) -> ReproducedRun:
 
 def _files(folder: Path, name: str) -> dict[str, Any]:
     """What a FinishedRun is made of."""
+    place = folder / "config.json"
+    # As it stands there: what was checked has the keys in another order.
+    config = json_files.read(place, dict[str, Any], _REMEDY)
+    json_files.shaped(config, _Config, str(place), _REMEDY)
     return {
         "folder": name,
-        "config": json_files.read(folder / "config.json", _Config, _REMEDY),
+        "config": config,
         "result": json_files.read(folder / "result.json", Result, _REMEDY),
         "rows": read_rows(folder / "metrics.jsonl"),
     }
