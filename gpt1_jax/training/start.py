@@ -104,6 +104,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
     questions = _questions(experiment, tokenizer, say)
     experiment = with_softmax_positions(experiment, tokenizer, loaded, source, held_out)
     total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
+    experiment.optimizer.require_room(total)
     net = network(
         experiment.model,
         experiment.attention.implementation,
