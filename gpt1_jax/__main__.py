@@ -26,7 +26,7 @@ from gpt1_jax.tokenization.tokenizer import VocabularyMode
 from gpt1_jax.typed_values import nearest
 
 if TYPE_CHECKING:
-    from gpt1_jax.inference.trained_model import Trained
+    from gpt1_jax.inference.trained_model import TrainedModel
 
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
 SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
@@ -173,7 +173,7 @@ class Model:
     def __post_init__(self):
         require_one(workdir=self.workdir, initial=self.initial)
 
-    def load(self) -> "Trained":
+    def load(self) -> "TrainedModel":
         from gpt1_jax.inference import trained_model
 
         return trained_model.load(self.initial or self.workdir or "", self.step)
@@ -195,7 +195,7 @@ class Evaluate:
     def run(self) -> dict:
         model = self.model.load()
         began = time.monotonic()
-        if model.task is not None and self.data is None:
+        if model.task.has_head and self.data is None:
             split = self.split or "dev"
             metrics, n_tokens, n_cut = model.evaluate_task(self.task, split)
             say(f"{n_cut} examples cut to fit n_ctx")

@@ -8,9 +8,8 @@ from pathlib import Path
 from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
-from gpt1_jax.results import paper
-
-FILE = "reproduction.json"
+from gpt1_jax.results.finished_runs import REPRODUCTION
+from gpt1_jax.results.paper import read_paper
 
 
 class Ledger:
@@ -30,7 +29,7 @@ class Ledger:
             "anchors": {},
         }
         with contextlib.suppress(FileNotFoundError):
-            self.content |= json.loads((workdir / FILE).read_text())
+            self.content |= json.loads((workdir / REPRODUCTION).read_text())
         if self.content["scale"] != scale:
             raise UserError(
                 f"{workdir} reproduces at --scale={self.content['scale']}, not {scale}; choose "
@@ -39,7 +38,7 @@ class Ledger:
         self.content["seeds"] = sorted({*self.content["seeds"], *seeds})
 
     def save(self) -> None:
-        write_json(self.workdir / FILE, self.content)
+        write_json(self.workdir / REPRODUCTION, self.content)
 
     def add(self, entry: dict) -> None:
         """A run that was finished, which is not missing any more."""
@@ -67,7 +66,7 @@ class Ledger:
     def table(self, names: list[str]) -> dict[str, dict[str, float | None]]:
         """Medians over seeds by variant and task, None without a run."""
         table = {}
-        for variant in paper.load().variants:
+        for variant in read_paper().variants:
             table[variant] = {}
             for name in names:
                 found = [

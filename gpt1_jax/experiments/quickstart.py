@@ -25,7 +25,7 @@ from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.experiments.reproduce import body_of, run
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
@@ -37,7 +37,7 @@ CONFIG = "configs/quickstart.py"
 VOCAB_SIZE = 2048
 SEEDS = (0, 1)
 BODIES = ("transformer", "lstm")
-VARIANTS = paper.load().variants
+VARIANTS = paper.read_paper().variants
 PROMPT = "This function returns"
 # What reading, compiling and evaluating take on two cores, however little is trained. Of the rest,
 # pre-training both bodies has one half and fine-tuning the other.
@@ -172,7 +172,7 @@ def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
 
 
 def _load_task(folder: Path, shape: str) -> task_loading.LoadedTask:
-    return task_loading.load(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
+    return task_loading.load_task(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
 
 
 def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
@@ -214,7 +214,7 @@ def _gain(scores: dict, task: str) -> str:
     return f"{100 * gain:+.1f} points, {verdict} the seeds' spread of {100 * spread:.1f}."
 
 
-def _sample(model: Trained) -> str:
+def _sample(model: TrainedModel) -> str:
     config = SampleConfig(temperature=0.7, top_k=40, length=48)
     return PROMPT + model.sample(PROMPT, config)[0]
 

@@ -110,7 +110,7 @@ def _sources(request: Request) -> dict[str, TaskConfig]:
 
 
 def _tasks_of_the_paper(request: Request) -> tuple[str, ...]:
-    index = paper.load()
+    index = paper.read_paper()
     if request.figure is not None:
         return index.figures[request.figure].tasks
     return () if request.table == 1 else index.tasks(request.table)
@@ -121,7 +121,7 @@ def _tasks_of_the_paper(request: Request) -> tuple[str, ...]:
 
 def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger) -> None:
     """The runs of tables 2 to 5 and of figure 2 (left), task by task."""
-    index = paper.load()
+    index = paper.read_paper()
     rows = index.tables[request.table].rows if request.table else ()
     variants = [index.variants[row.variant] for row in rows if row.variant]
     variants = variants or [index.variants["full"]]
@@ -130,7 +130,7 @@ def _fine_tune(request: Request, sources: dict[str, TaskConfig], ledger: Ledger)
         try:
             settings = {**_of_task(source), **request.settings}
             described, _ = experiment.load(_spec(request, "finetune", name), settings)
-            loaded = task_loading.load(described.task)
+            loaded = task_loading.load_task(described.task)
         except UserError as error:
             for variant in variants:
                 ledger.miss(variant.name, name, request.figure, str(error))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference.config import DEFAULT_LENGTH, SampleConfig
 from gpt1_jax.model.objective import Network
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -88,8 +89,7 @@ def stop_ids(stop: str | None, tokenizer: Tokenizer) -> list[int]:
 
 
 def generate(
-    network: Network,
-    params: dict,
+    model: PlacedModel,
     prompt: list[int],
     config: SampleConfig,
     n_text: int,
@@ -101,7 +101,7 @@ def generate(
     `n_text` is the number of text ids, tokenizer.vocab_size. Raises UserError for an empty prompt
     and where prompt and new tokens together are longer than the context.
     """
-    room = network.body.config.n_ctx - len(prompt)
+    room = model.config.n_ctx - len(prompt)
     if not prompt:
         raise UserError("the prompt is empty; give --prompt at least one character")
     if room < 1:
@@ -121,5 +121,5 @@ def generate(
     key = jax.random.key(config.seed)
     # What is no part of the compiled loop is left out of what it is compiled for.
     config = replace(config, seed=0, stop=None, num_samples=1)
-    tokens_NT = _generate(network, params, prompt_NL, config, stop_V, key)
+    tokens_NT = _generate(model.network, model.params, prompt_NL, config, stop_V, key)
     return np.asarray(tokens_NT)

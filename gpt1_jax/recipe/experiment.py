@@ -112,6 +112,7 @@ OPERATIONAL = (
     "data.path",
     # How a task is read shows in resolved.data, a digest of its tokens.
     "task.path",
+    "task.columns",
     "task.data_dir",
     "task.check_counts",
     "task.ambiguous_pronouns",
