@@ -19,9 +19,9 @@ from gpt1_jax.data import documentation_tasks, task_loading
 from gpt1_jax.data.documentation_tasks import Cut
 from gpt1_jax.data.task_loading import TaskConfig
 from gpt1_jax.disk import write_json
-from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
+from gpt1_jax.experiments.config import QuickstartConfig
 from gpt1_jax.experiments.reproduce import body_of, run
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.config import SampleConfig
@@ -60,18 +60,15 @@ class Plan:
     tokens_per_s: dict[str, float]
 
 
-def quickstart(workdir: str | Path, minutes: float) -> dict:
+def quickstart(config: QuickstartConfig) -> dict:
     """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
 
-    Plans for `minutes` on the machine it finds, though it takes two or three at least. Returns and
-    writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds` (of
-    this call) and what else was measured. Raises UserError for too little time, or too little
-    documentation.
+    Plans for the minutes on the machine it finds, though it takes two or three at least. Returns
+    and writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds`
+    (of this call) and what else was measured. Raises UserError for too little documentation.
     """
-    if not 1 <= minutes < float("inf"):
-        raise UserError(f"--minutes={minutes:g}; expected at least 1")
     began = time.monotonic()
-    workdir = Path(workdir).expanduser()
+    workdir = Path(config.workdir).expanduser()
     say("reading the documentation that is installed here")
     found = documentation.documents(workers=2)
     say(found.describe())
@@ -80,7 +77,7 @@ def quickstart(workdir: str | Path, minutes: float) -> dict:
         PrepareConfig(output=str(workdir / "tokens"), vocab_size=VOCAB_SIZE, workers=2),
         cut.pretraining,
     )
-    plan = _plan(workdir, minutes, cut)
+    plan = _plan(workdir, config.minutes, cut)
     cut = _with_labels(cut, plan.labels)
     folders = documentation_tasks.write(cut.tasks, workdir / "tasks")
     pretraining = {body: _pretrained(workdir, body, plan) for body in BODIES}
