@@ -328,7 +328,8 @@ def divided(
         raise UserError(f"{len(examples)} example(s) cannot be divided into train and dev")
     if not division.twins:
         n_dev = min(max(1, round(division.share * len(examples))), len(examples) - 1)
-        return tuple(train_test_split(examples, test_size=n_dev, random_state=seed))
+        train, dev = train_test_split(examples, test_size=n_dev, random_state=seed)
+        return train, dev
     groups = [" / ".join(sorted(example.choices)) for example in examples]
     if len(set(groups)) < 2:
         raise UserError("all examples have the same choices, so they cannot be divided by them")
@@ -339,7 +340,7 @@ def divided(
 
 def _task(config: TaskConfig) -> Task:
     own = config.path and config.shape and config.metric
-    row = TASKS.get(config.name)
+    row = TASKS.get(config.name or "")
     if config.name is not None and row is None and not own:
         near = nearest(config.name, TASKS)
         hint = f" (did you mean {near}?)" if near else ""
@@ -358,7 +359,7 @@ def _task(config: TaskConfig) -> Task:
         raise UserError(f"task.{key} is needed for a task of one's own: one of {', '.join(known)}")
     if shape == "multiple_choice" and metric != "accuracy":
         raise UserError(f"task.metric={metric} does not fit multiple_choice; expected accuracy")
-    as_in_table = row is not None and shape == row.shape
+    like = row if row is not None and shape == row.shape else None
     score_loss = config.score_loss
     if score_loss == "mse" and metric not in REGRESSION:
         raise UserError(
@@ -366,7 +367,7 @@ def _task(config: TaskConfig) -> Task:
             f"not; expected task.metric {' or '.join(REGRESSION)}"
         )
     rules = TRUNCATIONS[shape]
-    truncation = config.truncation or (row and as_in_table and row.truncation) or rules[0]
+    truncation = config.truncation or (like and like.truncation) or rules[0]
     if truncation not in rules:
         raise UserError(
             f"task.truncation={truncation} is not for task.shape={shape}; expected "
@@ -376,7 +377,7 @@ def _task(config: TaskConfig) -> Task:
         name,
         shape,
         metric,
-        further=row.further if as_in_table and metric == row.metric else (),
+        further=like.further if like is not None and metric == like.metric else (),
         truncation=truncation,
         score_loss=score_loss,
     )

@@ -73,7 +73,7 @@ class Task:
         return self.metric in REGRESSION
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
+    def metrics(self) -> tuple[Metric | Literal["loss"], ...]:
         """All that is measured, the one that chooses first."""
         return (self.metric, *self.further)
 

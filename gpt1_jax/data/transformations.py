@@ -84,16 +84,18 @@ def encode(
         cut = len(texts[0]) > n_ctx - 2
     elif shape == "multiple_choice":
         # The question goes on where the context ends, which takes a space between them.
+        context, question = texts
         if all(example.texts):
-            texts[1] = tokenizer.encode(" " + example.texts[1])
+            question = tokenizer.encode(" " + example.texts[1])
         choices = [tokenizer.encode(choice) for choice in example.choices]
         fitting = _halved_choices if truncation == "halves" else _fitting_choices
-        candidates = fitting(*texts, choices, n_ctx)
+        candidates = fitting(context, question, choices, n_ctx)
         cut = sum(map(len, _flat(candidates))) < sum(
-            len(texts[0]) + len(texts[1]) + len(choice) for choice in choices
+            len(context) + len(question) + len(choice) for choice in choices
         )
     else:
-        first, second = PAIR_RULES[truncation](*texts, n_ctx)
+        one, other = texts
+        first, second = PAIR_RULES[truncation](one, other, n_ctx)
         candidates = (
             [[first, second], [second, first]] if shape == "similarity" else [[first, second]]
         )
@@ -103,10 +105,10 @@ def encode(
 
 def encode_all(
     examples: Iterable,
-    shape: str,
+    shape: Shape,
     tokenizer: Tokenizer,
     n_ctx: int,
-    truncation: str | None = None,
+    truncation: Truncation | None = None,
 ) -> tuple[list[list[list[int]]], int]:
     """The candidates of each example, and the number of examples that were cut (see `encode`)."""
     encoded = [encode(example, shape, tokenizer, n_ctx, truncation) for example in examples]
