@@ -145,8 +145,8 @@ def train(
         finished = read_result(workdir) if run.first_step >= run.last_step else None
         if finished and finished["step"] == run.first_step:
             return finished
-        for warning in run.goal.warnings(run.total_steps):
-            tell(warning)
+        for line in run.goal.opening(run.total_steps):
+            tell(line)
         writer = MetricsWriter(workdir, experiment.log, run.first_step, jax.process_index() == 0)
         closing.callback(writer.close)
         progress = Progress(run, quiet)
