@@ -17,6 +17,7 @@ from gpt1_jax import disk
 from gpt1_jax.__main__ import main
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.text import corpus, sources
+from gpt1_jax.training import claim
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
@@ -396,7 +397,7 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read(said, pretrained, tmp_pat
 
 
 def _nested(key):
-    return lambda text: '{"%s": %s}' % (key, "[" * 10**5)
+    return lambda text: f'{{"{key}": {"[" * 10**5}}}'
 
 
 def _twice(text):
