@@ -6,12 +6,14 @@ bit as a wrong number without noticing.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import math
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from jax.experimental import multihost_utils
 
 from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import amount, say
 
 DIGESTS = "digests.json"
 _AT_THE_COMMIT = {"commit_success.txt"}  # what Orbax adds when the digests are written
@@ -146,6 +148,22 @@ class _Keep:
         ]
 
 
+@functools.cache
+def _quiet() -> None:
+    """Orbax and its threads say much about what they do, and page after page about what goes wrong;
+    all of that is raised by `save` or `wait` too, which say it in a line."""
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        # Writes that end after their event loop, which a full disk has ended, complain about that.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
 class Checkpoints:
     """The checkpoints of a run, in workdir/checkpoints."""
 
@@ -155,8 +173,7 @@ class Checkpoints:
         self._best = {"step": None}
         self._saving: int | None = None
         self._failed = False
-        # Orbax warns and informs on the root logger's level of absl; its news is not the user's.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        _quiet()
         options = ocp.CheckpointManagerOptions(
             create=config is not None,
             read_only=config is None,
@@ -189,6 +206,7 @@ class Checkpoints:
         self._best["step"] = progress.get("best_step")
         with self._writing():
             self._manager.wait_until_finished()
+            check_space(Path(self.folder.parent), (params, optimizer))
             self._saving = step
             self._manager.save(
                 step,
@@ -394,6 +412,6 @@ def check_space(workdir: Path, state: Any) -> None:
     free = shutil.disk_usage(made).free
     if free < needed:
         raise UserError(
-            f"{workdir} has {free / 1e9:.2f} GB free, one checkpoint takes {needed / 1e9:.2f} GB; "
-            "free some space or choose another --workdir"
+            f"{workdir} has {amount(free)} free, one checkpoint takes {amount(needed)}; free some "
+            "space or choose another --workdir"
         )
