@@ -288,9 +288,9 @@ class Predict:
     output: Annotated[str, Flag("", "G.jsonl")]
 
     def run(self) -> dict:
-        from gpt1_jax.inference import batch_inference
+        from gpt1_jax.inference import predictions
 
-        result = batch_inference.predict(self.model.load(), self.input, self.output)
+        result = predictions.predict(self.model.load(), self.input, self.output)
         say(f"{result['truncated']} of {result['examples']} examples cut to fit n_ctx")
         return result
 

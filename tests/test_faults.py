@@ -185,7 +185,7 @@ def test_two_runs_in_one_workdir(refused, tokens, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
     # What decides is read when the lock is held.
     seen = []
-    monkeypatch.setattr(start, "_check_same", lambda *_: seen.append(WorkdirLock(tmp_path / "run")))
+    monkeypatch.setattr(claim, "_check_same", lambda *_: seen.append(WorkdirLock(tmp_path / "run")))
     (tmp_path / "run").mkdir()
     config = {"identity": {}, "model": {}, "resolved": {}}
     config["resolved"] = {"tokenizer": "", "task": None, "labels": [], "n_outputs": 0}

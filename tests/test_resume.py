@@ -191,7 +191,7 @@ def test_rows_beyond_the_checkpoint_and_a_torn_line_are_dropped(
     ("key", "value"),
     [
         ("seed", 7),
-        ("steps", 7),
+        ("steps", 5),
         ("batch_size", 16),
         ("model.n_layer", 1),
         ("model.dropout", 0.0),

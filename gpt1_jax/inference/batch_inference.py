@@ -1,7 +1,6 @@
 """Whole files through a model, in bounded memory: all rows are checked before the first of them is
 computed, and the output appears whole or not at all."""
 
-import itertools
 import json
 import sys
 import time
@@ -14,14 +13,13 @@ import numpy as np
 from tqdm import tqdm
 
 from gpt1_jax import disk
-from gpt1_jax.data.task_files import stream_examples
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import no_output
 from gpt1_jax.text import sources
 
-# Examples held at a time, and numbers of a line that are turned to text at a time.
+# Numbers of a line that are turned to text at a time.
 CHUNK = 1024
 
 
@@ -61,33 +59,6 @@ def score(model: TrainedModel, pattern: str, output: str | None, stride: int | N
         "n_ctx": n_ctx,
         "stride": stride,
         "tokens_per_s": n_tokens / (time.monotonic() - began),
-        "output": output,
-    }
-
-
-def predict(model: TrainedModel, path: str, output: str) -> dict:
-    """Writes a JSON line with the prediction of each row of `path`, in their order. The rows are
-    like those of the task's files, with or without labels; also .gz, .xz. Returns the number of
-    examples, and of those that were cut to fit the context.
-
-    Raises UserError for a language model; a row that is none of the task's, with its line; an
-    output that cannot be written.
-    """
-    row_format = model.row_format
-    path = Path(path).expanduser()
-    with written(output, [path]) as file:
-        n_examples, n_truncated = sum(1 for _ in stream_examples(path, row_format)), 0
-        examples = (example for _, example in stream_examples(path, row_format))
-        with tqdm(total=n_examples, unit="examples", disable=None) as progress:
-            while chunk := list(itertools.islice(examples, CHUNK)):
-                answers, n_cut = model.answers(chunk)
-                file.writelines(json.dumps(answer) + "\n" for answer in answers)
-                n_truncated += n_cut
-                progress.update(len(chunk))
-    return {
-        "step": model.step,
-        "examples": n_examples,
-        "truncated": n_truncated,
         "output": output,
     }
 

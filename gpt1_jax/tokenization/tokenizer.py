@@ -80,10 +80,6 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> list[int]:
         """Ids of a text, each below vocab_size."""
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
-
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens, end and padding have none."""
