@@ -17,7 +17,7 @@ from gpt1_jax import disk
 from gpt1_jax.__main__ import main
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.text import corpus, sources
-from gpt1_jax.training import start
+from gpt1_jax.training import claim
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
@@ -391,6 +391,19 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read(said, pretrained, tmp_pat
     assert deleted == [4]
     assert result["step"] == 6
     assert "damaged" not in errors
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model.n_head", 1), ("model.n_layer", 1), ("resolved.tokenizer", "0"), ("model.n_ctx", 8)],
+)
+def test_a_config_of_another_model(refused, pretrained, tmp_path, key, value):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    content = json.loads((workdir / "config.json").read_text())
+    section, name = key.split(".")
+    content[section][name] = value
+    (workdir / "config.json").write_text(json.dumps(content))
+    refused(["sample", f"--workdir={workdir}", "--prompt=the"], "config.json", key)
 
 
 # JSON

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.weights import huggingface_heads
@@ -86,12 +88,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     GPT-1's."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        config = json_files.read(path, dict[str, Any], "copy it again")
+    except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {CONFIG}; expected a folder of transformers") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    kind = config.get("model_type")
     if kind != MODEL_TYPE:
         raise UserError(
             f"{path} has model_type {kind!r}, another architecture; expected {MODEL_TYPE!r}"
@@ -149,21 +149,22 @@ def _path_of(name: str) -> str:
     return f"h_{number}/{module.replace('.', '/')}/{leaf}"
 
 
+class _Index(TypedDict):
+    weight_map: dict[str, str]
+
+
 def _files(folder: Path) -> list[Path]:
     """The safetensors of a folder: one, or those that an index names, which lie beside it."""
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     index = folder / INDEX
     try:
-        named = sorted({*json.loads(index.read_text())["weight_map"].values()}, key=str)
+        found = json_files.read(index, _Index, "expected an index of safetensors; copy it again")
     except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {SINGLE}{_instead(folder)}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{index} is no index of safetensors ({type(error).__name__}: {error})"
-        ) from None
+    named = sorted({*found["weight_map"].values()})
     for name in named:
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
             raise UserError(
                 f"{index} names the file {name!r}; expected names of .safetensors beside it, and "
                 "nothing outside the folder is opened"

@@ -12,7 +12,9 @@ does here; and text is cut where no piece can go on, which changes no id and mak
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -158,8 +160,6 @@ def unpack(folder: Path, target: Path) -> None:
 
 def _read(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json_files.read(path, dict[str, Any], "copy it again")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
