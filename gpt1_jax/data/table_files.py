@@ -172,8 +172,9 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _decoded_lines(path: Path, file: BinaryIO, encoding: str) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        for number, line in enumerate(io.TextIOWrapper(file, encoding, newline="\n"), 1):
-            yield number, line
+        with io.TextIOWrapper(file, encoding, newline="\n") as text:
+            for number, line in enumerate(text, 1):
+                yield number, line
     except UnicodeDecodeError:
         raise UserError(f"{path}, line {number + 1}: not UTF-16; save the file as UTF-8") from None
 

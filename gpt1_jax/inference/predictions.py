@@ -108,9 +108,7 @@ class Comparison:
         found = {**names, "labelled": len(self._gold), **metrics}
         if self._task.regression:
             return found
-        size = max(
-            len(self._classes.names), *map(lambda x: int(x) + 1, self._gold + self._predicted)
-        )
+        size = max(len(self._classes.names), int(max(self._gold + self._predicted)) + 1)
         counts = np.zeros((size, size), int)
         np.add.at(counts, (np.array(self._gold, int), np.array(self._predicted, int)), 1)
         return found | {"confusion_matrix": counts.tolist()}
