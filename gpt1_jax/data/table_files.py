@@ -284,7 +284,10 @@ def _text_table(
     )
     if bare:
         return table
-    names = tuple(cell.strip() for cell in next(_records(table), (number, []))[1])
+    header = next(_records(table), None)
+    if header is None:
+        raise UserError(f"{path}: no rows; expected a header and a row or more")
+    names = tuple(cell.strip() for cell in header[1])
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise UserError(f"{table.place(number)}: two columns are called {shown(twice[0])}")
