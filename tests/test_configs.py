@@ -129,7 +129,7 @@ def test_finetuning_is_the_recipe_of_the_paper():
 
 def test_finetuning_keeps_the_settings_of_pretraining_that_it_does_not_name():
     before, after = load("pretrain.py"), load("finetune.py:rte")
-    named = {"learning_rate": 6.25e-5, "schedule": "warmup_linear"}
+    named = {"learning_rate": 6.25e-5, "schedule": "warmup_linear", "warmup": 0.002}
     assert after.optimizer == replace(before.optimizer, **named)
     assert after.model == before.model
 

@@ -214,13 +214,13 @@ def test_padding_to_buckets_or_to_the_context_is_the_same_training(
     pretrained, classification, tmp_path, monkeypatch
 ):
     """With dropout on, whose masks count positions in the context."""
-    lengths, place_batch = [], sharding.place_batch
+    lengths, put_batch = [], sharding.put_batch
 
     def placed(mesh, batch):
         lengths.append(batch["tokens"].shape[-1])
-        return place_batch(mesh, batch)
+        return put_batch(mesh, batch)
 
-    monkeypatch.setattr(sharding, "place_batch", placed)
+    monkeypatch.setattr(sharding, "put_batch", placed)
     for name, buckets in (("buckets", (10, 13)), ("padded", ())):
         changes = {"data.buckets": buckets}
         given = runs.fine_tuning(pretrained, classification, "classification", **changes)

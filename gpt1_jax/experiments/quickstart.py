@@ -6,7 +6,6 @@ in the workdir and not done again, so a quickstart that was stopped goes on wher
 """
 
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -15,10 +14,11 @@ from pathlib import Path
 
 import jax
 
+from gpt1_jax import json_files
 from gpt1_jax.data import documentation_tasks, task_loading
 from gpt1_jax.data.documentation_tasks import Cut
 from gpt1_jax.data.task_loading import TaskConfig
-from gpt1_jax.disk import write_json
+from gpt1_jax.disk import WorkdirLock, write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
@@ -70,8 +70,13 @@ def quickstart(workdir: str | Path, minutes: float) -> dict:
     """
     if not 1 <= minutes < float("inf"):
         raise UserError(f"--minutes={minutes:g}; expected at least 1")
-    began = time.monotonic()
     workdir = Path(workdir).expanduser()
+    with WorkdirLock(workdir):
+        return _quickstart(workdir, minutes)
+
+
+def _quickstart(workdir: Path, minutes: float) -> dict:
+    began = time.monotonic()
     say("reading the documentation that is installed here")
     found = documentation.documents(workers=2)
     say(found.describe())
@@ -118,7 +123,7 @@ def _plan(workdir: Path, minutes: float, cut: Cut) -> Plan:
     quickstart that goes on keeps to it."""
     path = workdir / "plan.json"
     if path.exists():
-        plan = Plan(**json.loads(path.read_text()))
+        plan = json_files.read(path, Plan, "delete it to plan again")
         say(f"going on with the plan in {path}: {plan}")
         return plan
     settings = {"data.path": str(workdir / "tokens"), "steps": str(SPEED_STEPS)}

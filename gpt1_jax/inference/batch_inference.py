@@ -2,7 +2,6 @@
 computed, and the output appears whole or not at all."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,9 +12,11 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
 from gpt1_jax.inference.trained_model import TrainedModel
+from gpt1_jax.messages import no_output
 from gpt1_jax.text import sources
 
 # Numbers of a line that are turned to text at a time.
@@ -67,24 +68,16 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
     """A file to write to, which takes the place of `output` when all went well; standard output for
     None. UserError where it cannot be written, or is one of the inputs."""
     if output is None:
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in disk.WHILE_WRITING:
+                raise
+            raise no_output(error) from None
         return
-    path = Path(output).expanduser()
-    if not path.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--output={output}: the folder {path.parent} cannot be written to")
-    if path.is_dir():
-        raise UserError(f"--output={output} is a folder; expected a file in it")
-    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
-        raise UserError(f"--output={output} is the file of --input; choose another")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk.replacing(Path(output).expanduser(), inputs=inputs) as file:
+        yield file
 
 
 def _documents(paths: list[Path]) -> Iterator[tuple[str, Iterator[str]]]:

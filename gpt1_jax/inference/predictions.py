@@ -46,9 +46,9 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
     """
     table = Path(path).expanduser()
     row_format = model.row_format
-    say(f"{path}: {row_format.open(table).description}")
     with written(output, [table]) as file:
         count, keys = _surveyed(stream_examples(table, row_format))
+        say(f"{path}: {row_format.open(table).description}")
         write = _writer(output, file, keys)
         measured = Comparison(model, row_format.open(table).text_cells)
         n_truncated = 0
@@ -108,7 +108,8 @@ class Comparison:
         found = {**names, "labelled": len(self._gold), **metrics}
         if self._task.regression:
             return found
-        size = max(len(self._classes.names), int(max(self._gold + self._predicted)) + 1)
+        highest = int(max(self._gold + self._predicted))
+        size = max(len(self._classes.names), highest + 1)
         counts = np.zeros((size, size), int)
         np.add.at(counts, (np.array(self._gold, int), np.array(self._predicted, int)), 1)
         return found | {"confusion_matrix": counts.tolist()}

@@ -73,8 +73,8 @@ class Goal(Protocol):
         """Scores of rules that do not learn to read, to set beside the model's."""
         ...
 
-    def warnings(self, total_steps: int) -> list[str]:
-        """What a person should know before the first step."""
+    def opening(self, total_steps: int) -> list[str]:
+        """What a person should know before the first step, a line each."""
         ...
 
 
@@ -84,7 +84,7 @@ def loaded_task(experiment: Experiment) -> LoadedTask:
         return LoadedTask(NO_TASK, (), {})
     loaded = task_loading.load_task(experiment.task)
     # Examples that are missing are no progress: they are said also to those who asked for quiet.
-    for note in (*loaded.notes, *loaded.describe()):
+    for note in loaded.notes:
         say(note)
     return loaded
 
@@ -138,7 +138,7 @@ class LanguageModelling:
     def compared(self) -> dict[str, float]:
         return {}
 
-    def warnings(self, total_steps: int) -> list[str]:
+    def opening(self, total_steps: int) -> list[str]:
         return []
 
 
@@ -209,13 +209,16 @@ class FineTuning:
         found = baselines(replace(self.loaded, splits={**splits, "train": train}))
         return {"majority": found["majority"], "bag of words": found["bag_of_words"]}
 
-    def warnings(self, total_steps: int) -> list[str]:
+    def opening(self, total_steps: int) -> list[str]:
+        """The classes with their counts; and whether the updates are too few."""
+        found = self.loaded.describe()
         if total_steps >= FEW_UPDATES:
-            return []
+            return found
         return [
+            *found,
             f"{total_steps} updates are few for a task: a classifier may end as it began, with one "
             "answer for everything; more epochs, a higher optimizer.learning_rate or "
-            "configs/finetune.py:small_data suit a small training set"
+            "configs/finetune.py:small_data suit a small training set",
         ]
 
     def _encoded(self, loaded: LoadedTask, split: str) -> tuple[list, int]:
