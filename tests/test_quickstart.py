@@ -10,6 +10,7 @@ import pytest
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.experiments import quickstart as quick
+from gpt1_jax.experiments.config import QuickstartConfig
 from gpt1_jax.experiments.quickstart import Plan, quickstart
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
@@ -62,7 +63,7 @@ def finished(small_documentation, tmp_path_factory):
         patch.setattr(quick, "SEEDS", (0, 1))
         patch.setattr(quick, "DEV_EXAMPLES", 40)
         patch.setattr(quick, "say", said.append)
-        result = quickstart(workdir)
+        result = quickstart(QuickstartConfig(workdir=str(workdir)))
         yield workdir, result, said
 
 
@@ -123,11 +124,11 @@ def test_the_result_on_disk_is_the_one_returned(finished):
 def test_again_it_trains_nothing(finished, monkeypatch):
     workdir, result, _ = finished
     files = {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
-    again = quickstart(workdir)
+    again = quickstart(QuickstartConfig(workdir=str(workdir)))
     assert again["table"] == result["table"]
     assert files == {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
 
 
 def test_too_little_time_is_an_error(tmp_path):
     with pytest.raises(UserError, match="--minutes"):
-        quickstart(tmp_path, minutes=0.5)
+        quickstart(QuickstartConfig(workdir=str(tmp_path), minutes=0.5))

@@ -1,11 +1,30 @@
-"""What `reproduce` can be asked for."""
+"""What is asked of a quickstart or a reproduction. Imports neither JAX nor anything slow, because
+the command line takes its flags and their defaults from here."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.flags import Flag, require_one
+
+TableNumber = Literal[1, 2, 3, 4, 5]
+FigureName = Literal["2left", "2right"]
+Scale = Literal["paper", "small"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """Where a quickstart is kept, and the minutes to plan for. It takes longer where the machine is
+    too slow for a table that says something in that time."""
+
+    workdir: Annotated[str, Flag("folder for the runs and their result")] = "runs/quickstart"
+    minutes: Annotated[float, Flag("time to plan for")] = 8.0
+
+    def __post_init__(self):
+        if not (self.minutes >= 1 and math.isfinite(self.minutes)):
+            raise UserError(f"--minutes={self.minutes:g}; expected at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +40,10 @@ class Request:
     Raises UserError for both or none of table and figure, and for equal seeds.
     """
 
-    table: Annotated[Literal[1, 2, 3, 4, 5] | None, Flag()] = None
-    figure: Annotated[Literal["2left", "2right"] | None, Flag()] = None
+    table: Annotated[TableNumber | None, Flag()] = None
+    figure: Annotated[FigureName | None, Flag()] = None
     workdir: Annotated[str, Flag("folder for the runs and their report")]
-    scale: Annotated[Literal["paper", "small"], Flag()] = "paper"
+    scale: Annotated[Scale, Flag()] = "paper"
     seeds: Annotated[tuple[int, ...], Flag()] = (0, 1, 2)
     tasks: Annotated[
         tuple[str, ...] | None, Flag("names or folders, with commas; default: those of the paper")

@@ -19,9 +19,9 @@ from gpt1_jax.data import documentation_tasks, task_loading
 from gpt1_jax.data.documentation_tasks import Cut
 from gpt1_jax.data.task_loading import TaskConfig
 from gpt1_jax.disk import WorkdirLock, write_json
-from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
+from gpt1_jax.experiments.config import QuickstartConfig
 from gpt1_jax.experiments.reproduce import body_of, run
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.config import SampleConfig
@@ -60,19 +60,16 @@ class Plan:
     tokens_per_s: dict[str, float]
 
 
-def quickstart(workdir: str | Path, minutes: float) -> dict:
+def quickstart(config: QuickstartConfig) -> dict:
     """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
 
-    Plans for `minutes` on the machine it finds, though it takes two or three at least. Returns and
-    writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds` (of
-    this call) and what else was measured. Raises UserError for too little time, or too little
-    documentation.
+    Plans for the minutes on the machine it finds, though it takes two or three at least. Returns
+    and writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds`
+    (of this call) and what else was measured. Raises UserError for too little documentation.
     """
-    if not 1 <= minutes < float("inf"):
-        raise UserError(f"--minutes={minutes:g}; expected at least 1")
-    workdir = Path(workdir).expanduser()
+    workdir = Path(config.workdir).expanduser()
     with WorkdirLock(workdir):
-        return _quickstart(workdir, minutes)
+        return _quickstart(workdir, config.minutes)
 
 
 def _quickstart(workdir: Path, minutes: float) -> dict:
