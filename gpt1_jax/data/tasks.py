@@ -73,9 +73,9 @@ class Task:
         return self.metric in REGRESSION
 
     @property
-    def metrics(self) -> tuple[Metric | Literal["loss"], ...]:
-        """All that is measured, the one that chooses first."""
-        return (self.metric, *self.further)
+    def metrics(self) -> tuple[Metric, ...]:
+        """All that is measured of answers, the one that chooses first."""
+        return () if self.metric == "loss" else (self.metric, *self.further)
 
 
 NO_TASK = Task(name="language model", shape=None, metric="loss")

@@ -50,7 +50,7 @@ not (a question stays, and the context before it is cut):
 
 from collections.abc import Iterable
 
-from gpt1_jax.data.tasks import Shape, Truncation
+from gpt1_jax.data.tasks import Example, Shape, Truncation
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
@@ -64,9 +64,13 @@ TRUNCATIONS: dict[Shape, tuple[Truncation, ...]] = {
 
 
 def encode(
-    example, shape: Shape, tokenizer: Tokenizer, n_ctx: int, truncation: Truncation | None = None
+    example: Example,
+    shape: Shape,
+    tokenizer: Tokenizer,
+    n_ctx: int,
+    truncation: Truncation | None = None,
 ) -> tuple[list[list[int]], bool]:
-    """The candidates of an Example of tasks.py, each up to `n_ctx` ids, and whether they were
+    """The candidates of an example, each up to `n_ctx` ids, and whether they were
     cut by the rule `truncation` (None: the default of the shape).
 
     One candidate for classification and entailment, two for similarity, one for each choice else.
@@ -83,8 +87,8 @@ def encode(
         candidates = [[texts[0][: n_ctx - 2]]]
         cut = len(texts[0]) > n_ctx - 2
     elif shape == "multiple_choice":
-        # The question goes on where the context ends, which takes a space between them.
         context, question = texts
+        # The question goes on where the context ends, which takes a space between them.
         if all(example.texts):
             question = tokenizer.encode(" " + example.texts[1])
         choices = [tokenizer.encode(choice) for choice in example.choices]
@@ -94,8 +98,7 @@ def encode(
             len(context) + len(question) + len(choice) for choice in choices
         )
     else:
-        one, other = texts
-        first, second = PAIR_RULES[truncation](one, other, n_ctx)
+        first, second = PAIR_RULES[truncation](texts[0], texts[1], n_ctx)
         candidates = (
             [[first, second], [second, first]] if shape == "similarity" else [[first, second]]
         )
@@ -104,7 +107,7 @@ def encode(
 
 
 def encode_all(
-    examples: Iterable,
+    examples: Iterable[Example],
     shape: Shape,
     tokenizer: Tokenizer,
     n_ctx: int,

@@ -1,14 +1,14 @@
 """The ledger of a reproduction: what was asked for, so that the same command goes on with it."""
 
 import contextlib
-import json
 import statistics
 from pathlib import Path
 
+from gpt1_jax import json_files
 from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
-from gpt1_jax.results.finished_runs import REPRODUCTION
+from gpt1_jax.results.finished_runs import REPRODUCTION, Reproduction
 from gpt1_jax.results.paper import read_paper
 
 
@@ -29,7 +29,8 @@ class Ledger:
             "anchors": {},
         }
         with contextlib.suppress(FileNotFoundError):
-            self.content |= json.loads((workdir / REPRODUCTION).read_text())
+            remedy = "copy it again, or move it away to begin again"
+            self.content |= json_files.read(workdir / REPRODUCTION, Reproduction, remedy)
         if self.content["scale"] != scale:
             raise UserError(
                 f"{workdir} reproduces at --scale={self.content['scale']}, not {scale}; choose "

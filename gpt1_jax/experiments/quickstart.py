@@ -6,7 +6,6 @@ in the workdir and not done again, so a quickstart that was stopped goes on wher
 """
 
 import dataclasses
-import json
 import statistics
 import time
 from collections.abc import Mapping
@@ -15,10 +14,11 @@ from pathlib import Path
 
 import jax
 
+from gpt1_jax import json_files
 from gpt1_jax.data import documentation_tasks, task_loading
 from gpt1_jax.data.documentation_tasks import Cut
 from gpt1_jax.data.task_loading import TaskConfig
-from gpt1_jax.disk import write_json
+from gpt1_jax.disk import WorkdirLock, write_json
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.experiments.config import QuickstartConfig
@@ -63,12 +63,17 @@ class Plan:
 def quickstart(config: QuickstartConfig) -> dict:
     """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
 
-    Plans for the minutes on the machine it finds, though it takes two or three at least. Returns
-    and writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds`
-    (of this call) and what else was measured. Raises UserError for too little documentation.
+    Plans for `minutes` on the machine it finds, though it takes two or three at least. Returns and
+    writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds` (of
+    this call) and what else was measured. Raises UserError for too little documentation.
     """
-    began = time.monotonic()
     workdir = Path(config.workdir).expanduser()
+    with WorkdirLock(workdir):
+        return _quickstart(workdir, config.minutes)
+
+
+def _quickstart(workdir: Path, minutes: float) -> dict:
+    began = time.monotonic()
     say("reading the documentation that is installed here")
     found = documentation.documents(workers=2)
     say(found.describe())
@@ -77,7 +82,7 @@ def quickstart(config: QuickstartConfig) -> dict:
         PrepareConfig(output=str(workdir / "tokens"), vocab_size=VOCAB_SIZE, workers=2),
         cut.pretraining,
     )
-    plan = _plan(workdir, config.minutes, cut)
+    plan = _plan(workdir, minutes, cut)
     cut = _with_labels(cut, plan.labels)
     folders = documentation_tasks.write(cut.tasks, workdir / "tasks")
     pretraining = {body: _pretrained(workdir, body, plan) for body in BODIES}
@@ -115,7 +120,7 @@ def _plan(workdir: Path, minutes: float, cut: Cut) -> Plan:
     quickstart that goes on keeps to it."""
     path = workdir / "plan.json"
     if path.exists():
-        plan = Plan(**json.loads(path.read_text()))
+        plan = json_files.read(path, Plan, "delete it to plan again")
         say(f"going on with the plan in {path}: {plan}")
         return plan
     settings = {"data.path": str(workdir / "tokens"), "steps": str(SPEED_STEPS)}

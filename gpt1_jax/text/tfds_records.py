@@ -44,7 +44,7 @@ class TfdsSplit:
 
             tf.config.set_visible_devices([], "GPU")
             tfds.disable_progress_bar()
-            builder = tfds.builder(name, data_dir=data_dir)
+            builder: Any = tfds.builder(name, data_dir=data_dir)
             if not builder.is_prepared():
                 require_reachable(builder.url_infos or ())
             # What TFDS says about it is progress.
