@@ -14,7 +14,7 @@ import sys
 import time
 from typing import NoReturn
 
-from gpt1_jax.errors import Interrupted, UserError
+from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
 
 SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
@@ -175,8 +175,8 @@ def reproduce(flags: argparse.Namespace) -> dict:
         seeds = tuple(int(seed) for seed in flags.seeds.split(","))
     except ValueError:
         raise UserError(f"--seeds={flags.seeds}; expected numbers, as in 0,1,2") from None
-    given = {"transformer": flags.initial, "lstm": flags.initial_lstm}
-    from gpt1_jax.experiments.reproduce import Request, reproduce
+    from gpt1_jax.experiments.config import Request
+    from gpt1_jax.experiments.reproduce import reproduce
 
     return reproduce(
         Request(
@@ -189,7 +189,8 @@ def reproduce(flags: argparse.Namespace) -> dict:
             data=flags.data,
             task_data=flags.task_data,
             data_dir=flags.data_dir,
-            initial={body: source for body, source in given.items() if source},
+            initial=flags.initial,
+            initial_lstm=flags.initial_lstm,
             settings=flags.overrides,
         )
     )
@@ -413,6 +414,8 @@ def main(words: list[str] | None = None) -> int:
         print(json.dumps(flags.run(flags)))
         return 0
     except UserError as error:
+        if isinstance(error, PartlyFailed):
+            print(json.dumps(error.result))
         print(f"gpt1: {error}", file=sys.stderr)
         return 2
     except Interrupted as error:

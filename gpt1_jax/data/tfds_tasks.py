@@ -10,9 +10,14 @@ DPRD          a sentence, a pronoun in it, and two candidates
 """
 
 import contextlib
+import os
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
 from gpt1_jax.data.task_files import pronoun_starts, story_cloze_label
 from gpt1_jax.data.tasks import Example, Part, Row
@@ -59,6 +64,27 @@ class TfdsSets:
             if self._row.pronouns and len(pronoun_starts(*example.texts)) != 1
         )
         return Part(where, examples, "row", unlabelled, unclear, countable)
+
+
+def is_prepared(name: str, data_dir: str | None) -> bool:
+    """Whether TFDS has made this set on this machine; a look at its folder, without TensorFlow."""
+    home = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    return any(Path(home).expanduser().glob(f"{name}/*/dataset_info.json"))
+
+
+def unreachable() -> str | None:
+    """Why TFDS could download nothing from here, in seconds where it takes minutes itself; None if
+    it could. It keeps the descriptions of its sets, and some sets, at this address."""
+    missing = [name for name in ("tensorflow", "tensorflow_datasets") if not find_spec(name)]
+    if missing:
+        return f"{' and '.join(missing)} not installed"
+    try:
+        urllib.request.urlopen("https://storage.googleapis.com/tfds-data", timeout=10).close()
+    except urllib.error.HTTPError:
+        pass  # an answer, whatever it says
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+    return None
 
 
 def tfds_records(name: str, split: str, data_dir: str | None) -> tuple[list[dict], int | None]:

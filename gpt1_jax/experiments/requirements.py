@@ -1,0 +1,122 @@
+"""What a reproduction needs, looked at before its first cell: tasks, tokens, weights."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt1_jax.data import tfds_tasks
+from gpt1_jax.data.task_loading import TaskConfig
+from gpt1_jax.data.tasks import TASKS
+from gpt1_jax.errors import UserError
+from gpt1_jax.experiments.config import Request
+from gpt1_jax.inference import trained_model
+from gpt1_jax.messages import say
+from gpt1_jax.results.paper import Paper
+from gpt1_jax.run_files import read_result
+from gpt1_jax.text import shards
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where each task is read from, by name, and why others of the paper cannot be read at all."""
+
+    tasks: dict[str, TaskConfig]
+    absent: dict[str, str]
+
+
+def sources(request: Request, paper: Paper) -> Sources:
+    """The tasks of a request: a folder that was named, one of task_data, or TFDS.
+
+    A task that nobody named, but that the paper has in this table or figure, may be absent. Raises
+    UserError for one that was named, where all are absent, and where TFDS would have to download
+    one and cannot be reached: alone it takes minutes to say so.
+    """
+    names = _tasks_of_the_paper(request, paper) if request.tasks is None else request.tasks
+    if request.task_data and not Path(request.task_data).expanduser().is_dir():
+        raise UserError(f"--task_data={request.task_data} is not a folder")
+    found = Sources({}, {})
+    for name in names:
+        task, folder = _named(name, request.task_data)
+        row = TASKS[task]
+        if folder is not None and not folder.is_dir():
+            found.absent[task] = f"{folder} is not a folder"
+        elif folder is None and not row.builders:
+            found.absent[task] = "TensorFlow Datasets does not have it; give --task_data=FOLDER"
+        else:
+            path = None if folder is None else str(folder)
+            found.tasks[task] = TaskConfig(name=task, path=path, data_dir=request.data_dir)
+    if found.absent and (request.tasks is not None or not found.tasks):
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in found.absent.items())
+        raise UserError(f"no data of {len(found.absent)} tasks: {reasons}")
+    _require_tfds(found.tasks.values(), request.data_dir)
+    return found
+
+
+def _tasks_of_the_paper(request: Request, paper: Paper) -> tuple[str, ...]:
+    if request.figure is not None:
+        return paper.figures[request.figure].tasks
+    return () if request.table == 1 else paper.tasks(request.table)
+
+
+def _named(name: str, task_data: str | None) -> tuple[str, Path | None]:
+    """A task by its name or its folder, and the folder, None for TFDS."""
+    if name in TASKS:
+        folder = Path(task_data, name).expanduser().absolute() if task_data else None
+        return name, folder
+    folder = Path(name).expanduser().absolute()
+    if folder.is_dir() and folder.name in TASKS:
+        return folder.name, folder
+    known = ", ".join(TASKS)
+    raise UserError(f"--tasks={name} is neither a known task nor the folder of one: {known}")
+
+
+def _require_tfds(tasks: Iterable[TaskConfig], data_dir: str | None) -> None:
+    builders = [name for task in tasks if task.path is None for name in TASKS[task.name].builders]
+    wanted = [name for name in builders if not tfds_tasks.is_prepared(name, data_dir)]
+    if wanted and (reason := tfds_tasks.unreachable()):
+        raise UserError(
+            f"TensorFlow Datasets cannot download {', '.join(wanted)} ({reason}); give "
+            "--task_data=FOLDER, a folder with a folder of each task's files, or --data_dir, where "
+            "the sets are prepared"
+        )
+
+
+def check_weights(request: Request, bodies: Iterable[str], workdir: Path) -> None:
+    """Raises UserError for weights that were given and are none, or of another body; and where a
+    body has to be pre-trained and there is nothing to do it on."""
+    for body in bodies:
+        given = weights_given(request, body)
+        if given is not None:
+            found = trained_model.load(given).model_config.body
+            if found != body:
+                raise UserError(f"{given} holds a {found}, expected a {body}")
+        elif request.data is not None:
+            shards.read_manifest(Path(request.data).expanduser())
+        elif request.scale != "small" and read_result(workdir / "pretrained" / body) is None:
+            flag = "--initial_lstm" if body == "lstm" else "--initial"
+            raise UserError(
+                f"nothing to pre-train the {body} on: give --data (a folder of `prepare`), or "
+                f"weights with {flag}"
+            )
+
+
+def weights_given(request: Request, body: str) -> str | None:
+    """The weights to take in place of pre-training a body."""
+    return request.initial_lstm if body == "lstm" else request.initial
+
+
+def say_what_is_not_read(request: Request, bodies: Sequence[str], trained: Sequence[str]) -> None:
+    """A line about each flag that makes no difference to this table or figure."""
+    fine_tunes = request.table != 1 and request.figure != "2right"
+    reads = {
+        "seeds": fine_tunes or request.seeds == Request.seeds,
+        "tasks": request.table != 1,
+        "task_data": request.table != 1,
+        "data_dir": request.table != 1,
+        "data": bool(trained),
+        "initial": "transformer" in bodies,
+        "initial_lstm": "lstm" in bodies,
+    }
+    for name, read in reads.items():
+        if not read and getattr(request, name) is not None:
+            say(f"--{name} makes no difference here")
