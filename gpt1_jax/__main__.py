@@ -15,6 +15,7 @@ import time
 from typing import NoReturn
 
 from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
+from gpt1_jax.messages import say
 
 SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
@@ -165,9 +166,14 @@ def _model(flags: argparse.Namespace):
 
 
 def quickstart(flags: argparse.Namespace) -> dict:
+    from gpt1_jax.experiments.config import QuickstartConfig
+
+    config = QuickstartConfig(workdir=flags.workdir, minutes=flags.minutes)
+    # At once, for JAX takes seconds to import.
+    say(f"the paper in miniature, in {config.workdir}; if stopped, the same command goes on")
     from gpt1_jax.experiments.quickstart import quickstart
 
-    return quickstart(flags.workdir, minutes=flags.minutes)
+    return quickstart(config)
 
 
 def reproduce(flags: argparse.Namespace) -> dict:

@@ -4,5 +4,9 @@ import sys
 
 
 def say(line: str) -> None:
-    """One line, at once."""
-    print(line, file=sys.stderr, flush=True)
+    """One line, at once; above the progress bars, where there are any."""
+    if "tqdm" in sys.modules:
+        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        sys.stderr.flush()
+    else:
+        print(line, file=sys.stderr, flush=True)

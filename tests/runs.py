@@ -4,17 +4,22 @@ Every experiment here has the same sizes where a test does not ask for others, b
 compiled once per process for each network, optimiser and number of steps.
 """
 
+import contextlib
+import io
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from gpt1_jax.__main__ import main
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import read_rows
 from gpt1_jax.text import corpus, inputs
@@ -106,6 +111,30 @@ def words(given: dict, workdir: Path) -> list[str]:
     """The command line that trains on `given`, on top of the pre-training config."""
     flags = [f"--config.{key}={value}" for key, value in given.items()]
     return ["train", "--config=configs/pretrain.py", f"--workdir={workdir}", *flags]
+
+
+class Outcome(NamedTuple):
+    """What a verb left: exit status, the object of its last line (None: no such line), and the
+    lines that it said."""
+
+    status: int
+    result: dict | None
+    said: list[str]
+
+
+def verb(*words) -> Outcome:
+    """`gpt1 WORDS` in this process, with the signal handlers of before put back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    output, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            status = main([str(word) for word in words])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    printed = output.getvalue().splitlines()
+    result = json.loads(printed[-1]) if printed else None
+    return Outcome(status, result, errors.getvalue().splitlines())
 
 
 def environment(devices: int = 8) -> dict[str, str]:
