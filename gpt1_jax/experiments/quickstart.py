@@ -153,6 +153,7 @@ def _costs(prepared: Prepared) -> Costs:
         speed[body] = result["tokens_per_s"]
         # The first update compiles, and is not in tokens_per_s.
         run[body] = result["seconds"] - (SPEED_STEPS - 1) * tokens_of_update / speed[body]
+    assert tuning.epochs is not None, f"{CONFIG} fine-tunes by epochs"
     label = {}
     for name, task in prepared.cut.tasks.items():
         # A row of multiple choice is as much work as it has choices.
