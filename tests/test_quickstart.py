@@ -17,7 +17,7 @@ from gpt1_jax.experiments.clock import Clock
 from gpt1_jax.experiments.plan import Costs, Plan, Work, plan_within
 from gpt1_jax.experiments.summary import compared
 from gpt1_jax.text import corpus, documentation
-from gpt1_jax.text.inputs import PrepareConfig
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.shards import Tokens
 
 SEEDS = (0, 1)

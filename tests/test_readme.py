@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt1_jax.__main__ import parser
+from gpt1_jax.__main__ import VERBS, Train, requested
 from gpt1_jax.recipe import experiment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,16 +36,13 @@ def test_ci_finds_the_test_command():
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_commands_parse(command):
-    flags, rest = parser().parse_known_args(command)
-    assert all(word.startswith("--config.") for word in rest)
-    if flags.verb == "train":
-        overrides = dict(word.removeprefix("--config.").split("=", 1) for word in rest)
-        experiment.load(flags.config, overrides)
+    verb = requested(command)
+    if isinstance(verb, Train):
+        experiment.load(verb.config, verb.keys)
 
 
 def test_every_verb_of_the_readme_is_there_and_the_other_way_round():
-    verbs = parser()._subparsers._group_actions[0].choices
-    assert {command[0] for command in COMMANDS} == set(verbs)
+    assert {command[0] for command in COMMANDS} == set(VERBS)
 
 
 def test_every_key_of_the_table_of_settings_exists():

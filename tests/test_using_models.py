@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt1_jax.__main__ import parser
+from gpt1_jax.__main__ import requested
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "using_models.md").read_text()
@@ -58,7 +58,7 @@ def test_the_code_of_the_page_runs(folder, pretrained, finetuned, capsys):
 def test_the_commands_of_the_page_parse():
     (block,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
     for line in block.splitlines():
-        assert parser().parse_args(shlex.split(line)[1:]).run
+        assert requested(shlex.split(line)[1:])
 
 
 def test_the_notebook_calls_the_package_and_defines_nothing():

@@ -48,14 +48,14 @@ class FineTuning:
         TFDS is not read: that may download it."""
         described = [experiment.load(*self.config(variant, source))[0] for variant in self.variants]
         if source.path is not None:
-            task_loading.load(described[0].task)
+            task_loading.load_task(described[0].task)
 
     def fill(self, source: TaskSource, weights: Weights, ledger: Ledger) -> None:
         """Runs what is missing of a task. What fails is noted, and the rest goes on."""
         figure = self.request.figure
         try:
             described, _ = experiment.load(*self.config(self.variants[0], source))
-            loaded = task_loading.load(described.task)
+            loaded = task_loading.load_task(described.task)
         except UserError as error:
             for variant in self.variants:
                 ledger.add_failure(variant.name, source.name, figure, str(error))

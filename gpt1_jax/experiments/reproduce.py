@@ -31,9 +31,8 @@ from gpt1_jax.experiments.runs import BODIES, body_of
 from gpt1_jax.inference import probe_curve
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
-from gpt1_jax.results import paper as papers
 from gpt1_jax.results import report
-from gpt1_jax.results.paper import Paper
+from gpt1_jax.results.paper import Paper, read_paper
 
 # What each task is a question of, in figure 2 (right); any other multiple choice is one of answers.
 PROBE_OF = {"sst2": "sentiment", "cola": "acceptability", "dprd": "pronoun_resolution"}
@@ -48,7 +47,7 @@ def reproduce(request: Request) -> dict:
     Raises UserError for what does not fit, before anything runs; PartlyFailed at the end if a cell
     failed; Interrupted after a signal.
     """
-    paper = papers.load()
+    paper = read_paper()
     workdir = Path(request.workdir).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")

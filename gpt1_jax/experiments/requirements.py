@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt1_jax.data import tfds_tasks
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request
@@ -13,6 +12,7 @@ from gpt1_jax.messages import say
 from gpt1_jax.results.paper import Paper
 from gpt1_jax.run_files import read_result
 from gpt1_jax.text import shards
+from gpt1_jax.text.tfds_records import available_builder
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def sources(request: Request, paper: Paper) -> Sources:
     if absent and (request.tasks is not None or not tasks):
         reasons = "; ".join(f"{task}: {reason}" for task, reason in absent.items())
         raise UserError(f"no data of {reasons}")
-    _require_tfds(tasks, request.data_dir)
+    _require_tfds(tasks)
     return Sources(tuple(tasks), absent)
 
 
@@ -89,15 +89,15 @@ def _named(name: str, task_data: str | None) -> tuple[str, Path | None]:
     raise UserError(f"--tasks={name} is neither a known task nor the folder of one: {known}")
 
 
-def _require_tfds(tasks: Iterable[TaskSource], data_dir: str | None) -> None:
-    builders = [name for task in tasks if task.path is None for name in TASKS[task.name].builders]
-    wanted = [name for name in builders if not tfds_tasks.is_prepared(name, data_dir)]
-    if wanted and (reason := tfds_tasks.unreachable()):
-        raise UserError(
-            f"TensorFlow Datasets cannot download {', '.join(wanted)} ({reason}); give "
-            "--task_data=FOLDER, a folder with a folder of each task's files, or --data_dir, where "
-            "the sets are prepared"
-        )
+def _require_tfds(tasks: Iterable[TaskSource]) -> None:
+    for task in tasks:
+        for name in () if task.path else TASKS[task.name].builders:
+            available_builder(
+                name,
+                task.data_dir,
+                f"give --task_data=FOLDER with a folder of the files of {task.name} in it, or "
+                "--data_dir, where TFDS has prepared it",
+            )
 
 
 def check_weights(request: Request, bodies: Iterable[str], workdir: Path) -> None:
