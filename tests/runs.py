@@ -216,26 +216,34 @@ def write_jsonl(path: Path, lines: list[dict]) -> Path:
     return path
 
 
-def write_task(folder: Path, shape: str, score: bool = False, n_train: int = 32, n_dev: int = 12):
-    """A task whose answer is the word sun or rain: train, dev, and test without labels."""
+def write_task(
+    folder: Path,
+    shape: str,
+    score: bool = False,
+    n_train: int = 32,
+    n_dev: int = 12,
+    classes: tuple | None = None,
+):
+    """A task whose answer is the word sun or rain: train, dev, and test without labels. `classes`:
+    what those are called; 0 and 1 in a pair of texts, if no other names are given."""
     draw = random.Random(7)
     for split, count in (("train", n_train), ("dev", n_dev), ("test", 5)):
-        made = [_example(draw, shape, number, score) for number in range(count)]
+        made = [_example(draw, shape, number, score, classes) for number in range(count)]
         if split == "test":
             made = [{k: v for k, v in example.items() if k != "label"} for example in made]
         write_jsonl(folder / f"{split}.jsonl", made)
     return folder
 
 
-def _example(draw: random.Random, shape: str, number: int, score: bool) -> dict:
+def _example(draw: random.Random, shape: str, number: int, score: bool, classes: tuple) -> dict:
     label = number % 2
     weather = ("rain", "sun")
     telling = f"{weather[label]} {sentence(draw, draw.choice([1, 4]))}"
     other = sentence(draw, 2)
     if shape == "classification":
-        return {"text": telling, "label": weather[label]}
+        return {"text": telling, "label": (classes or weather)[label]}
     if shape == "entailment":
-        return {"premise": other, "hypothesis": telling, "label": label}
+        return {"premise": other, "hypothesis": telling, "label": (classes or (0, 1))[label]}
     if shape == "similarity":
         label = number % 6 / 1.25 if score else label
         return {"text_a": telling, "text_b": other, "label": label}

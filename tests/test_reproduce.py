@@ -32,9 +32,10 @@ def folder(tmp_path_factory):
     """Tasks of the paper by name, with the files of a made-up rule: cola, mnli with both dev sets,
     and rte, whose training set is smaller than a batch."""
     folder = tmp_path_factory.mktemp("reproduce")
-    runs.write_task(folder / "tasks" / "cola", "classification")
+    runs.write_task(folder / "tasks" / "cola", "classification", classes=(0, 1))
     runs.write_task(folder / "tasks" / "rte", "entailment", n_train=4)
-    mnli = runs.write_task(folder / "tasks" / "mnli", "entailment")
+    words = ("entailment", "neutral")
+    mnli = runs.write_task(folder / "tasks" / "mnli", "entailment", classes=words)
     (mnli / "dev_mismatched.jsonl").write_text((mnli / "dev.jsonl").read_text())
     return folder
 
@@ -220,7 +221,7 @@ def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, ta
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({}, "--table and --figure"),
+        ({}, "--table, --figure"),
         ({"table": 6}, "--table"),
         ({"figure": "2"}, "--figure"),
         ({"table": 5, "scale": "big"}, "--scale"),
