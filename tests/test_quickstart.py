@@ -221,4 +221,4 @@ def test_on_a_terminal_the_time_left_is_in_a_bar(monkeypatch):
     with clock.part("fine-tuning", 300):
         pass
     clock.close()
-    assert re.search(r"\[0:00\] pre-training +\|.*\| about 10:00 left", terminal.getvalue())
+    assert re.search(r"\[0:00\] pre-training; about 10:00 left +\|.*\|", terminal.getvalue())

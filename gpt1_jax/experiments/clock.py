@@ -23,9 +23,7 @@ class Clock:
         self._began = time.monotonic()
         self._left = seconds
         self._expected = self._taken = 0.0
-        self._bar = tqdm(
-            total=100, bar_format="{desc} |{bar}| {postfix}", disable=not sys.stderr.isatty()
-        )
+        self._bar = tqdm(total=100, bar_format="{desc} |{bar}|", disable=not sys.stderr.isatty())
 
     @property
     def seconds(self) -> float:
@@ -55,13 +53,12 @@ class Clock:
             self._taken += time.monotonic() - began
 
     def _announce(self, name: str) -> None:
-        left = f"about {minutes(self.seconds_left)} left"
+        line = f"[{minutes(self.seconds)}] {name}; about {minutes(self.seconds_left)} left"
         if self._bar.disable:
-            say(f"[{minutes(self.seconds)}] {name}; {left}")
+            say(line)
             return
         done = self.seconds / max(1e-9, self.seconds + self.seconds_left)
-        self._bar.set_description_str(f"[{minutes(self.seconds)}] {name}", refresh=False)
-        self._bar.set_postfix_str(left, refresh=False)
+        self._bar.set_description_str(line, refresh=False)
         self._bar.n = round(100 * done)
         self._bar.refresh()
 

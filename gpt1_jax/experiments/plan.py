@@ -9,8 +9,7 @@ from pathlib import Path
 from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
 
-# With less, pre-training is not ahead by more than the seeds' spread on each of the tasks; how the
-# two were found stands in docs/quickstart.md. The labels are a whole number of groups of each task.
+# How the two were found stands in docs/quickstart.md. The labels are whole groups of each task.
 LEAST_UPDATES = 400
 LEAST_LABELS = 400
 # Rows come in groups in which all labels are equally frequent; this is a whole number of groups.
@@ -81,16 +80,17 @@ class Work:
 
 
 def plan_within(seconds: float, work: Work, costs: Costs, most_labels: int) -> Plan:
-    """The plan that takes so long, half of it pre-training where there is enough, but never less
-    than says something."""
+    """The plan that takes so long: half of the training is pre-training, unless one of the two
+    would be too little, and never less than says something."""
     training = max(0.0, seconds - work.seconds(Plan(0, 0), costs))
-    updates = training * PRETRAINING_SHARE / sum(costs.update[body] for body in work.bodies)
-    labels = training * (1 - PRETRAINING_SHARE)
-    labels /= sum(costs.label[task][body] for task, body in work.fine_tunings)
-    return Plan(
-        pretraining_steps=max(LEAST_UPDATES, int(updates) // CHECKPOINTS * CHECKPOINTS),
-        labels=min(max(LEAST_LABELS, int(labels) // LABELS_STEP * LABELS_STEP), most_labels),
-    )
+    of_update = sum(costs.update[body] for body in work.bodies)
+    of_label = sum(costs.label[task][body] for task, body in work.fine_tunings)
+    # What the least of the other leaves bounds each from above.
+    updates = min(training * PRETRAINING_SHARE, training - LEAST_LABELS * of_label) / of_update
+    updates = max(LEAST_UPDATES, int(updates) // CHECKPOINTS * CHECKPOINTS)
+    labels = min(training * (1 - PRETRAINING_SHARE), training - updates * of_update) / of_label
+    labels = max(LEAST_LABELS, int(labels) // LABELS_STEP * LABELS_STEP)
+    return Plan(pretraining_steps=updates, labels=min(labels, most_labels))
 
 
 def save_plan(path: Path, plan: Plan, costs: Costs) -> None:
