@@ -20,7 +20,7 @@ from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
 from gpt1_jax.experiments.config import QuickstartConfig, Request
 from gpt1_jax.flags import Flag, names, parse, require_one, usage
 from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.messages import say
+from gpt1_jax.messages import answer, say, visible
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
 from gpt1_jax.typed_values import nearest
@@ -289,9 +289,9 @@ class Predict:
     output: Annotated[str, Flag("", "G.jsonl")]
 
     def run(self) -> dict:
-        from gpt1_jax.inference import batch_inference
+        from gpt1_jax.inference import predictions
 
-        result = batch_inference.predict(self.model.load(), self.input, self.output)
+        result = predictions.predict(self.model.load(), self.input, self.output)
         say(f"{result['truncated']} of {result['examples']} examples cut to fit n_ctx")
         return result
 
@@ -410,16 +410,23 @@ def main(words: Sequence[str] | None = None) -> int:
         # While training, the loop has handlers of its own, which save first.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, stopped)
-        print(json.dumps(requested(words).run()))
+        answer(json.dumps(requested(words).run()))
         return 0
     except UserError as error:
         if isinstance(error, PartlyFailed):
-            print(json.dumps(error.result))
-        print(f"gpt1: {error}", file=sys.stderr)
+            answer(json.dumps(error.result))
+        say(f"gpt1: {visible(str(error))}")
         return 2
     except Interrupted as error:
-        print(f"gpt1: {error}", file=sys.stderr)
+        say(f"gpt1: {visible(str(error))}")
         return 75
+    except OSError as error:
+        from gpt1_jax import disk
+
+        if error.errno not in disk.WHILE_WRITING:
+            raise
+        say(f"gpt1: {error.filename or 'a file'} cannot be written: {disk.reason(error)}")
+        return 2
 
 
 if __name__ == "__main__":

@@ -1,15 +1,46 @@
 """What is said to a person: lines on standard error, which leave standard output to the result."""
 
+import contextlib
+import os
 import sys
+from typing import TextIO
+
+from gpt1_jax.errors import UserError
 
 
 def say(line: str) -> None:
-    """One line, at once; above the progress bars, where there are any."""
-    if "tqdm" in sys.modules:
-        sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+    """One line, at once; above the progress bars, where there are any. Where nobody can read it the
+    work goes on."""
+    try:
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
         sys.stderr.flush()
-    else:
-        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def answer(line: str) -> None:
+    """One line on standard output, at once. UserError where that is full or nobody reads it."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        raise no_output(error) from None
+
+
+def no_output(error: OSError) -> UserError:
+    """What is said where standard output takes no more; nothing more is written to it."""
+    _give_up(sys.stdout)
+    return UserError(f"standard output takes no more ({error.strerror}); write to a file instead")
+
+
+def _give_up(stream: TextIO) -> None:
+    """What the stream still holds would otherwise fail again when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def visible(text: str) -> str:

@@ -13,7 +13,7 @@ import runs
 import gpt1_jax
 from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.inference import batch_inference, log_probabilities
+from gpt1_jax.inference import batch_inference, log_probabilities, predictions
 from gpt1_jax.text import corpus
 from gpt1_jax.text.config import PrepareConfig
 
@@ -114,7 +114,7 @@ def test_scores_go_to_standard_output_where_no_file_is_named(model, tmp_path, ca
 
 
 def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_inference, "CHUNK", 7)
+    monkeypatch.setattr(predictions, "CHUNK", 7)
     draw = runs.random.Random(1)
     texts = [f"{draw.choice(['sun', 'rain'])} {runs.sentence(draw, n % 9)}" for n in range(40)]
     rows = [{"text": text} for text in texts]
@@ -125,7 +125,7 @@ def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkey
     n_long = sum(len(classifier.tokenizer.encode(text)) > n_ctx - 2 for text in texts)
     assert 0 < n_long < 40
     for name in (path, packed):
-        found = batch_inference.predict(classifier, str(name), str(tmp_path / "answers.jsonl"))
+        found = predictions.predict(classifier, str(name), str(tmp_path / "answers.jsonl"))
         assert (found["examples"], found["truncated"]) == (40, n_long)
         answers = lines(tmp_path / "answers.jsonl")
         for row, answer in zip(rows, answers, strict=True):
@@ -155,7 +155,7 @@ def test_a_row_that_is_wrong_is_found_before_anything_is_computed(
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "sun"}\n' * 1500 + '{"text": " "}\n{"text": 3}\n')
     with pytest.raises(UserError, match=r"rows\.jsonl, line 1501: text is empty"):
-        batch_inference.predict(classifier, str(path), str(tmp_path / "out"))
+        predictions.predict(classifier, str(path), str(tmp_path / "out"))
     with pytest.raises(UserError, match=r"rows\.jsonl:1501: nothing but white space"):
         batch_inference.score(model, str(path), str(tmp_path / "out"), None)
     assert list(tmp_path.iterdir()) == [path]

@@ -157,7 +157,7 @@ def test_help_has_the_words_of_closed_sets_the_defaults_and_what_a_flag_changes(
         (["prepare", "--output=W"], "--input"),
         (["prepare", "--input=x"], "--output"),
         (["prepare", "--compare=original,hf_basic", "--input=x"], "--vocab"),
-        (["prepare", "--compare=original,hf_basic", "--docs", "--vocab=x"], "takes no --docs"),
+        (["prepare", "--compare=original,hf_basic", "--docs", "--vocab=x"], "--docs does not go"),
         (["prepare", "--compare=original,hf_basic", "--input=x", "--output=W"], "--output"),
         (["prepare", "--compare=original,words", "--input=x", "--vocab=x"], "words"),
         (["prepare", "--compare=original,original", "--input=x", "--vocab=x"], "two different"),

@@ -73,14 +73,8 @@ model = ModelConfig(
 net, config = network(model, "plain", None, 0), OptimizerConfig()
 
 
-def placed(tree, shardings):
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
-    )
-
-
-shapes, shardings, _ = initial_state(net, config, mesh)
-state = placed(shapes, shardings)
+origin = initial_state(net, config, mesh)
+state = origin.abstract
 shapes = {"tokens": ((8, 1, 128), "int32"), "weights": ((8, 1, 128), "float32")}
 shapes["rows"] = ((8,), "uint32")
 rows = sharding.batch_sharding(mesh)

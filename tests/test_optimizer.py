@@ -155,6 +155,14 @@ def test_the_papers_warm_up_is_two_thousand_updates():
     assert 0.9999 < factor(2001) < 1.0
 
 
+def test_a_schedule_that_begins_again_is_that_of_the_updates_that_are_left():
+    config = OptimizerConfig(warmup=0.1)
+    whole, again = schedule(config, 100), schedule(config, 350, begins_after=250)
+    assert [float(again(250 + done)) for done in range(100)] == [
+        float(whole(done)) for done in range(100)
+    ]
+
+
 def test_defaults_are_the_papers():
     expected = {
         "learning_rate": 2.5e-4,

@@ -215,10 +215,9 @@ def test_on_a_terminal_the_time_left_is_in_a_bar(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", terminal)
-    clock = Clock(600)
-    with clock.part("pre-training", 300):
-        pass
-    with clock.part("fine-tuning", 300):
-        pass
-    clock.close()
+    with Clock(600) as clock:
+        with clock.part("pre-training", 300):
+            pass
+        with clock.part("fine-tuning", 300):
+            pass
     assert re.search(r"\[0:00\] pre-training; about 10:00 left +\|.*\|", terminal.getvalue())

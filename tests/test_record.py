@@ -35,8 +35,8 @@ def test_a_torn_last_line_is_dropped(tmp_path):
 
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl:2 "):
+    path.write_text('{"step": 1, "split": "train"}\nnonsense\n{"step": 3, "split": "train"}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: not JSON"):
         read_rows(path)
 
 

@@ -140,7 +140,7 @@ def test_many_devices_drop_and_compute_what_one_does(network, compiled, masks):
     expected = compiled(params, batch, 3)
     mesh = sharding.mesh(MeshConfig(data=4, model=2))
     placed = jax.device_put(params, sharding.state_shardings(mesh, params))
-    loss, gradients = compiled(placed, sharding.place_batch(mesh, batch), 3)
+    loss, gradients = compiled(placed, sharding.put_batch(mesh, batch), 3)
     assert len(loss.sharding.device_set) == 8
     np.testing.assert_array_equal(kept_elements(gradients), masks[3])
     tiny.assert_trees_close((loss, gradients), expected)

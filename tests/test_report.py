@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import reproductions
 import runs as small_runs
 from markdown_it import MarkdownIt
 
+from gpt1_jax import results
 from gpt1_jax.__main__ import main
 from gpt1_jax.errors import UserError
 from gpt1_jax.results import claims, figures, finished_runs, paper, tables
@@ -410,6 +412,18 @@ def test_another_process_without_jax_gives_the_same_bytes(reported, runs, tmp_pa
     assert heavy == "[]"
     for name in result["files"]:
         assert (again / name).read_bytes() == (output / name).read_bytes(), name
+
+
+def test_no_module_of_the_room_imports_jax():
+    names = [f"gpt1_jax.results.{module.name}" for module in pkgutil.iter_modules(results.__path__)]
+    assert len(names) > 10
+    script = (
+        f"import importlib, sys\nfor name in {names}:\n    importlib.import_module(name)\n"
+        "print(sorted({'jax', 'jaxlib', 'flax', 'orbax', 'tensorflow'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_it_says_what_it_wrote(reported, runs):

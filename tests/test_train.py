@@ -11,7 +11,7 @@ import runs
 from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
-from gpt1_jax.inference import batch_inference, trained_model
+from gpt1_jax.inference import predictions, trained_model
 from gpt1_jax.recipe import sharding
 from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
@@ -51,7 +51,7 @@ def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
 
     for split, count in (("dev", 12), ("test", 5)):
         output = tmp_path / "answers.jsonl"
-        found = batch_inference.predict(model, str(task / f"{split}.jsonl"), str(output))
+        found = predictions.predict(model, str(task / f"{split}.jsonl"), str(output))
         assert found["examples"] == count
         answers = [json.loads(line) for line in output.read_text().splitlines()]
         assert len(answers) == count
@@ -214,13 +214,13 @@ def test_padding_to_buckets_or_to_the_context_is_the_same_training(
     pretrained, classification, tmp_path, monkeypatch
 ):
     """With dropout on, whose masks count positions in the context."""
-    lengths, place_batch = [], sharding.place_batch
+    lengths, put_batch = [], sharding.put_batch
 
     def placed(mesh, batch):
         lengths.append(batch["tokens"].shape[-1])
-        return place_batch(mesh, batch)
+        return put_batch(mesh, batch)
 
-    monkeypatch.setattr(sharding, "place_batch", placed)
+    monkeypatch.setattr(sharding, "put_batch", placed)
     for name, buckets in (("buckets", (10, 13)), ("padded", ())):
         changes = {"data.buckets": buckets}
         given = runs.fine_tuning(pretrained, classification, "classification", **changes)

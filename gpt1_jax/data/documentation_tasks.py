@@ -13,7 +13,6 @@ The order of the steps is what makes them so:
 
 import hashlib
 import json
-import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1_jax.data.tasks import Shape
+from gpt1_jax.disk import write_text
 from gpt1_jax.errors import UserError
 from gpt1_jax.text.documentation import PACKAGES, Corpus, Document
 
@@ -115,10 +115,8 @@ def write(tasks: dict[str, DocumentationTask], folder: Path) -> dict[str, Path]:
         folders[task.name] = Path(folder) / task.name
         folders[task.name].mkdir(parents=True, exist_ok=True)
         for side, rows in (("train", task.train), ("dev", task.dev)):
-            target = folders[task.name] / f"{side}.jsonl"
-            partial = target.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            os.replace(partial, target)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            write_text(folders[task.name] / f"{side}.jsonl", lines)
     return folders
 
 

@@ -60,6 +60,13 @@ class Classes:
         known |= {name: index for index, name in enumerate(self.names)}
         object.__setattr__(self, "_known", known)
 
+    @classmethod
+    def of_model(cls, names: tuple[Label, ...], row: Row | None) -> "Classes":
+        """The classes of a trained model: those of the row of the table, if all of them are."""
+        numbers = [row.class_number(name) if row else None for name in names]
+        known = None not in numbers and len(set(numbers)) == len(numbers)
+        return cls(names, row if known else None)
+
     def index(self, label: Label) -> int | None:
         """The index of the class that a label names, None if it names none."""
         if self.row is not None:
@@ -81,10 +88,7 @@ def read_classes(
     """
     known = row is not None and bool(row.labels) and row.shape == task.shape
     if given is not None:
-        names = _given(given, labelled)
-        numbers = [row.class_number(name) for name in names] if row and known else [None]
-        fits = None not in numbers and len(set(numbers)) == len(numbers)
-        return Classes(names, row if fits else None)
+        return Classes.of_model(_given(given, labelled), row if known else None)
     if row is None or not known:
         return None
     found = [example.label for part in labelled for example in part.examples]
@@ -225,6 +229,22 @@ def _score(part: RawSplit, example: Example) -> float:
             f"{HIGHEST_SCORE}"
         )
     return float(label)
+
+
+def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | None:
+    """The index of the class that a row of new data names, or its score, as `with_indices` has it;
+    None for a label that the task has not. `text`: numbers may be written as text."""
+    label = label.strip() if isinstance(label, str) else label
+    if text and _DECIMAL.fullmatch(label):
+        numbers = task.regression or any(isinstance(name, int) for name in classes.names)
+        label = float(label) if numbers else label
+    if isinstance(label, bool) or not isinstance(label, int | float | str):
+        return None
+    if task.regression:
+        return float(label) if not isinstance(label, str) and 0 <= label <= HIGHEST_SCORE else None
+    if isinstance(label, float):
+        label = int(label) if label.is_integer() else str(label)
+    return classes.index(label)
 
 
 def with_indices(

@@ -328,18 +328,19 @@ def divided(
         raise UserError(f"{len(examples)} example(s) cannot be divided into train and dev")
     if not division.twins:
         n_dev = min(max(1, round(division.share * len(examples))), len(examples) - 1)
-        return tuple(train_test_split(examples, test_size=n_dev, random_state=seed))
-    groups = [" / ".join(sorted(example.choices)) for example in examples]
-    if len(set(groups)) < 2:
-        raise UserError("all examples have the same choices, so they cannot be divided by them")
-    splitter = GroupShuffleSplit(n_splits=1, test_size=division.share, random_state=seed)
-    ((train, dev),) = splitter.split(examples, groups=groups)
+        train, dev = train_test_split(range(len(examples)), test_size=n_dev, random_state=seed)
+    else:
+        groups = [" / ".join(sorted(example.choices)) for example in examples]
+        if len(set(groups)) < 2:
+            raise UserError("all examples have the same choices, so they cannot be divided by them")
+        splitter = GroupShuffleSplit(n_splits=1, test_size=division.share, random_state=seed)
+        ((train, dev),) = splitter.split(examples, groups=groups)
     return [examples[index] for index in train], [examples[index] for index in dev]
 
 
 def _task(config: TaskConfig) -> Task:
     own = config.path and config.shape and config.metric
-    row = TASKS.get(config.name)
+    row = TASKS.get(config.name or "")
     if config.name is not None and row is None and not own:
         near = nearest(config.name, TASKS)
         hint = f" (did you mean {near}?)" if near else ""
@@ -348,7 +349,7 @@ def _task(config: TaskConfig) -> Task:
             "own needs task.path, task.shape and task.metric"
         )
     if config.name is None and config.path is None:
-        raise UserError("no task: set task.name, or task.path, the folder of its JSONL files")
+        raise UserError("no task: set task.name, or task.path, the folder or file of its examples")
     path = Path(config.path or "").expanduser().resolve()
     name = config.name or (path.name.partition(".")[0] if path.is_file() else path.name)
     shape = config.shape or (row and row.shape)
@@ -358,7 +359,7 @@ def _task(config: TaskConfig) -> Task:
         raise UserError(f"task.{key} is needed for a task of one's own: one of {', '.join(known)}")
     if shape == "multiple_choice" and metric != "accuracy":
         raise UserError(f"task.metric={metric} does not fit multiple_choice; expected accuracy")
-    as_in_table = row is not None and shape == row.shape
+    same = row if row and row.shape == shape else None
     score_loss = config.score_loss
     if score_loss == "mse" and metric not in REGRESSION:
         raise UserError(
@@ -366,7 +367,7 @@ def _task(config: TaskConfig) -> Task:
             f"not; expected task.metric {' or '.join(REGRESSION)}"
         )
     rules = TRUNCATIONS[shape]
-    truncation = config.truncation or (row and as_in_table and row.truncation) or rules[0]
+    truncation = config.truncation or (same and same.truncation) or rules[0]
     if truncation not in rules:
         raise UserError(
             f"task.truncation={truncation} is not for task.shape={shape}; expected "
@@ -376,13 +377,14 @@ def _task(config: TaskConfig) -> Task:
         name,
         shape,
         metric,
-        further=row.further if as_in_table and metric == row.metric else (),
+        further=same.further if same and metric == same.metric else (),
         truncation=truncation,
         score_loss=score_loss,
     )
 
 
 def _source(config: TaskConfig, task: Task, row: Row | None, whole: bool) -> Source:
+    assert task.shape is not None  # it is none for language models alone
     if config.path is not None:
         path = Path(config.path).expanduser()
         official = row and official_files(row, path)

@@ -74,8 +74,8 @@ class Task:
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
-        """All that is measured, the one that chooses first."""
-        return (self.metric, *self.further)
+        """All that is measured of answers, the one that chooses first."""
+        return () if self.metric == "loss" else (self.metric, *self.further)
 
 
 NO_TASK = Task(name="language model", shape=None, metric="loss")

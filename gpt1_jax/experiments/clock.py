@@ -62,7 +62,10 @@ class Clock:
         self._bar.n = round(100 * done)
         self._bar.refresh()
 
-    def close(self) -> None:
+    def __enter__(self) -> "Clock":
+        return self
+
+    def __exit__(self, *_) -> None:
         self._bar.leave = False
         self._bar.close()
 

@@ -1,16 +1,16 @@
 """The ledger of a reproduction: what was asked for, so that the same command goes on with it."""
 
 import contextlib
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
+from gpt1_jax import json_files
 from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.messages import say
-from gpt1_jax.results.finished_runs import REPRODUCTION
+from gpt1_jax.results.finished_runs import REPRODUCTION, Reproduction
 
 
 class Ledger:
@@ -35,10 +35,8 @@ class Ledger:
         }
         path = self.workdir / REPRODUCTION
         with contextlib.suppress(FileNotFoundError):
-            try:
-                self.content |= json.loads(path.read_text())
-            except (ValueError, TypeError) as error:
-                raise UserError(f"{path} cannot be read: {error}") from None
+            remedy = "copy it again, or move it away to begin again"
+            self.content |= json_files.read(path, Reproduction, remedy)
         if self.content["scale"] != request.scale:
             raise UserError(
                 f"{self.workdir} reproduces at --scale={self.content['scale']}, not "

@@ -2,12 +2,11 @@
 nothing."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt1_jax import json_files
 from gpt1_jax.disk import write_json
-from gpt1_jax.errors import UserError
 
 # How the two were found stands in docs/quickstart.md. The labels are whole groups of each task.
 LEAST_UPDATES = 400
@@ -93,19 +92,21 @@ def plan_within(seconds: float, work: Work, costs: Costs, most_labels: int) -> P
     return Plan(pretraining_steps=updates, labels=min(labels, most_labels))
 
 
+@dataclass(frozen=True)
+class SavedPlan:
+    """What a quickstart that goes on keeps to."""
+
+    plan: Plan
+    costs: Costs
+
+
 def save_plan(path: Path, plan: Plan, costs: Costs) -> None:
-    """So that a quickstart that goes on keeps to it."""
-    write_json(path, {"plan": dataclasses.asdict(plan), "costs": dataclasses.asdict(costs)})
+    write_json(path, dataclasses.asdict(SavedPlan(plan, costs)))
 
 
-def saved_plan(path: Path) -> tuple[Plan, Costs] | None:
+def saved_plan(path: Path) -> SavedPlan | None:
     """The plan of before, if there is one. UserError where the file is something else."""
-    if not path.exists():
-        return None
     try:
-        content = json.loads(path.read_text())
-        return Plan(**content["plan"]), Costs(**content["costs"])
-    except (ValueError, TypeError, KeyError):
-        raise UserError(
-            f"{path} is not the plan of this version's quickstart; choose another --workdir"
-        ) from None
+        return json_files.read(path, SavedPlan, "choose another --workdir, or delete it")
+    except FileNotFoundError:
+        return None

@@ -5,7 +5,6 @@ fine-tunes on tasks cut from files it has not seen, and prints what was measured
 in the workdir and not done again, so a quickstart that was stopped goes on where it was.
 """
 
-import contextlib
 import dataclasses
 import statistics
 from collections.abc import Callable, Mapping
@@ -68,10 +67,7 @@ def quickstart(config: QuickstartConfig) -> dict:
     little documentation.
     """
     workdir = Path(config.workdir).expanduser()
-    with contextlib.ExitStack() as closing:
-        closing.callback(WorkdirLock(workdir).release)
-        clock = Clock(60 * config.minutes)
-        closing.callback(clock.close)
+    with WorkdirLock(workdir), Clock(60 * config.minutes) as clock:
         prepared = _prepared(workdir, clock)
         costs, plan = _costs_and_plan(prepared, clock, config.minutes)
         result = _measured(prepared, costs, plan, clock)
@@ -128,7 +124,7 @@ def _costs_and_plan(prepared: Prepared, clock: Clock, minutes_asked: float) -> t
         plan = plan_within(60 * minutes_asked - clock.seconds, work, costs, MOST_LABELS)
         save_plan(path, plan, costs)
     else:
-        plan, costs = saved
+        plan, costs = saved.plan, saved.costs
         work = _work(prepared, costs)
         say(f"going on with the plan in {path}")
     clock.expect(work.seconds(plan, costs))

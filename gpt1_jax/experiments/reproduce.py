@@ -6,7 +6,6 @@ What there is, and why the rest is missing, stands in reproduction.json, which i
 report needs besides the folders of the runs.
 """
 
-import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -60,8 +59,7 @@ def reproduce(request: Request) -> dict:
         experiment.load(pretraining_config(request.scale, body), settings.pretraining)
     check_weights(request, bodies, workdir)
     say_what_is_not_read(request, bodies, trained)
-    with contextlib.ExitStack() as closing:
-        closing.callback(WorkdirLock(workdir).release)
+    with WorkdirLock(workdir):
         ledger = Ledger(request)
         fill(functools.cache(lambda b: weights(request, b, settings.pretraining, ledger)), ledger)
         ledger.save()

@@ -7,10 +7,12 @@ One file for each test set, MultiNLI having two; `index` counts the rows of the 
 Predictions are names of classes for MNLI, AX, QNLI and RTE, numbers for the others.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
+from gpt1_jax import disk
 from gpt1_jax.data.labels import HIGHEST_SCORE
 from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.data.tasks import TASKS
@@ -113,8 +115,9 @@ def _targets(row, output: Path, path: str | None) -> dict[str, Path]:
 
 def _write(files: dict[Path, list[str]]) -> None:
     """All of the files or, if one cannot be written, none."""
-    for target, lines in files.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.with_name(target.name + ".tmp").write_text("".join(lines))
-    for target in files:
-        os.replace(target.with_name(target.name + ".tmp"), target)
+    with contextlib.ExitStack() as written:
+        for target, lines in files.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = written.enter_context(disk.replacing(target))
+            file.write("".join(lines))
+            file.flush()  # all of them have found their place before the first is put into it

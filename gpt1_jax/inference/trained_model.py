@@ -140,6 +140,7 @@ class TrainedModel:
                 f"that of {self.workdir} ({self.tokenizer.fingerprint[:12]})"
             )
         separator = self.tokenizer.separator(data.separator)
+        shards.verify(folder, self.workdir / shards.VERIFIED)
         tokens = Tokens.open(folder, split, separator)
         if len(tokens) < 2:
             raise UserError(

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
@@ -30,6 +30,8 @@ from gpt1_jax.recipe.optimizer import OptimizerConfig
 from gpt1_jax.recipe.sharding import MeshConfig
 from gpt1_jax.typed_values import nearest
 from gpt1_jax.weights.checkpoint import CheckpointConfig
+
+Extend = Literal["stretch", "restart"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class Experiment:
     initial: where parameters come from (a workdir, openai:D, hf:D, hf:NAME); None starts fresh.
     n_transfer: which of them: None all blocks, k the embeddings and k blocks, -1 none.
     stop_after: save and stop after this update, with the schedule of the whole run.
+    extend: how a run goes on to more updates than it was begun with: "stretch" puts one schedule
+      over all of them, "restart" begins a new one, with its warm-up, after the last update that was
+      made; None refuses. The moments of the optimiser are kept. config.json records it.
     """
 
     steps: int | None = None
@@ -61,6 +66,7 @@ class Experiment:
     initial: str | None = None
     n_transfer: int | None = None
     stop_after: int | None = None
+    extend: Extend | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -107,6 +113,7 @@ OPERATIONAL = (
     "eval",
     "probes",
     "stop_after",
+    "extend",
     "data.driver",
     "data.prefetch",
     "data.path",

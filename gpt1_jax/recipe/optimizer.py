@@ -90,12 +90,14 @@ SCHEDULES: dict[ScheduleName, Callable[[jax.Array, float], jax.Array]] = {
 }
 
 
-def schedule(config: OptimizerConfig, total_updates: int) -> Schedule:
-    """The factor of the learning rate after `count` updates have been done."""
+def schedule(config: OptimizerConfig, total_updates: int, begins_after: int = 0) -> Schedule:
+    """The factor of the learning rate after `count` updates have been done, of a schedule over
+    those that follow the first `begins_after` of `total_updates`."""
     factor = SCHEDULES[config.schedule]
-    warmup = config.warmup if config.warmup < 1.0 else config.warmup / total_updates
+    length = total_updates - begins_after
+    warmup = config.warmup if config.warmup < 1.0 else config.warmup / length
     return lambda count: factor(
-        jnp.asarray(count, jnp.float32) / jnp.float32(total_updates), warmup
+        jnp.asarray(jnp.maximum(count - begins_after, 0), jnp.float32) / jnp.float32(length), warmup
     )
 
 
@@ -112,9 +114,11 @@ class ReleasedAdamState(NamedTuple):
     nu: optax.Updates
 
 
-def released_adam(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
-    """Adam with decay as in the released opt.py, without its clipping."""
-    factor = schedule(config, total_updates)
+def released_adam(
+    config: OptimizerConfig, total_updates: int, begins_after: int = 0
+) -> optax.GradientTransformation:
+    """Adam with decay as in the released opt.py, without its clipping. See `schedule`."""
+    factor = schedule(config, total_updates, begins_after)
 
     def init(params):
         return ReleasedAdamState(
@@ -140,9 +144,11 @@ def released_adam(config: OptimizerConfig, total_updates: int) -> optax.Gradient
     return optax.GradientTransformation(init, update)
 
 
-def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
-    """Clipping of all gradients together to one norm, then the released Adam."""
-    adam = released_adam(config, total_updates)
+def optimizer(
+    config: OptimizerConfig, total_updates: int, begins_after: int = 0
+) -> optax.GradientTransformation:
+    """Clipping of all gradients together to one norm, then the released Adam. See `schedule`."""
+    adam = released_adam(config, total_updates, begins_after)
     if config.max_grad_norm > 0:
         return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
     return optax.chain(adam)

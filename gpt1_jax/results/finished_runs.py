@@ -4,22 +4,71 @@ A reproduction is a folder with reproduction.json, which names its runs (experim
 writes it). Run folders that lie under no reproduction.json are single runs.
 """
 
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NotRequired
 
+from typing_extensions import TypedDict
+
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.results.averages import mean, percent
 from gpt1_jax.results.paper import FigureName
-from gpt1_jax.run_files import read_rows
+from gpt1_jax.run_files import Result, read_rows
 
 REPRODUCTION = "reproduction.json"
+_REMEDY = "expected a file of a run; copy it again or delete the run"
+
 
 Scale = Literal["paper", "small"]
 """How large a reproduction is: as the paper's, or a small model on capped training sets."""
+
+
+class Place(TypedDict):
+    """A run of a reproduction: where it lies, and which cell it is for."""
+
+    folder: str
+    variant: str
+    task: str
+    seed: int
+    n_transfer: NotRequired[int | None]
+    figure: NotRequired[str | None]
+    further: NotRequired[dict[str, dict[str, float]]]
+
+
+class Missing(TypedDict):
+    """Why a cell has no run."""
+
+    reason: str
+    variant: NotRequired[str | None]
+    task: NotRequired[str | None]
+    figure: NotRequired[str | None]
+    table: NotRequired[int | None]
+
+
+class Reproduction(TypedDict):
+    """reproduction.json."""
+
+    scale: Scale
+    runs: list[Place]
+    seeds: NotRequired[list[int]]
+    pretraining: NotRequired[dict[str, str]]
+    missing: NotRequired[list[Missing]]
+    baselines: NotRequired[dict[str, dict[str, Any]]]
+    probes: NotRequired[list[dict[str, Any]]]
+    anchors: NotRequired[dict[str, dict[str, Any]]]
+
+
+class _Task(TypedDict):
+    metric: str | None
+
+
+class _Config(TypedDict):
+    """config.json, as far as a report needs it."""
+
+    task: _Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,15 +278,9 @@ def read_runs(folder: Path) -> FinishedRuns:
 
 def _reproduction(root: Path, single: tuple[FinishedRun, ...]) -> FinishedRuns:
     path = root / REPRODUCTION
-    whole = _object(path, ("scale", "runs"))
-    if whole["scale"] not in get_args(Scale):
-        known = " or ".join(get_args(Scale))
-        raise UserError(f"{path}: scale is {whole['scale']!r}, expected {known}")
+    whole = json_files.read(path, Reproduction, _REMEDY)
     runs, unfinished = [], {}
     for entry in whole["runs"]:
-        for key in ("variant", "task", "seed", "folder"):
-            if key not in entry:
-                raise UserError(f"{path}: a run without {key}; `reproduce` writes this file anew")
         if _finished(root / entry["folder"]):
             runs.append(_reproduced(root, entry))
         else:
@@ -270,7 +313,7 @@ def _finished(folder: Path) -> bool:
     return (folder / "config.json").exists() and (folder / "result.json").exists()
 
 
-def _reproduced(root: Path, entry: dict[str, Any]) -> ReproducedRun:
+def _reproduced(root: Path, entry: Place) -> ReproducedRun:
     """The run of an entry of reproduction.json."""
     run = ReproducedRun(
         **_files(root / entry["folder"], entry["folder"]),
@@ -288,26 +331,9 @@ def _reproduced(root: Path, entry: dict[str, Any]) -> ReproducedRun:
 
 def _files(folder: Path, name: str) -> dict[str, Any]:
     """What a FinishedRun is made of."""
-    config = _object(folder / "config.json", ("task",))
-    if not isinstance(config["task"], dict) or "metric" not in config["task"]:
-        raise UserError(f"{folder / 'config.json'} has no task.metric; it is not that of a run")
     return {
         "folder": name,
-        "config": config,
-        "result": _object(folder / "result.json", ("metrics",)),
+        "config": json_files.read(folder / "config.json", _Config, _REMEDY),
+        "result": json_files.read(folder / "result.json", Result, _REMEDY),
         "rows": read_rows(folder / "metrics.jsonl"),
     }
-
-
-def _object(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """A JSON object with these keys, said in one line if it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error}); copy it again or delete the run"
-        ) from None
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            raise UserError(f"{path} has no key {key}; it is not a file of a run")
-    return value

@@ -4,10 +4,10 @@ Needs no JAX and none of the data: a laptop with copies of config.json, result.j
 and reproduction.json is enough. The same files give the same report.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 from gpt1_jax.results import claims, csv_files, figures, html_page, markdown_files, tables
 from gpt1_jax.results.figures import Drawing
@@ -39,12 +39,10 @@ def report(runs: str | Path, output: str | Path) -> dict:
     paper, found = read_paper(), read_runs(runs)
     grids = tables.grids(paper, found)
     files = _files(paper, found, grids, figures.drawings(paper, found))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
+    with disk.as_user_error(f"--output={output}"), disk.WorkdirLock(output, "writing", "--output"):
         for name, content in files.items():
-            _write(output / name, content)
-    except OSError as error:
-        raise UserError(f"--output={output} cannot be written: {error.strerror}") from None
+            written = content.encode() if isinstance(content, str) else content
+            disk.write_bytes(output / name, written)
     entries = [entry for grid in grids for entry in grid.entries]
     with_value = sum(bool(entry.scores) for entry in entries)
     return {
@@ -54,12 +52,6 @@ def report(runs: str | Path, output: str | Path) -> dict:
         "cells": {"value": with_value, "missing": len(entries) - with_value},
         "single_runs": len(found.single),
     }
-
-
-def _write(path: Path, content: str | bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
 
 
 def _files(

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.text import workers
 from gpt1_jax.text.config import CompareConfig
 from gpt1_jax.text.sources import Files, matching
-from gpt1_jax.text.workers import say
 from gpt1_jax.tokenization import loading, text_rules
 from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
 from gpt1_jax.tokenization.tokenizer import VocabularyMode

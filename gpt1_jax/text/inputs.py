@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.text.config import VALID_FRACTION, PrepareConfig
 from gpt1_jax.text.sources import Files, Source, Texts, TextSet, matching, text_set
-from gpt1_jax.text.workers import say
 from gpt1_jax.tokenization import sentencepiece_bpe
 
 # The two splits of a corpus.
@@ -18,6 +18,16 @@ class Inputs(NamedTuple):
     train: Source
     valid: Source | None  # None: validation documents are taken from those of train
     fraction: float
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the identities of the sources tell all changes of their text."""
+        return all(source.fixed for source in (self.train, self.valid) if source)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The user's files that are read."""
+        return [path for source in (self.train, self.valid) if source for path in source.paths]
 
 
 def check_config(config: PrepareConfig) -> None:

@@ -46,16 +46,25 @@ class Document:
     text: str
 
 
+class TextChanged(UserError):
+    """A text that is not what it was when it was read before."""
+
+
 class Source(Protocol):
     """Documents in a fixed order.
 
     Attributes:
       description: what the manifest tells about the source, JSON values.
-      identity: a line that changes when the documents change.
+      identity: a line that changes when the documents change, if the source is `fixed`; else when
+        their names or sizes do.
+      fixed: whether the identity tells all changes.
+      paths: the files that it reads, if they are the user's own.
     """
 
     description: dict
     identity: str
+    fixed: bool
+    paths: tuple[Path, ...]
 
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]: ...
 
@@ -66,6 +75,9 @@ class Texts:
     Raises:
       UserError: a text without UTF-8 form.
     """
+
+    fixed = True
+    paths = ()
 
     def __init__(self, documents: Iterable[Document]):
         self._documents = tuple(documents)
@@ -87,11 +99,18 @@ class Files:
     Args:
       paths: the files, in the order of their documents.
       root: the folder that names are relative to.
+
+    Raises:
+      TextChanged: on reading, a file that is changed meanwhile.
     """
 
+    fixed = False
+
     def __init__(self, paths: list[Path], root: Path):
+        self.paths = tuple(paths)
         self._paths = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
-        sizes = {name: path.stat().st_size for name, path in self._paths.items()}
+        self._states = {path: _state(path) for path in paths}
+        sizes = {name: self._states[path][0] for name, path in self._paths.items()}
         digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
         self.identity = f"{len(paths)} files, sha256 of names and sizes {digest}"
         self.description = {"kind": "files", "files": sizes}
@@ -103,6 +122,10 @@ class Files:
                     yield f"{name}:{number}", _blocks(_slices(text))
             else:
                 yield name, _blocks(_decoded(path))
+            if _state(path) != self._states[path]:
+                raise TextChanged(
+                    f"{path}: changed while it was read; start again when nobody writes to it"
+                )
 
 
 class TextSet:
@@ -114,6 +137,9 @@ class TextSet:
     Raises:
       UserError: an unknown set; on reading, one that TFDS cannot provide.
     """
+
+    fixed = True
+    paths = ()
 
     def __init__(self, name: str, split: str, data_dir: str | None):
         self._name, self._split, self._data_dir = name, split, data_dir
@@ -179,6 +205,15 @@ def _blocks(parts: Iterable[str]) -> Iterator[str]:
             yield text[:cut]
     if rest:
         yield rest
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What changes with a file: its size, and the time in ns at which it was written to."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return found.st_size, found.st_mtime_ns
 
 
 def _slices(text: str) -> Iterator[str]:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 from pathlib import Path
 
+from gpt1_jax import disk
 from gpt1_jax.tokenization import text_rules, vocabulary
-from gpt1_jax.tokenization.tokenizer import Tokenizer, require_utf8, write_bytes, write_description
+from gpt1_jax.tokenization.tokenizer import Tokenizer, require_utf8, write_description
 from gpt1_jax.tokenization.vocabulary import Vocabulary
 
 _REMEMBERED = 2**19  # distinct words whose ids are kept; about 150 MB
@@ -40,7 +41,7 @@ class VocabularyTokenizer(Tokenizer):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self._vocabulary.files().items():
-            write_bytes(folder / name, content)
+            disk.write_bytes(folder / name, content)
         write_description(self, folder)
 
 

@@ -1,12 +1,14 @@
 """A tokenizer from a folder or a vocabulary, whatever its mode."""
 
-import json
 import os
-import sys
 from pathlib import Path
-from typing import get_args
+from typing import NotRequired, get_args
 
+from typing_extensions import TypedDict
+
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.tokenization import vocabulary
 from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer, OriginalTokenizer, VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL, SentencePieceTokenizer
@@ -34,6 +36,14 @@ def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer
 _OF_VOCABULARY = {"original": OriginalTokenizer, "hf_basic": BasicTokenizer}
 
 
+class Description(TypedDict):
+    """What a saved tokenizer says of itself."""
+
+    mode: str
+    fingerprint: str
+    versions: NotRequired[dict[str, str]]
+
+
 def load(folder: str | os.PathLike) -> Tokenizer:
     """The tokenizer saved in `folder`, or in its subfolder `tokenizer` (prepared data, a run).
 
@@ -44,15 +54,11 @@ def load(folder: str | os.PathLike) -> Tokenizer:
     if not (folder / DESCRIPTION).is_file():
         folder = folder / "tokenizer"
     try:
-        description = json.loads((folder / DESCRIPTION).read_bytes())
+        description = json_files.read(folder / DESCRIPTION, Description, "copy the folder again")
         mode, fingerprint = description["mode"], description["fingerprint"]
-    except OSError:
+    except FileNotFoundError:
         raise UserError(
             f"{given}: no tokenizer here; expected a folder with {DESCRIPTION}, as prepare makes it"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder / DESCRIPTION}: damaged; expected an object with mode and fingerprint"
         ) from None
     if mode not in MODES:
         raise UserError(f"{folder / DESCRIPTION}: unknown mode {mode!r}; known: {', '.join(MODES)}")
@@ -68,7 +74,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
         )
     now, then = tokenizer.versions(), description.get("versions", {})
     if now != then:
-        print(f"{folder}: made with {then}, here is {now}; ids may differ", file=sys.stderr)
+        say(f"{folder}: made with {then}, here is {now}; ids may differ")
     return tokenizer
 
 

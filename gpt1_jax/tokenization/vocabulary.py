@@ -18,7 +18,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 
 UNKNOWN = "<unk>"
@@ -128,10 +130,8 @@ def _from_hub(name: str, file: str) -> Path:
 
 
 def _json(path: Path) -> object:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); expected an object of symbols: ids") from None
+    remedy = "expected an object of symbols: ids"
+    return json_files.parse(_text(path).encode(), Any, str(path), remedy)
 
 
 def _saved_by_transformers(path: Path) -> Vocabulary:
@@ -143,7 +143,10 @@ def _saved_by_transformers(path: Path) -> Vocabulary:
             f"{WORD_END}, or the files {ENCODER} and {MERGES}"
         )
     encoder = _encoder(model.get("vocab"), path)
-    return Vocabulary(encoder, [tuple(pair) for pair in model["merges"]])
+    merges = model.get("merges")
+    remedy = "expected the merges as pairs of symbols"
+    json_files.shaped(merges, list[list[str]], f"{path}: merges", remedy)
+    return Vocabulary(encoder, [tuple(pair) for pair in merges])
 
 
 def _encoder(table: object, path: Path) -> dict[str, int]:

@@ -7,6 +7,7 @@ import time
 import jax
 from tqdm import tqdm
 
+from gpt1_jax.messages import say
 from gpt1_jax.training.start import Run
 
 
@@ -76,7 +77,10 @@ class Progress:
         """One line on standard error, above the bar if there is one."""
         if not self._quiet:
             self._said = time.monotonic()
-            tqdm.write(line, file=sys.stderr)
+            if self._terminal:
+                tqdm.write(line, file=sys.stderr)
+            else:
+                say(line)
 
     def close(self) -> None:
         self._bar.close()

@@ -5,7 +5,6 @@ fresh parameters.
 """
 
 import contextlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +13,16 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from gpt1_jax import disk, run_files
-from gpt1_jax.errors import UserError
+from gpt1_jax import disk
 from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.messages import say
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
+from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
 from gpt1_jax.training.goal import Goal, goal, loaded_task
 from gpt1_jax.training.resolve import (
     check_devices,
@@ -58,7 +58,8 @@ class Run:
     state: TrainState
     standing: Standing
     checkpoints: Checkpoints
-    lock: disk.WorkdirLock | None
+    held: Claim
+    schedule_after: int
     config: dict[str, Any]
 
     @property
@@ -69,8 +70,7 @@ class Run:
     def close(self) -> None:
         """Ends writing, and lets another process have the workdir."""
         self.checkpoints.close()
-        if self.lock:
-            self.lock.release()
+        self.held.release()
 
     @property
     def rows(self) -> slice:
@@ -102,22 +102,21 @@ def start(
     implementation = experiment.attention.implementation
     net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
     config = _config(experiment, tokenizer, towards, total, questions)
-    shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
-        lock = _claim(workdir, config)
-        if lock:
-            undone.callback(lock.release)
-        checkpoint.check_space(workdir, shapes)
+        held = claim(workdir, config, experiment.extend)
+        undone.callback(held.release)
+        origin = initial_state(net, experiment.optimizer, mesh)
+        checkpoint.check_space(workdir, origin.shapes)
+        if not experiment.is_task:
+            known = workdir / shards.VERIFIED
+            shards.verify(experiment.data.path, known, jax.process_index() == 0)
         checkpoints = Checkpoints(workdir, experiment.checkpoint)
         undone.callback(checkpoints.close)
-        abstract = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            shapes,
-            shardings,
-        )
-        state, standing = resumed(checkpoints, abstract, tell) or begun(
-            experiment, fresh, initial, shardings
-        )
+        state, standing = resumed(checkpoints, origin, tell) or begun(experiment, origin, initial)
+        extensions = held.extensions(experiment.extend, standing.step, total)
+        schedule_after = schedule_begins_after(extensions)
+        experiment.optimizer.require_room(total - schedule_after)
+        config["resolved"]["extensions"] = extensions
         if jax.process_index() == 0:
             disk.write_json(workdir / "config.json", config)
             tokenizer.save(workdir / "tokenizer")
@@ -134,7 +133,8 @@ def start(
         state=state,
         standing=standing,
         checkpoints=checkpoints,
-        lock=lock,
+        held=held,
+        schedule_after=schedule_after,
         config=config,
     )
 
@@ -175,40 +175,3 @@ def _config(
     # What is only looked at makes no other run.
     config["resolved"]["anchors"] = {question.probe: question.anchors for question in questions}
     return config
-
-
-def _claim(workdir: Path, config: dict) -> disk.WorkdirLock | None:
-    """Locks the workdir, after making sure that it is empty or belongs to this very run."""
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is a file; expected a folder")
-    if (workdir / "config.json").exists():
-        _check_same(workdir, run_files.read_config(workdir).get("identity", {}), config["identity"])
-    else:
-        for name in ("tokenizer", "metrics.jsonl", "result.json"):
-            if (workdir / name).exists():
-                raise UserError(
-                    f"--workdir={workdir} holds {name} but no config.json, so it is not that of a "
-                    "run; choose an empty or a new folder"
-                )
-    return disk.WorkdirLock(workdir) if jax.process_index() == 0 else None
-
-
-def _check_same(workdir: Path, before: dict, now: dict) -> None:
-    if before.get("steps") == 0:
-        raise UserError(
-            f"{workdir} holds weights that `convert` wrote; choose another --workdir, and start "
-            f"from them with --initial={workdir}"
-        )
-    # What was set comes before what follows from it.
-    keys = sorted(set(before) | set(now), key=lambda key: (key.startswith("resolved."), key))
-    for key in keys:
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
-                f"{_short(now.get(key))}; choose another --workdir or the same setting"
-            )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:40] + "..."

@@ -11,6 +11,7 @@ from flax import struct
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network
@@ -57,11 +58,29 @@ class Initial:
     params: Callable[[], dict]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The state before the first step: its shapes, where each leaf lies, and a compiled function of
+    a key that draws it where it will live."""
+
+    shapes: TrainState
+    shardings: TrainState
+    fresh: Callable[[jax.Array], TrainState]
+
+    @property
+    def abstract(self) -> TrainState:
+        """Shapes and places in one, as a checkpoint is restored to them."""
+        return jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+            self.shapes,
+            self.shardings,
+        )
+
+
 # Compiled once for all runs of a table.
 @functools.lru_cache(maxsize=8)
-def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh):
-    """Of the state before the first step: its shapes, its shardings, and a compiled function of a
-    key that draws it where it will live."""
+def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh) -> Origin:
+    """Where a training of the network begins."""
     transformation = optimizer(config, total_updates=1)  # the moments do not depend on it
 
     def fresh(key: jax.Array) -> TrainState:
@@ -70,29 +89,36 @@ def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh):
 
     shapes = jax.eval_shape(fresh, jax.random.key(0))
     shardings = sharding.state_shardings(mesh, shapes)
-    return shapes, shardings, jax.jit(fresh, out_shardings=shardings)
+    return Origin(shapes, shardings, jax.jit(fresh, out_shardings=shardings))
 
 
 def begun(
-    experiment: Experiment,
-    fresh: Callable[[jax.Array], TrainState],
-    source: Initial | None,
-    shardings: TrainState,
+    experiment: Experiment, origin: Origin, source: Initial | None
 ) -> tuple[TrainState, Standing]:
     """A new state, fresh or with the source's parameters in it."""
-    state = fresh(jax.random.key(experiment.seed))
+    state = origin.fresh(jax.random.key(experiment.seed))
     if source is not None:
         host = multihost_utils.process_allgather(state.params, tiled=True)
         params = transfer.transfer(host, source.params(), experiment.n_transfer)
-        state = state.replace(params=jax.device_put(params, shardings.params))
+        state = state.replace(params=jax.device_put(params, origin.shardings.params))
     return state, Standing()
 
 
 def resumed(
-    checkpoints: Checkpoints, abstract: TrainState, tell: Callable[[str], None]
+    checkpoints: Checkpoints, origin: Origin, tell: Callable[[str], None]
 ) -> tuple[TrainState, Standing] | None:
-    """The newest sound checkpoint, or None if there is none; damaged ones are set aside."""
+    """The newest sound checkpoint, or None if there never was one; damaged ones are set aside.
+
+    Raises UserError where all are damaged, or gone though there were some.
+    """
     step, complaints = checkpoints.newest_sound()
+    if step is None and (complaints or checkpoints.ever_saved()):
+        # To begin again would wipe the record of the run.
+        why = complaints[0] if complaints else f"{checkpoints.folder} has none, but once had"
+        raise UserError(
+            f"no checkpoint of this run is usable: {why}; copy one back, or choose another "
+            "--workdir to begin again"
+        )
     if complaints:
         checkpoints.set_aside_after(step)
         complaints.append(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
@@ -101,6 +127,7 @@ def resumed(
         say(complaint)
     if step is None:
         return None
+    abstract = origin.abstract
     params, moments, standing = checkpoints.restore(step, abstract.params, abstract.optimizer)
     count = jax.device_put(jnp.int32(step), abstract.step.sharding)
     tell(f"resuming after step {step}")

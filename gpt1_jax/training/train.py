@@ -38,11 +38,16 @@ Update = Callable[[TrainState, dict, int], tuple[TrainState, dict]]
 # Seeds, starting weights and data are arguments, so the runs of a table share one compiled program.
 @functools.lru_cache(maxsize=8)
 def update_function(
-    network: Network, config: OptimizerConfig, lm_coef: float, total_steps: int, mesh: Mesh
+    network: Network,
+    config: OptimizerConfig,
+    lm_coef: float,
+    total_steps: int,
+    mesh: Mesh,
+    schedule_after: int = 0,
 ) -> Update:
     """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
     chooses the dropout masks. The state is donated."""
-    transformation = optimizer(config, total_steps)
+    transformation = optimizer(config, total_steps, schedule_after)
     parts = config.accumulation
 
     def gradients(params, batch, seed, step):
@@ -75,7 +80,7 @@ def update_function(
         terms["grad_norm"] = optax.tree.norm(gradient)
         return TrainState(params, moments, state.step + 1), terms
 
-    _, shardings, _ = initial_state(network, config, mesh)
+    shardings = initial_state(network, config, mesh).shardings
     everywhere = sharding.replicated(mesh)
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
 
@@ -88,7 +93,12 @@ def run_to_end(
     actions = Actions(run, writer, progress)
     config = run.experiment
     update = update_function(
-        run.network, config.optimizer, config.objective.lm_coef, run.total_steps, run.mesh
+        run.network,
+        config.optimizer,
+        config.objective.lm_coef,
+        run.total_steps,
+        run.mesh,
+        run.schedule_after,
     )
     batches = stream(
         run.goal.source,
@@ -102,7 +112,7 @@ def run_to_end(
         for step, batch in enumerate(batches, run.first_step + 1):
             if profile and step == max(profile[0], run.first_step + 1) <= profile[1]:
                 jax.profiler.start_trace(str(run.workdir / "profile"))
-            run.state, terms = update(run.state, sharding.place_batch(run.mesh, batch), config.seed)
+            run.state, terms = update(run.state, sharding.put_batch(run.mesh, batch), config.seed)
             progress.count(batch["tokens"].shape)
             stopping = signals.stop(step) and step < run.last_step
             actions.after(step, terms, stopping)

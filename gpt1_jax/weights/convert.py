@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from gpt1_jax.data.tasks import NO_TASK, Task
-from gpt1_jax.disk import write_json
+from gpt1_jax.disk import new_folder, write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.tokenization import loading, sentencepiece_bpe
@@ -241,16 +241,8 @@ def write(found: Weights, target: str) -> None:
     """
     kind, folder = _new_folder(target)
     _check_fits(kind, folder, found)
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        temporary.mkdir(parents=True)
+    with new_folder(folder) as temporary:
         _WRITERS[kind](found, temporary)
-        temporary.replace(folder)
-    except OSError as error:
-        raise UserError(f"--to={target} cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _new_folder(target: str) -> tuple[str, Path]:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt1_jax import disk, run_files
+from gpt1_jax import disk, json_files, run_files
 from gpt1_jax.data.tasks import Task
-from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.run_files import read_config
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization import tokenizer as tokenizers
+from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints
 from gpt1_jax.weights.weights import Weights, task_json, task_of
 
@@ -60,16 +60,16 @@ def read(workdir: Path, step: int | None = None) -> Weights:
     """The weights of a run at `step`; by default at its best step if it is fine-tuned, else at the
     newest whose files are sound. Raises UserError if there is none."""
     config = read_config(workdir)
-    checkpoints = Checkpoints(workdir)
-    try:
-        step = _chosen_step(checkpoints, workdir, step)
-        params = checkpoints.load_params(step)
-    finally:
-        checkpoints.close()
+    step, params = checkpoint.read_params(workdir, step)
     found = config["resolved"]
     return Weights(
         params=params,
-        model=ModelConfig(**config["model"]),
+        model=json_files.shaped(
+            config["model"],
+            ModelConfig,
+            f"{workdir / 'config.json'}: model",
+            "expected what `train` wrote; copy it again",
+        ),
         tokenizer=loading.load(workdir / "tokenizer"),
         config=config,
         source=str(workdir),
@@ -78,21 +78,6 @@ def read(workdir: Path, step: int | None = None) -> Weights:
         labels=tuple(found["labels"]),
         result=run_files.read_result(workdir),
     )
-
-
-def _chosen_step(checkpoints: Checkpoints, workdir: Path, step: int | None) -> int:
-    steps = checkpoints.steps()
-    if step is not None:
-        if step not in steps:
-            known = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
-        return step
-    newest, complaints = checkpoints.newest_sound()
-    if newest is None:
-        why = f": {complaints[0]}" if complaints else ""
-        raise UserError(f"{workdir} has no usable checkpoint{why}")
-    best = checkpoints.progress(newest).get("best_step")
-    return best if best in steps else newest
 
 
 def write(weights: Weights, folder: Path) -> None:
