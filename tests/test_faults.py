@@ -17,6 +17,7 @@ from gpt1_jax import disk
 from gpt1_jax.__main__ import main
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.text import corpus, sources
+from gpt1_jax.training import start
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
