@@ -15,7 +15,7 @@ from gpt1_jax.experiments import plan as plans
 from gpt1_jax.experiments import quickstart as quick
 from gpt1_jax.experiments.clock import Clock
 from gpt1_jax.experiments.plan import Costs, Plan, Work, plan_within
-from gpt1_jax.experiments.summary import compared
+from gpt1_jax.experiments.summary import compared, sentences, table_lines
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.shards import Tokens
@@ -175,6 +175,8 @@ def test_a_plan_that_is_none_and_too_little_time_are_refused(tmp_path):
         ([0.402, 0.402], [0.391, 0.391], "ahead"),
         ([0.38, 0.391], [0.402, 0.39], "level"),
         ([0.3, 0.3], [0.5, 0.4], "behind"),
+        # A tenth by a tenth, whatever the last digits are.
+        ([0.7, 0.8], [0.6, 0.7], "level"),
     ],
 )
 def test_a_difference_counts_beyond_the_spread_of_the_seeds(values, others, verdict):
@@ -221,3 +223,12 @@ def test_on_a_terminal_the_time_left_is_in_a_bar(monkeypatch):
         with clock.part("fine-tuning", 300):
             pass
     assert re.search(r"\[0:00\] pre-training; about 10:00 left +\|.*\|", terminal.getvalue())
+
+
+def test_the_readme_shows_a_run_and_what_follows_from_it():
+    result = json.loads((runs.ROOT / "results" / "quickstart" / "result.json").read_text())
+    readme = (runs.ROOT / "README.md").read_text()
+    for line in [*table_lines(result), *sentences(result)]:
+        assert line in readme.splitlines()
+    for step in (result["plan"]["pretraining_steps"], result["seconds"]):
+        assert f"{step:,.0f}" in readme

@@ -12,6 +12,8 @@ from gpt1_jax.experiments.plan import Plan
 
 Verdict = Literal["ahead", "level", "behind"]
 
+# Differences of accuracies that are equal on paper.
+ROUNDING = 1e-9
 BASELINES = ("chance", "majority", "bag_of_words")
 # What the full recipe is compared with, and how a sentence about it begins.
 COMPARED = {
@@ -41,7 +43,7 @@ def compared(values: Iterable[float], others: Iterable[float]) -> Comparison:
     values, others = list(values), list(others)
     difference = statistics.mean(values) - statistics.mean(others)
     spread = max(max(scores) - min(scores) for scores in (values, others))
-    if abs(difference) <= spread:
+    if abs(difference) <= spread + ROUNDING:
         return Comparison(difference, spread, "level")
     return Comparison(difference, spread, "ahead" if difference > 0 else "behind")
 
@@ -61,15 +63,17 @@ def comparisons(scores: Mapping, baselines: Mapping) -> dict[str, dict[str, Comp
 
 def described(result: Mapping) -> str:
     """The tables as text, and the sentences that follow from them."""
-    plan = Plan(**result["plan"])
-    updates, labels, seeds = plan.pretraining_steps, plan.labels, len(result["seeds"])
-    tasks = result["tasks"]
+    plan, tasks = _plan_of(result), result["tasks"]
     lines = [
         *table_lines(result),
         "",
-        f"mean of {seeds} seeds, ± half of what lies between the best and the worst; "
-        f"{updates} updates of pre-training, {labels} labels of each task at most",
-        *(f"{name} ({task['shape']}): {task['question']}" for name, task in tasks.items()),
+        f"mean of {len(result['seeds'])} seeds, ± half of what lies between the best and the "
+        f"worst; {plan.pretraining_steps} updates of pre-training",
+        *(
+            f"{name} ({task['shape']}, {task['train']} labels, {task['dev']} in dev): "
+            f"{task['question']}"
+            for name, task in tasks.items()
+        ),
         "",
         *sentences(result),
         "",
@@ -80,7 +84,7 @@ def described(result: Mapping) -> str:
 
 def table_lines(result: Mapping) -> list[str]:
     """The table, with the baselines below the rows of the paper."""
-    names = list(result["tasks"])
+    names = list(result["baselines"])
     width = max(map(len, [*result["table"], *BASELINES])) + 2
 
     def row(name: str, cells: Iterable[str]) -> str:
@@ -94,14 +98,12 @@ def table_lines(result: Mapping) -> list[str]:
     for baseline in BASELINES:
         cells = [f"{100 * result['baselines'][name][baseline]:.1f}" for name in names]
         lines.append(row(baseline.replace("_", " "), cells))
-    counts = [f"{task['train']} + {task['dev']}" for task in result["tasks"].values()]
-    return [*lines, row("train + dev", counts)]
+    return lines
 
 
 def sentences(result: Mapping) -> list[str]:
     """What the table says; or that it says nothing, where too little was trained."""
-    plan = Plan(**result["plan"])
-    if not plan.says_something:
+    if not _plan_of(result).says_something:
         return [
             f"This is too little for the table to say anything: {plans.LEAST_UPDATES} updates of "
             f"pre-training and {plans.LEAST_LABELS} labels of each task are needed."
@@ -120,10 +122,14 @@ def sentence(begins: str, by_task: Mapping[str, Comparison]) -> str:
             if one.verdict == verdict
         ]
         if cells:
-            parts.append(f"{verdict} on {' and '.join(cells)}")
-    return f"{begins} {', '.join(parts)}."
+            parts.append(f"{verdict} on {', '.join(cells)}")
+    return f"{begins} {'; '.join(parts)}."
 
 
 def _zero_shot(curve: Mapping[str, float]) -> str:
     steps = ", ".join(f"{100 * accuracy:.1f} % after {step}" for step, accuracy in curve.items())
     return f"word order with no training on it, by updates of pre-training: {steps}"
+
+
+def _plan_of(result: Mapping) -> Plan:
+    return Plan(result["plan"]["pretraining_steps"], result["plan"]["labels"])
