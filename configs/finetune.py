@@ -33,6 +33,7 @@ docs/released_model.md says what the preset changes.
 from ml_collections import ConfigDict
 
 from gpt1_jax.data.tasks import TASKS
+from gpt1_jax.errors import UserError
 from gpt1_jax.recipe.experiment import with_arguments
 
 SHORT = {
@@ -42,6 +43,7 @@ SHORT = {
     "shape": "task.shape",
     "metric": "task.metric",
     "labels": "task.labels",
+    "columns": "task.columns",
     "preset": "model.preset",
 }
 
@@ -53,10 +55,13 @@ def get_config(arguments: str = "") -> ConfigDict:
     config.objective = {"lm_coef": 0.5}
     config.optimizer = {"learning_rate": 6.25e-5, "schedule": "warmup_linear"}
     parts = arguments.split(",")
-    if "small" in parts:
-        small(config)
-    words = dict.fromkeys(TASKS, "task.name")
-    rest = ",".join(part for part in parts if part != "small")
+    recipes = [part for part in parts if part in RECIPES]
+    if len(recipes) > 1:
+        raise UserError(f"config argument {arguments!r}; choose one of {', '.join(RECIPES)}")
+    for name in recipes:
+        RECIPES[name](config)
+    rest = ",".join(part for part in parts if part not in RECIPES)
+    words = dict.fromkeys(TASKS, "task.name") | dict.fromkeys(RECIPES)
     return with_arguments(config, rest, words, SHORT)
 
 
@@ -69,3 +74,13 @@ def small(config: ConfigDict) -> None:
     config.eval = {"every": 100_000}
     config.checkpoint = {"every": 100_000, "keep": 1}
     config.log = {"tensorboard": False}
+
+
+def small_data(config: ConfigDict) -> None:
+    config.epochs = 20
+    config.batch_size = 16
+    config.objective.lm_coef = 0.0
+    config.optimizer.update({"learning_rate": 1e-3, "warmup": 0.1})
+
+
+RECIPES = {"small": small, "small_data": small_data}

@@ -10,3 +10,11 @@ def say(line: str) -> None:
         sys.stderr.flush()
     else:
         print(line, file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """`text` on one line: line breaks, control characters and bytes that are no text, which names
+    of files and tasks may have, as escapes."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

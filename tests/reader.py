@@ -2,8 +2,8 @@
 
     PYTHONPATH=INSTALLED python tests/reader.py < commands.json > outcomes.json
 
-Each command is {"folder": where it is typed, "words": those after `gpt1`}, each outcome {"status",
-"output", "errors"}. One process types them all, so that JAX starts once; what is made small here
+Each command is a list of the words after `gpt1`, typed in the current folder; each outcome is
+{"status", "output", "errors", "seconds" of CPU}. One process types them all, so that JAX starts once; what is made small here
 has no flag, because no reader has a use for it.
 """
 
@@ -11,10 +11,9 @@ import contextlib
 import importlib
 import io
 import json
-import os
 import sys
+import time
 import traceback
-from pathlib import Path
 
 # Attributes of modules, by which the quickstart ends in seconds: one seed, a few updates, few rows.
 SMALL = {
@@ -39,29 +38,22 @@ def make_small() -> None:
     documentation.documents = lambda *_, **settings: of_all(["python", "numpy"], **settings)
 
 
-def typed(folder: str, words: list[str]) -> dict:
+def typed(words: list[str]) -> dict:
     """The outcome of `gpt1 WORDS`; a traceback is one of status 1."""
     from gpt1_jax.__main__ import main
 
-    os.chdir(folder)
-    output, errors = io.StringIO(), io.StringIO()
+    output, errors, began = io.StringIO(), io.StringIO(), time.process_time()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
         try:
             status = main(words)
         except Exception:
             traceback.print_exc()
             status = 1
-    return {"status": status, "output": output.getvalue(), "errors": errors.getvalue()}
-
-
-def answer() -> None:
-    outcomes = []
-    make_small()
-    for command in json.load(sys.stdin):
-        Path(command["folder"]).mkdir(parents=True, exist_ok=True)
-        outcomes.append(typed(**command))
-    json.dump(outcomes, sys.stdout)
+    seconds = time.process_time() - began
+    said = {"output": output.getvalue(), "errors": errors.getvalue()}
+    return {"status": status, "seconds": seconds, **said}
 
 
 if __name__ == "__main__":
-    answer()
+    make_small()
+    json.dump([typed(words) for words in json.load(sys.stdin)], sys.stdout)

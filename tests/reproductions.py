@@ -36,7 +36,7 @@ SCORES = {
 
 def write_run(folder: Path, task: str | None, seed: int = 0, score: float = 0.5, **config) -> None:
     """config.json, result.json and metrics.jsonl of one run of six updates, the best of them 4."""
-    shape, metric = METRICS.get(task, (None, None))
+    shape, metric = METRICS.get(task, ("classification", "accuracy")) if task else (None, None)
     whole = {
         "seed": seed,
         "n_transfer": None,

@@ -22,7 +22,8 @@ import numpy as np
 from gpt1_jax.__main__ import main
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import read_rows
-from gpt1_jax.text import corpus, inputs
+from gpt1_jax.text import corpus
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.training.train import train
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -89,7 +90,7 @@ def prepare(folder: Path, glob: str, **settings) -> Path:
     settings = {"workers": 1} | settings
     if "vocab" not in settings:
         settings["vocab_size"] = settings.get("vocab_size", 300)
-    corpus.prepare(inputs.PrepareConfig(output=str(folder), inputs=(glob,), **settings))
+    corpus.prepare(PrepareConfig(output=str(folder), inputs=(glob,), **settings))
     return folder
 
 

@@ -11,10 +11,11 @@ import pytest
 import runs
 
 import gpt1_jax
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.inference import batch_inference
-from gpt1_jax.text import corpus, inputs
+from gpt1_jax.inference import batch_inference, log_probabilities
+from gpt1_jax.text import corpus
+from gpt1_jax.text.config import PrepareConfig
 
 TEXTS = ["the cat sat on the mat and the dog ran to the hill " * 3, "a", "the dog\nsaw  a cat"]
 
@@ -83,7 +84,7 @@ def test_the_perplexity_is_that_of_evaluate(model, tmp_path, stride, monkeypatch
     monkeypatch.setattr("gpt1_jax.text.sources.BLOCK", 100)
     found = batch_inference.score(model, str(tmp_path / "long.txt"), str(tmp_path / "out"), stride)
     corpus.prepare(
-        inputs.PrepareConfig(
+        PrepareConfig(
             output=str(tmp_path / "tokens"),
             inputs=(str(tmp_path / "long.txt"),),
             vocab=str(model.workdir / "tokenizer"),
@@ -134,7 +135,7 @@ def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkey
 
 
 def test_rows_in_memory_and_examples_are_predicted_alike(classifier, classification):
-    examples = task_files.read(classification / "dev.jsonl", "classification")
+    examples = read_examples(classification / "dev.jsonl", RowFormat("classification"))
     rows = [{"text": example.texts[0]} for example in examples]
     assert classifier.predict(rows) == classifier.predict(examples)
     with pytest.raises(UserError, match="rows, line 2: no key text"):
@@ -171,7 +172,7 @@ def test_what_stops_half_way_leaves_the_file_that_was_there(model, tmp_path, mon
             raise Interrupted("by a signal")
         return {"perplexity": 1.0}
 
-    monkeypatch.setattr(batch_inference.scoring, "summary", summary)
+    monkeypatch.setattr(log_probabilities, "summary", summary)
     with pytest.raises(Interrupted):
         batch_inference.score(model, str(path), str(tmp_path / "out"), None)
     assert (tmp_path / "out").read_text() == "mine"

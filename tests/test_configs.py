@@ -1,12 +1,14 @@
 """Every config file builds, and says what the paper says."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
 import pytest
 
 from gpt1_jax.data.tasks import TASKS
+from gpt1_jax.errors import UserError
 from gpt1_jax.model.objective import network
 from gpt1_jax.recipe import experiment
 
@@ -19,6 +21,10 @@ VARIANTS = {
         "story_cloze,preset=released",
         "path=FOLDER,shape=classification,metric=accuracy",
         "path=FOLDER,shape=classification,metric=accuracy,labels=no,yes",
+        "small,rte",
+        "small_data,rte",
+        "rte,small_data,lm_coef=0.5",
+        "small_data,path=FOLDER,shape=classification,metric=accuracy",
         *TASKS,
     ),
     "quickstart.py": (
@@ -71,7 +77,7 @@ def test_pretraining_is_the_recipe_of_the_paper():
     assert model.init_std == 0.02
     assert optimizer.learning_rate == 2.5e-4
     assert optimizer.schedule == "warmup_cosine"
-    assert optimizer.warmup * found.steps == 2000
+    assert optimizer.warmup == 2000
     assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.9, 0.999, 1e-8)
     assert (optimizer.l2, optimizer.vector_l2, optimizer.max_grad_norm) == (0.01, False, 1.0)
     assert found.objective.lm_coef == 1.0
@@ -119,6 +125,32 @@ def test_finetuning_is_the_recipe_of_the_paper():
     assert found.n_transfer is None
     assert found.task.name == "rte"
     assert found.is_task
+
+
+def test_finetuning_keeps_the_settings_of_pretraining_that_it_does_not_name():
+    before, after = load("pretrain.py"), load("finetune.py:rte")
+    named = {"learning_rate": 6.25e-5, "schedule": "warmup_linear", "warmup": 0.002}
+    assert after.optimizer == replace(before.optimizer, **named)
+    assert after.model == before.model
+
+
+def test_small_data_makes_hundreds_of_updates_of_some_hundred_rows():
+    def updates(found):
+        return int(found.epochs) * (300 // found.batch_size)
+
+    recipe, paper = load("finetune.py:small_data,rte"), load("finetune.py:rte")
+    assert updates(paper) < 100 < 300 <= updates(recipe)
+    assert recipe.optimizer.learning_rate > paper.optimizer.learning_rate
+    # Neither rows nor texts are cut for it.
+    assert recipe.task == paper.task
+    assert recipe.data == paper.data
+
+
+def test_a_recipe_is_one_of_several():
+    with pytest.raises(UserError, match="choose one of small, small_data"):
+        load("finetune.py:small,small_data,rte")
+    with pytest.raises(UserError, match="did you mean 'small_data'"):
+        load("finetune.py:small_dat,rte")
 
 
 def test_the_released_experiment_is_that_of_its_train_py():

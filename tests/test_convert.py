@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from gpt1_jax.__main__ import main
-from gpt1_jax.data.tasks import Task
+from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
@@ -43,13 +43,13 @@ def symbols():
     return loading.from_vocabulary(GOLDEN / "language_model", "original")
 
 
-def made(tokenizer, task=None, labels=(), seed=0, **changes) -> Weights:
+def made(tokenizer, task=NO_TASK, labels=(), seed=0, **changes) -> Weights:
     """Random weights, with a head for a task."""
     special = 3 if task else 0
     sizes = {**SIZES, "vocab_size": tokenizer.vocab_size, "n_special": special, **changes}
     model = ModelConfig(**sizes)
-    n_outputs = 0 if task is None else 1 if task.shape == "multiple_choice" else len(labels)
-    net = network(model, "plain", task and task.shape, n_outputs)
+    n_outputs = 0 if not task.has_head else 1 if task.shape == "multiple_choice" else len(labels)
+    net = network(model, "plain", task.shape, n_outputs)
     config = workdirs.foreign_config(model, tokenizer, task, labels, n_outputs, "end", "x")
     params = tiny.params(net, seed)
     return Weights(params, model, tokenizer, config, "made here", 7, task, labels)
@@ -77,11 +77,11 @@ def assert_same(found: Weights, expected: Weights) -> None:
         expected.labels,
         expected.step,
     )
-    assert found.config["data"]["separator"] == expected.config["data"]["separator"]
+    assert found.separator == expected.separator
 
 
 def hidden_and_logits(found: Weights, ids: np.ndarray):
-    net = network(found.model, "plain", found.task and found.task.shape, found.n_outputs)
+    net = network(found.model, "plain", found.task.shape, found.n_outputs)
     hidden = net.hidden(found.params, ids)
     return net, hidden, np.asarray(net.logits(found.params, hidden))
 

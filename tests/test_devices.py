@@ -58,11 +58,11 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
-from gpt1_jax.training import sharding
-from gpt1_jax.training.optimizer import OptimizerConfig
-from gpt1_jax.training.start import initial_state
+from gpt1_jax.recipe import sharding
+from gpt1_jax.recipe.optimizer import OptimizerConfig
+from gpt1_jax.training.state import initial_state
 from gpt1_jax.training.train import update_function
 
 devices = topologies.get_topology_desc("v5e:2x4", "tpu").devices

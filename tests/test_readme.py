@@ -129,6 +129,14 @@ def bring_along(folder: Path) -> None:
     runs.write_task(folder / "tasks" / "cola", "classification")
     runs.write_task(folder / "rte", "entailment")
     shutil.copytree(VOCABULARY, folder / "gpt1_bpe")
+    # The quickstart with smaller models.
+    recipe = (ROOT / "configs" / "quickstart.py").read_text()
+    smaller = (
+        recipe.replace('"n_layer": 3', '"n_layer": 1').replace("128", "32").replace("320", "32")
+    )
+    assert smaller.count("32") > recipe.count("32")
+    (folder / "configs").mkdir()
+    (folder / "configs" / "quickstart.py").write_text(smaller)
 
 
 # They make `model`, in place of the download of the released weights.
@@ -145,10 +153,9 @@ def reader(installed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("reader")
     bring_along(folder)
     typed = [*(Command("", text) for text in RELEASED), *TYPED]
-    given = [{"folder": str(folder), "words": command.words()} for command in typed]
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "reader.py"],
-        input=json.dumps(given),
+        input=json.dumps([command.words() for command in typed]),
         env={**runs.environment(), "PYTHONPATH": str(installed)},
         cwd=folder,
         capture_output=True,

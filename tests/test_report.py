@@ -2,21 +2,26 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 import reproductions
+import runs as small_runs
+from markdown_it import MarkdownIt
 
+from gpt1_jax.__main__ import main
 from gpt1_jax.errors import UserError
 from gpt1_jax.results import claims, figures, finished_runs, paper, tables
 from gpt1_jax.results.averages import percent, rounded
 from gpt1_jax.results.finished_runs import Scores
 from gpt1_jax.results.report import report
 
-INDEX = paper.load()
+INDEX = paper.read_paper()
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +37,14 @@ def reported(runs, tmp_path_factory):
 
 
 def entries(folder):
-    grids = tables.grids(INDEX, finished_runs.load(folder))
+    grids = tables.grids(INDEX, finished_runs.read_runs(folder))
     return {entry.name: entry for grid in grids for entry in grid.entries}
 
 
 def grid(folder, name):
-    (found,) = (one for one in tables.grids(INDEX, finished_runs.load(folder)) if one.name == name)
+    (found,) = (
+        one for one in tables.grids(INDEX, finished_runs.read_runs(folder)) if one.name == name
+    )
     return found
 
 
@@ -111,7 +118,7 @@ def test_a_difference_is_held_against_the_spread_of_the_seeds(full, other, said)
 
 
 def test_our_sentences_come_from_our_cells(runs):
-    found = "\n".join(claims.measured(INDEX, tables.grids(INDEX, finished_runs.load(runs))))
+    found = "\n".join(claims.measured(INDEX, tables.grids(INDEX, finished_runs.read_runs(runs))))
     # CoLA 12 against 35.0, RTE 55 against 61.7, MRPC 81 against 86.0.
     assert "above the best row that the paper quotes on 0 of the 3 tasks" in found
     assert "CoLA -23.0 (3 seeds, spread 4.0)" in found
@@ -224,7 +231,7 @@ def test_the_glue_score_of_ours_needs_wnli_and_the_second_metrics(tmp_path):
 
 
 def test_the_best_step_is_taken_not_the_last(runs):
-    found = finished_runs.load(runs)
+    found = finished_runs.read_runs(runs)
     run = found.of_cell("full", "rte")[0]
     assert run.score("accuracy") == 0.60
     assert run.score("accuracy", "train_examples") == pytest.approx(0.70)
@@ -297,6 +304,19 @@ def test_figure_2_right_is_relative_to_the_anchors(reported):
     assert "sentiment 0 = 50, 1 = 90" in (reported[0] / "index.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "dashed"), [("2left", "split", "train_examples"), ("2right", "body", "lstm")]
+)
+def test_train_and_the_lstm_are_dashed_as_in_the_paper(reported, name, key, dashed):
+    rows = read_csv(reported[0] / f"figure{name}.csv")
+    lines = {(row["task"], row[key]) for row in rows}
+    n_dashed = sum(kind == dashed for _, kind in lines)
+    assert 0 < n_dashed < len(lines)
+    # Each line once, and once in the legend.
+    drawn = (reported[0] / f"figure{name}.svg").read_text().count("stroke-dasharray")
+    assert drawn == 2 * n_dashed
+
+
 def test_a_figure_without_runs_says_why(tmp_path, runs):
     copy = shutil.copytree(runs, tmp_path / "copy")
     path = copy / "reproduction.json"
@@ -326,8 +346,11 @@ def test_images_are_png_and_svg_without_a_date(reported):
 class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.tags, self.ids, self.links, self.sources = [], [], [], []
+        self.tags, self.ids, self.links, self.sources, self.text = [], [], [], [], ""
         self.feed(text)
+
+    def handle_data(self, data):
+        self.text += data
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
@@ -424,6 +447,72 @@ def test_a_loss_curve_is_the_mean_of_neighbours_and_not_longer_than_it_is_wide()
     assert steps[:2] == [10, 50]
     assert values[50] == pytest.approx(1.0, abs=0.1)
     assert figures._smoothed([1, 2], [5.0, 6.0]) == ([1, 2], [5.0, 6.0])
+
+
+# Names as people give them
+
+ODD = (
+    "<script>alert(1)<img src=x>",
+    "a|b `c` *d* [e](f) & $g$ &lt; _h_",
+    "two\nlines \x1b[31m # ```\n```",
+)
+
+
+@pytest.fixture(scope="module")
+def oddly_named(pretrained, tmp_path_factory):
+    """The report of runs whose workdirs and tasks have the odd names; the first was moved to one
+    whose last byte is no text."""
+    root = tmp_path_factory.mktemp("odd")
+    for name in ODD:
+        task = small_runs.write_task(root / "tasks" / name, "classification")
+        given = small_runs.fine_tuning(pretrained, task, "classification")
+        small_runs.run(given, root / "runs" / name)
+    os.rename(root / "runs" / ODD[0], os.fsencode(root / "runs" / ODD[0]) + b"\xff")
+    assert main(["report", f"--runs={root / 'runs'}", f"--output={root / 'out'}"]) == 0
+    return root / "out"
+
+
+@pytest.mark.parametrize("name", ["index.md", "runs.md", "report.html"])
+def test_odd_names_are_shown_and_do_nothing(oddly_named, name):
+    page = (oddly_named / name).read_text()
+    assert "<script" not in page
+    if name.endswith(".md"):
+        page = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
+    found = Page(page)
+    assert not {"script", "em"} & set(found.tags)
+    assert "f" not in found.links
+    assert "x" not in found.sources
+    for shown in (f"{ODD[0]}\\udcff", ODD[1], r"two\nlines \x1b[31m # ```\n```"):
+        assert shown in found.text
+
+
+def test_a_picture_shows_odd_names(oddly_named):
+    """Tasks above the panels, workdirs in their legends."""
+    drawn = ElementTree.fromstring((oddly_named / "loss_single.svg").read_bytes())
+    texts = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    escaped = r"two\nlines \x1b[31m # ```\n```"
+    assert {*ODD[:2], escaped, f"{ODD[0]}\\udcff"} <= texts
+
+
+def test_odd_names_in_the_tables(tmp_path):
+    """Those of tasks that are in no table of the paper, and of the folders of their runs."""
+    names = (*ODD, "a.b", "a/b", "_")
+    root = reproductions.write(tmp_path / "runs", {"full": dict.fromkeys(names, (0.5,))})
+    output = tmp_path / "out"
+    report(root, output)
+    page = Page((output / "report.html").read_text())
+    assert len(set(page.ids)) == len(page.ids)
+    for name in ("further.md", "runs.md", "report.html"):
+        text = (output / name).read_text()
+        assert "<script" not in text
+        if name.endswith(".md"):
+            text = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+        found = Page(text)
+        assert not {"script", "em"} & set(found.tags)
+        for shown in (*ODD[:2], r"two\nlines \x1b[31m # ```\n```"):
+            assert shown in found.text
+    titles = [row["column"] for row in read_csv(output / "further.csv")]
+    assert titles == ["Avg", *ODD[:2], r"two\nlines \x1b[31m # ```\n```", "a.b", "a/b", "_"]
 
 
 # Mistakes

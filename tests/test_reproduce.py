@@ -19,8 +19,11 @@ SIZES = {
     "model.n_units": 16,
     "eval.windows": 4,
     "eval.batch_size": 8,
+    "checkpoint.per_decade": 0,
     "mesh.data": 1,
 }
+# What the table is fine-tuned on; later calls say it again, for they are the same runs.
+SETTINGS = {**SIZES, "task.train_examples": 24}
 VARIANTS = ("full", "no_pretraining", "no_aux_lm", "lstm")
 
 
@@ -59,9 +62,10 @@ def reproduce(folder, tokens):
 
 @pytest.fixture(scope="module")
 def table(reproduce):
-    """Table 5, fine-tuned on 24 of the examples."""
-    done = reproduce({**SIZES, "task.train_examples": 24}, table=5)
-    assert done.status == 0, done.said[-1]
+    """Table 5 with one seed, and table 4, which adds a second seed of its only row."""
+    for changes in ({"table": 5, "seeds": 0}, {"table": 4}):
+        done = reproduce(SETTINGS, **changes)
+        assert done.status == 0, done.said[-1]
     return done.result
 
 
@@ -86,8 +90,9 @@ def config(workdir):
     return json.loads((workdir / "config.json").read_text())
 
 
-def finetuned(folder, variant, task="cola"):
-    return [folder / "work" / "finetuned" / variant / f"{task}-{seed}" for seed in (0, 1)]
+def finetuned(folder, variant):
+    seeds = (0, 1) if variant == "full" else (0,)
+    return [folder / "work" / "finetuned" / variant / f"cola-{seed}" for seed in seeds]
 
 
 def test_a_cell_is_the_median_of_its_runs_and_each_run_is_what_its_row_says(folder, table):
@@ -96,8 +101,8 @@ def test_a_cell_is_the_median_of_its_runs_and_each_run_is_what_its_row_says(fold
         cells = finetuned(folder, variant)
         results = [json.loads((cell / "result.json").read_text()) for cell in cells]
         assert row == {"cola": statistics.median(one["best"]["score"] for one in results)}
-        found = config(cells[1])
-        assert found["seed"] == 1
+        found = config(cells[-1])
+        assert found["seed"] == len(cells) - 1
         assert found["task"]["name"] == "cola"
         assert found["n_transfer"] == (-1 if variant == "no_pretraining" else None)
         assert found["objective"]["lm_coef"] == (0 if variant == "no_aux_lm" else 0.5)
@@ -118,7 +123,7 @@ def test_keys_of_the_tasks_reach_the_fine_tuning_alone(folder, table):
 def test_the_ledger_names_every_run_and_the_baselines(folder, table):
     found = ledger(folder / "work")
     assert found["scale"] == "small"
-    assert len(found["runs"]) == 4 * 2
+    assert len(found["runs"]) == 4 + 1
     for one in found["runs"]:
         assert (folder / "work" / one["folder"] / "result.json").exists()
     assert {"chance", "majority", "bag_of_words"} <= set(found["baselines"]["cola"])
@@ -134,16 +139,8 @@ def test_the_report_is_made_of_it(folder, table, tmp_path):
     assert (tmp_path / "report" / "table5.csv").exists()
 
 
-def test_again_it_trains_nothing(folder, table, reproduce):
-    files = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
-    again = reproduce({**SIZES, "task.train_examples": 24}, table=5)
-    assert again.result["table"] == table["table"]
-    assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
-
-
 def test_a_cell_that_fails_makes_the_status_nonzero_and_the_rest_runs(folder, table, reproduce):
-    settings = {**SIZES, "task.train_examples": 24}
-    done = reproduce(settings, table=5, tasks=f"rte,{folder / 'tasks' / 'cola'}")
+    done = reproduce(SETTINGS, table=5, seeds=0, tasks=f"rte,{folder / 'tasks' / 'cola'}")
     assert done.status == 2
     assert done.said[-1].startswith("gpt1: failed: full rte: ")
     assert "and 3 more" in done.said[-1]
@@ -154,8 +151,15 @@ def test_a_cell_that_fails_makes_the_status_nonzero_and_the_rest_runs(folder, ta
     assert {row["rte"] for row in found.values()} == {None}
     reasons = {(one["variant"], one["task"]): one["reason"] for one in done.result["missing"]}
     assert set(reasons) == {(variant, "rte") for variant in VARIANTS}
+
+
+def test_again_it_trains_nothing_and_fails_no_more(folder, table, reproduce):
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    again = reproduce(SETTINGS, table=5, seeds=0)
     # What failed before is no failure of a call that does not ask for it.
-    assert reproduce(settings, table=5).status == 0
+    assert again.status == 0
+    assert again.result["table"] == table["table"]
+    assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
 
 
 def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(
@@ -163,9 +167,7 @@ def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(
 ):
     (tmp_path / "tasks").mkdir()
     shutil.copytree(folder / "tasks" / "cola", tmp_path / "tasks" / "cola")
-    done = reproduce(
-        {**SIZES, "task.train_examples": 24}, table=4, tasks=None, task_data=tmp_path / "tasks"
-    )
+    done = reproduce(SETTINGS, table=4, tasks=None, task_data=tmp_path / "tasks")
     assert done.status == 0
     assert done.result["table"]["full"] == {
         **dict.fromkeys(["sst2", "mrpc", "stsb", "qqp"]),
@@ -192,15 +194,15 @@ def test_weights_that_are_given_are_not_trained_and_other_splits_are_measured(
 
 
 def test_figure_2_left_has_a_run_for_every_depth(folder, table, reproduce):
-    settings = {**SIZES, "task.train_examples": 24}
-    assert reproduce(settings, seeds=0, figure="2left").status == 0
+    done = reproduce(SETTINGS, seeds=0, figure="2left")
+    assert done.status == 0
     found = [one for one in ledger(folder / "work")["runs"] if one["figure"] == "2left"]
     assert [one["n_transfer"] for one in found] == [0, 1]
     for one in found:
         splits = {row["split"] for row in runs.rows(folder / "work" / one["folder"])}
         assert {"dev", "train_examples"} <= splits
     # The points of the figure are no cells of the table.
-    assert reproduce(settings, table=5).result["table"] == table["table"]
+    assert done.result["table"] == table["table"]
 
 
 def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, reproduce):
@@ -209,7 +211,7 @@ def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, ta
     assert "--seeds makes no difference here" in done.said
     points = {(row["body"], row["step"], row["probe"]) for row in done.result["probes"]}
     assert points == {
-        (body, step, "acceptability") for body in ("transformer", "lstm") for step in (0, 1, 2)
+        (body, step, "acceptability") for body in ("transformer", "lstm") for step in (0, 2)
     }
     assert {row["n"] for row in done.result["probes"]} == {10}
     assert set(ledger(folder / "work")["anchors"]) == {"acceptability"}
@@ -265,4 +267,4 @@ def test_without_a_network_the_folder_of_tasks_is_asked_for_at_once(refused, tmp
     )
     assert "glue/cola" in line
     assert "--task_data" in line
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60

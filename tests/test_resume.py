@@ -15,9 +15,10 @@ from gpt1_jax.__main__ import main
 from gpt1_jax.data.batches import Windows
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import evaluate
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import read_rows
-from gpt1_jax.training import actions, preemption
+from gpt1_jax.training import preemption
 from gpt1_jax.training import train as training
 from gpt1_jax.weights import checkpoint
 
@@ -343,7 +344,7 @@ def test_parameters_that_are_not_finite_are_found_by_the_evaluation(
     """The loss of a step is that of the parameters before it."""
     bad = {"loss": float("nan"), "perplexity": float("nan")}
     with monkeypatch.context() as patched:
-        patched.setattr(actions, "held_out_metrics", lambda run: bad)
+        patched.setattr(evaluate, "perplexity_metrics", lambda *_: bad)
         with pytest.raises(UserError, match=r"at step 3; .*last good checkpoint is step 2"):
             runs.run(given, tmp_path)
     assert not (tmp_path / "checkpoints" / "3").exists()

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import runs
 
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import evaluate
 from gpt1_jax.inference import batch_inference, trained_model
 from gpt1_jax.recipe import sharding
 from gpt1_jax.weights import transfer
@@ -74,7 +75,7 @@ def assert_answer(answer, shape, metric):
 def test_the_predictions_are_what_the_metric_counts(finetuned, classification):
     model = trained_model.load(finetuned)
     accuracy = model.evaluate_task(None, "dev")[0]["accuracy"]
-    examples = task_files.read(classification / "dev.jsonl", "classification")
+    examples = read_examples(classification / "dev.jsonl", RowFormat("classification"))
     right = [
         answer["label"] == example.label
         for answer, example in zip(model.predict(examples), examples, strict=True)
@@ -264,9 +265,11 @@ def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):
     assert result["metrics"]["dev"]["loss"] < 0.5
     model = trained_model.load(tmp_path / "run")
     assert model.params["clf"]["kernel"].shape == (16, 1)
-    answers = model.predict(task_files.read(task / "dev.jsonl", "similarity"))
+    answers = model.predict(read_examples(task / "dev.jsonl", RowFormat("similarity")))
     assert {answer["probabilities"] for answer in answers} == {None}
-    labels = [example.label for example in task_files.read(task / "dev.jsonl", "similarity")]
+    labels = [
+        example.label for example in read_examples(task / "dev.jsonl", RowFormat("similarity"))
+    ]
     errors = np.subtract([answer["label"] for answer in answers], labels)
     assert np.mean(errors**2) == pytest.approx(result["metrics"]["dev"]["loss"], rel=1e-4)
 
@@ -282,12 +285,9 @@ def test_epochs_are_whole_passes_and_evaluated_at_their_end(pretrained, classifi
 
 def test_the_best_checkpoint_is_kept_and_used(pretrained, classification, tmp_path, monkeypatch):
     """The first of equals: a later one must be better to replace it."""
-    from gpt1_jax.training import actions
-
     scores = iter([0.25, 0.75, 0.5, 0.75, 0.5, 0.25])
-    dev_metrics = actions.dev_metrics
     monkeypatch.setattr(
-        actions, "dev_metrics", lambda run: {**dev_metrics(run), "accuracy": next(scores)}
+        evaluate, "task_metrics", lambda *_: {"loss": 1.0, "accuracy": next(scores)}
     )
     changes = {"eval.every": 1, "checkpoint.every": 1, "checkpoint.keep": 1}
     given = runs.fine_tuning(pretrained, classification, "classification", **changes)

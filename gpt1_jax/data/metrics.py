@@ -11,6 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from gpt1_jax.data.tasks import Metric
+
 
 def accuracy(labels, predictions) -> float:
     """The fraction of predictions that equal their label."""
@@ -54,7 +56,7 @@ def _correlation(function: Callable, labels, predictions) -> float:
     return float(function(labels, predictions).statistic)
 
 
-METRICS: dict[str, Callable[..., float]] = {
+METRICS: dict[Metric, Callable[..., float]] = {
     "accuracy": accuracy,
     "f1": f1,
     "matthews": matthews,

@@ -1,7 +1,7 @@
 """Examples to token sequences: the transformations of Radford et al. 2018 (section 3.3, figure 1).
 
 S, D and E stand for the start, delimiter and classify tokens; the head reads the state at E. For an
-Example of task_table.py and a tokenizer whose ids are the digits of a text, 100 more after a space,
+Example of tasks.py and a tokenizer whose ids are the digits of a text, 100 more after a space,
 and S 10, D 11 and E 12:
 
     >>> digits = Digits()
@@ -50,10 +50,11 @@ not (a question stays, and the context before it is cut):
 
 from collections.abc import Iterable
 
+from gpt1_jax.data.tasks import Shape, Truncation
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
-TRUNCATIONS = {
+TRUNCATIONS: dict[Shape, tuple[Truncation, ...]] = {
     "classification": ("longest_first",),
     "entailment": ("longest_first", "context", "halves"),
     "similarity": ("longest_first", "halves"),
@@ -63,9 +64,9 @@ TRUNCATIONS = {
 
 
 def encode(
-    example, shape: str, tokenizer: Tokenizer, n_ctx: int, truncation: str | None = None
+    example, shape: Shape, tokenizer: Tokenizer, n_ctx: int, truncation: Truncation | None = None
 ) -> tuple[list[list[int]], bool]:
-    """The candidates of an Example of task_table.py, each up to `n_ctx` ids, and whether they were
+    """The candidates of an Example of tasks.py, each up to `n_ctx` ids, and whether they were
     cut by the rule `truncation` (None: the default of the shape).
 
     One candidate for classification and entailment, two for similarity, one for each choice else.

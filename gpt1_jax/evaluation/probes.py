@@ -244,7 +244,7 @@ def probe_task(name: str, config: ProbeConfig) -> LoadedTask:
                 f"{key}: there is no folder {path}; name another task of {config.path}, or None to "
                 "leave the probe out"
             )
-    loaded = task_loading.load(
+    loaded = task_loading.load_task(
         TaskConfig(
             name=task,
             path=path and str(path),

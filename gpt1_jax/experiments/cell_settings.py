@@ -11,6 +11,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.probes import PROBES
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.recipe import experiment
+from gpt1_jax.recipe.config_values import require_keys
 
 # Keys that the cells set themselves, or that would make them something else.
 SET_BY_CELLS = {
@@ -48,10 +49,9 @@ def cell_settings(request: Request, pretrains: bool) -> CellSettings:
     """
     asked = f"--table={request.table}" if request.table else f"--figure={request.figure}"
     fine_tunes = request.table != 1 and request.figure != "2right"
+    require_keys(request.settings, experiment.KEYS)
     found = CellSettings({}, {}, {})
     for key, value in request.settings.items():
-        if key not in experiment.KEYS:
-            raise UserError(experiment.unknown_key(key))
         if key in SET_BY_CELLS:
             raise UserError(f"--config.{key} is not for reproduce: {SET_BY_CELLS[key]}")
         section = key.partition(".")[0]

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1_jax.data import task_loading
-from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
+from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
+from gpt1_jax.experiments.requirements import TaskSource
 from gpt1_jax.experiments.runs import body_of, config_string, result_of
 from gpt1_jax.inference import trained_model
 from gpt1_jax.messages import say
@@ -37,25 +38,24 @@ class FineTuning:
     variants: tuple[Variant, ...]
     settings: dict[str, str]
 
-    def config(self, variant: Variant, source: TaskConfig) -> tuple[str, dict[str, str | None]]:
+    def config(self, variant: Variant, source: TaskSource) -> tuple[str, dict[str, str]]:
         """Config string and settings of a variant on a task, but for seed, weights and depth."""
         spec = config_string(self.request.scale, "finetune", source.name, variant.arguments)
-        read_from = {"task.path": source.path, "task.data_dir": source.data_dir}
-        return spec, {**read_from, **self.settings}
+        return spec, {**source.settings, **self.settings}
 
-    def check(self, source: TaskConfig) -> None:
+    def check(self, source: TaskSource) -> None:
         """Raises UserError for settings or files of a task that no cell of it could use. A set of
         TFDS is not read: that may download it."""
         described = [experiment.load(*self.config(variant, source))[0] for variant in self.variants]
         if source.path is not None:
-            task_loading.load(described[0].task)
+            task_loading.load_task(described[0].task)
 
-    def fill(self, source: TaskConfig, weights: Weights, ledger: Ledger) -> None:
+    def fill(self, source: TaskSource, weights: Weights, ledger: Ledger) -> None:
         """Runs what is missing of a task. What fails is noted, and the rest goes on."""
         figure = self.request.figure
         try:
             described, _ = experiment.load(*self.config(self.variants[0], source))
-            loaded = task_loading.load(described.task)
+            loaded = task_loading.load_task(described.task)
         except UserError as error:
             for variant in self.variants:
                 ledger.add_failure(variant.name, source.name, figure, str(error))
@@ -69,7 +69,7 @@ class FineTuning:
             except UserError as error:
                 ledger.add_failure(variant.name, source.name, figure, str(error))
 
-    def fill_cell(self, variant: Variant, source: TaskConfig, initial: str, ledger: Ledger) -> None:
+    def fill_cell(self, variant: Variant, source: TaskSource, initial: str, ledger: Ledger) -> None:
         """The runs of one variant on one task: a seed each, in figure 2 also a depth each."""
         spec, common = self.config(variant, source)
         depths: list[int | None] = [None]
@@ -121,7 +121,7 @@ def task_baselines(loaded: LoadedTask) -> dict:
     }
 
 
-def further(folder: Path, source: TaskConfig) -> dict[str, dict[str, float]]:
+def further(folder: Path, source: TaskSource) -> dict[str, dict[str, float]]:
     """The metrics of a run on the other splits that the paper has columns of."""
     found = {}
     for column, (name, split) in FURTHER.get(source.name, {}).items():

@@ -7,7 +7,8 @@ from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.requirements import weights_given
 from gpt1_jax.experiments.runs import config_string, result_of
 from gpt1_jax.messages import say
-from gpt1_jax.text import corpus, documentation, inputs
+from gpt1_jax.text import corpus, documentation
+from gpt1_jax.text.config import PrepareConfig
 
 # Small pre-training without tokens of one's own reads the documentation that is installed.
 SMALL_VOCAB_SIZE = 4096
@@ -40,6 +41,6 @@ def _documentation(workdir: Path) -> Path:
     found = documentation.documents(workers=2)
     say(found.describe())
     output = workdir / "tokens"
-    config = inputs.PrepareConfig(output=str(output), vocab_size=SMALL_VOCAB_SIZE, workers=2)
+    config = PrepareConfig(output=str(output), vocab_size=SMALL_VOCAB_SIZE, workers=2)
     corpus.prepare(config, found.documents)
     return output

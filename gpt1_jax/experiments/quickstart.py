@@ -17,6 +17,7 @@ import jax
 from gpt1_jax.data import documentation_tasks, task_loading
 from gpt1_jax.data.documentation_tasks import Cut
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
+from gpt1_jax.data.tasks import Shape
 from gpt1_jax.disk import WorkdirLock, write_json
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
@@ -34,15 +35,15 @@ from gpt1_jax.experiments.plan import (
 from gpt1_jax.experiments.runs import BODIES, body_of, result_of
 from gpt1_jax.experiments.summary import described
 from gpt1_jax.inference import probe_curve, trained_model
-from gpt1_jax.inference.sample import SampleConfig
+from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
 from gpt1_jax.results.paper import Variant
 from gpt1_jax.run_files import provenance, read_result
 from gpt1_jax.text import corpus, documentation
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.documentation import Corpus
-from gpt1_jax.text.inputs import PrepareConfig
 
 CONFIG = "configs/quickstart.py"
 VOCAB_SIZE = 2048
@@ -153,6 +154,7 @@ def _costs(prepared: Prepared) -> Costs:
         speed[body] = result["tokens_per_s"]
         # The first update compiles, and is not in tokens_per_s.
         run[body] = result["seconds"] - (SPEED_STEPS - 1) * tokens_of_update / speed[body]
+    assert tuning.epochs is not None, f"{CONFIG} fine-tunes by epochs"
     label = {}
     for name, task in prepared.cut.tasks.items():
         # A row of multiple choice is as much work as it has choices.
@@ -164,7 +166,7 @@ def _costs(prepared: Prepared) -> Costs:
 def _work(prepared: Prepared, costs: Costs) -> Work:
     runs = [
         (task, body_of(variant))
-        for variant in paper.load().variants.values()
+        for variant in paper.read_paper().variants.values()
         for task in prepared.cut.tasks
         for _ in SEEDS
     ]
@@ -244,7 +246,7 @@ def _scores(
 ) -> dict[str, dict[str, list[float]]]:
     """Accuracy on dev of each seed, by variant and task."""
     scores: dict[str, dict[str, list[float]]] = {}
-    for variant, row in paper.load().variants.items():
+    for variant, row in paper.read_paper().variants.items():
         scores[variant] = {}
         for task, folder in folders.items():
             expected = len(SEEDS) * costs.fine_tuning(task, body_of(row), plan)
@@ -276,8 +278,8 @@ def _by_cell(scores: dict, of_values: Callable[[list[float]], float]) -> dict:
     }
 
 
-def _loaded_task(folder: Path, shape: str) -> LoadedTask:
-    return task_loading.load(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
+def _loaded_task(folder: Path, shape: Shape) -> LoadedTask:
+    return task_loading.load_task(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
 
 
 def _zero_shot_curve(prepared: Prepared, folder: Path) -> dict[str, float]:

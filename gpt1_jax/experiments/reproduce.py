@@ -10,6 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import PartlyFailed, UserError
@@ -30,9 +31,8 @@ from gpt1_jax.experiments.runs import BODIES, body_of
 from gpt1_jax.inference import probe_curve
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
-from gpt1_jax.results import paper as papers
 from gpt1_jax.results import report
-from gpt1_jax.results.paper import Paper
+from gpt1_jax.results.paper import Paper, read_paper
 
 # What each task is a question of, in figure 2 (right); any other multiple choice is one of answers.
 PROBE_OF = {"sst2": "sentiment", "cola": "acceptability", "dprd": "pronoun_resolution"}
@@ -47,7 +47,7 @@ def reproduce(request: Request) -> dict:
     Raises UserError for what does not fit, before anything runs; PartlyFailed at the end if a cell
     failed; Interrupted after a signal.
     """
-    paper = papers.load()
+    paper = read_paper()
     workdir = Path(request.workdir).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
@@ -55,11 +55,11 @@ def reproduce(request: Request) -> dict:
     trained = [body for body in bodies if weights_given(request, body) is None]
     settings = cell_settings(request, pretrains=bool(trained))
     found = sources(request, paper)
-    say_what_is_not_read(request, bodies, trained)
     fill = _filling(request, paper, found, settings)
     for body in trained:
         experiment.load(pretraining_config(request.scale, body), settings.pretraining)
     check_weights(request, bodies, workdir)
+    say_what_is_not_read(request, bodies, trained)
     with contextlib.ExitStack() as closing:
         closing.callback(WorkdirLock(workdir).release)
         ledger = Ledger(request)
@@ -69,7 +69,7 @@ def reproduce(request: Request) -> dict:
     result = {
         "scale": request.scale,
         "seeds": list(request.seeds),
-        "table": ledger.table(list(paper.variants), [*found.tasks, *found.absent]),
+        "table": ledger.table(list(paper.variants), [*found.names, *found.absent]),
         "probes": ledger.content["probes"],
         "missing": ledger.content["missing"],
         "report": str(workdir / "report"),
@@ -100,9 +100,9 @@ def _filling(
         return lambda get_weights, ledger: None
     if request.figure == "2right":
         config = probe_config(request, found, settings.probes)
-        return functools.partial(_probe, request, config)
+        return functools.partial(_probe, request.figure, config, found)
     cells = FineTuning(request, variants_of(request, paper), settings.fine_tuning)
-    for source in found.tasks.values():
+    for source in found.tasks:
         cells.check(source)
     return functools.partial(_fine_tune, cells, found)
 
@@ -112,19 +112,23 @@ def _fine_tune(cells: FineTuning, found: Sources, get_weights: Weights, ledger: 
     for task, reason in found.absent.items():
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
-    for source in found.tasks.values():
+    for source in found.tasks:
         cells.fill(source, get_weights, ledger)
 
 
-def _probe(request: Request, config: ProbeConfig, get_weights: Weights, ledger: Ledger) -> None:
+def _probe(
+    figure: str, config: ProbeConfig, found: Sources, get_weights: Weights, ledger: Ledger
+) -> None:
     """The zero-shot probes on every stored checkpoint of both bodies: figure 2 (right)."""
+    for task, reason in found.absent.items():
+        say(f"no probe of {task}: {reason}")
     for body in BODIES:
         try:
             rows = probe_curve.curve(get_weights(body), config)
         except UserError as error:
-            ledger.add_failure(body, "probes", request.figure, str(error))
+            ledger.add_failure(body, "probes", figure, str(error))
         else:
-            ledger.add_probes(body, rows, request.figure)
+            ledger.add_probes(body, rows, figure)
 
 
 def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> ProbeConfig:
@@ -134,19 +138,17 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
     Raises UserError for two tasks of one probe where tasks were named, and for a task whose files
     its probe cannot use.
     """
-    chosen: dict[str, str | None] = dict.fromkeys(PROBES)
-    for name in found.tasks:
+    chosen: dict[str, Any] = dict.fromkeys(PROBES)
+    for name in found.names:
         probe = PROBE_OF.get(name, "question_answering")
         if chosen[probe] is not None:
             raise UserError(
-                f"--tasks={','.join(found.tasks)}: the probe {probe} is put to one task, and both "
+                f"--tasks={','.join(found.names)}: the probe {probe} is put to one task, and both "
                 f"{chosen[probe]} and {name} are of that kind"
             )
         chosen[probe] = name
     base = ProbeConfig(path=request.task_data, data_dir=request.data_dir, **chosen)
     config = experiment.section("probes", base, settings)
-    for task, reason in found.absent.items():
-        say(f"no probe of {task}: {reason}")
     if config.path is not None:
         for probe in PROBES:
             if chosen[probe] is not None:

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt1_jax.data import tfds_tasks
-from gpt1_jax.data.task_loading import TaskConfig
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request
@@ -14,14 +12,35 @@ from gpt1_jax.messages import say
 from gpt1_jax.results.paper import Paper
 from gpt1_jax.run_files import read_result
 from gpt1_jax.text import shards
+from gpt1_jax.text.tfds_records import available_builder
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """Where a task is read from: the folder of its files, or TFDS, which keeps its data in
+    data_dir, by default its own choice."""
+
+    name: str
+    path: str | None
+    data_dir: str | None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The same as config keys."""
+        found = {"task.path": self.path, "task.data_dir": self.data_dir}
+        return {key: value for key, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where each task is read from, by name, and why others of the paper cannot be read at all."""
+    """The tasks that can be read, and why others of the paper cannot, by name."""
 
-    tasks: dict[str, TaskConfig]
+    tasks: tuple[TaskSource, ...]
     absent: dict[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        return [source.name for source in self.tasks]
 
 
 def sources(request: Request, paper: Paper) -> Sources:
@@ -34,28 +53,28 @@ def sources(request: Request, paper: Paper) -> Sources:
     names = _tasks_of_the_paper(request, paper) if request.tasks is None else request.tasks
     if request.task_data and not Path(request.task_data).expanduser().is_dir():
         raise UserError(f"--task_data={request.task_data} is not a folder")
-    found = Sources({}, {})
+    tasks, absent = [], {}
     for name in names:
         task, folder = _named(name, request.task_data)
         row = TASKS[task]
         if folder is not None and not folder.is_dir():
-            found.absent[task] = f"{folder} is not a folder"
+            absent[task] = f"{folder} is not a folder"
         elif folder is None and not row.builders:
-            found.absent[task] = "TensorFlow Datasets does not have it; give --task_data=FOLDER"
+            absent[task] = "TensorFlow Datasets does not have it; give --task_data=FOLDER"
         else:
             path = None if folder is None else str(folder)
-            found.tasks[task] = TaskConfig(name=task, path=path, data_dir=request.data_dir)
-    if found.absent and (request.tasks is not None or not found.tasks):
-        reasons = "; ".join(f"{task}: {reason}" for task, reason in found.absent.items())
-        raise UserError(f"no data of {len(found.absent)} tasks: {reasons}")
-    _require_tfds(found.tasks.values(), request.data_dir)
-    return found
+            tasks.append(TaskSource(task, path, request.data_dir))
+    if absent and (request.tasks is not None or not tasks):
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in absent.items())
+        raise UserError(f"no data of {reasons}")
+    _require_tfds(tasks)
+    return Sources(tuple(tasks), absent)
 
 
 def _tasks_of_the_paper(request: Request, paper: Paper) -> tuple[str, ...]:
     if request.figure is not None:
         return paper.figures[request.figure].tasks
-    return () if request.table == 1 else paper.tasks(request.table)
+    return () if request.table in (None, 1) else paper.tasks(request.table)
 
 
 def _named(name: str, task_data: str | None) -> tuple[str, Path | None]:
@@ -70,15 +89,15 @@ def _named(name: str, task_data: str | None) -> tuple[str, Path | None]:
     raise UserError(f"--tasks={name} is neither a known task nor the folder of one: {known}")
 
 
-def _require_tfds(tasks: Iterable[TaskConfig], data_dir: str | None) -> None:
-    builders = [name for task in tasks if task.path is None for name in TASKS[task.name].builders]
-    wanted = [name for name in builders if not tfds_tasks.is_prepared(name, data_dir)]
-    if wanted and (reason := tfds_tasks.unreachable()):
-        raise UserError(
-            f"TensorFlow Datasets cannot download {', '.join(wanted)} ({reason}); give "
-            "--task_data=FOLDER, a folder with a folder of each task's files, or --data_dir, where "
-            "the sets are prepared"
-        )
+def _require_tfds(tasks: Iterable[TaskSource]) -> None:
+    for task in tasks:
+        for name in () if task.path else TASKS[task.name].builders:
+            available_builder(
+                name,
+                task.data_dir,
+                f"give --task_data=FOLDER with a folder of the files of {task.name} in it, or "
+                "--data_dir, where TFDS has prepared it",
+            )
 
 
 def check_weights(request: Request, bodies: Iterable[str], workdir: Path) -> None:

@@ -14,17 +14,17 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import stream_examples
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
-from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.text import sources
 
 # Examples held at a time, and numbers of a line that are turned to text at a time.
 CHUNK = 1024
 
 
-def score(model: Trained, pattern: str, output: str | None, stride: int | None) -> dict:
+def score(model: TrainedModel, pattern: str, output: str | None, stride: int | None) -> dict:
     """Writes a JSON line for each document of the files that `pattern` names: `ids`, `logprobs` in
     nats (null for the first token), `mean_logprob`, `perplexity`. Returns the totals; their loss
     and perplexity are over all tokens but the first of each document.
@@ -64,7 +64,7 @@ def score(model: Trained, pattern: str, output: str | None, stride: int | None) 
     }
 
 
-def predict(model: Trained, path: str, output: str) -> dict:
+def predict(model: TrainedModel, path: str, output: str) -> dict:
     """Writes a JSON line with the prediction of each row of `path`, in their order. The rows are
     like those of the task's files, with or without labels; also .gz, .xz. Returns the number of
     examples, and of those that were cut to fit the context.
@@ -72,11 +72,11 @@ def predict(model: Trained, path: str, output: str) -> dict:
     Raises UserError for a language model; a row that is none of the task's, with its line; an
     output that cannot be written.
     """
-    shape = model.require_task().shape
+    row_format = model.row_format
     path = Path(path).expanduser()
     with written(output, [path]) as file:
-        n_examples, n_truncated = sum(1 for _ in task_files.stream(path, shape)), 0
-        examples = task_files.stream(path, shape)
+        n_examples, n_truncated = sum(1 for _ in stream_examples(path, row_format)), 0
+        examples = (example for _, example in stream_examples(path, row_format))
         with tqdm(total=n_examples, unit="examples", disable=None) as progress:
             while chunk := list(itertools.islice(examples, CHUNK)):
                 answers, n_cut = model.answers(chunk)
@@ -138,7 +138,7 @@ def _require_texts(pattern: str, paths: list[Path]) -> int:
     return count
 
 
-def _encoded(model: Trained, paths: list[Path]) -> Iterator[np.ndarray]:
+def _encoded(model: TrainedModel, paths: list[Path]) -> Iterator[np.ndarray]:
     """The ids of each document, encoded as a whole."""
     for place, blocks in _documents(paths):
         ids = np.array(model.tokenizer.encode("".join(blocks)), np.int32)

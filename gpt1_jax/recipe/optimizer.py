@@ -8,7 +8,7 @@ updates already done, so that with warm-up the first update has rate 0.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,19 @@ import optax
 from gpt1_jax.errors import UserError
 
 Schedule = Callable[[jax.Array], jax.Array]
+ScheduleName = Literal["warmup_cosine", "warmup_linear", "warmup_constant"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Rates and decay. The defaults are those of pre-training (section 4.1 of the paper) and, where
-    it is silent, of the released code. `warmup` is a fraction of all updates; `accumulation` is the
-    number of microbatches that one update is computed in."""
+    it is silent, of the released code. `warmup` below 1 is a fraction of all updates, as the
+    released code has it, otherwise a whole number of updates, as the paper has it; `accumulation`
+    is the number of microbatches that one update is computed in. Raises UserError for a number
+    outside its range."""
 
     learning_rate: float = 2.5e-4
-    schedule: str = "warmup_cosine"
+    schedule: ScheduleName = "warmup_cosine"
     warmup: float = 0.002
     b1: float = 0.9
     b2: float = 0.999
@@ -37,20 +40,27 @@ class OptimizerConfig:
     accumulation: int = 1
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise UserError(
-                f"optimizer.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}"
-            )
         for name in ("learning_rate", "eps", "l2"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise UserError(f"optimizer.{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("b1", "b2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"optimizer.{name} is {getattr(self, name)}; expected 0 <= b < 1")
-        if not 0.0 <= self.warmup < 1.0:
-            raise UserError(f"optimizer.warmup is {self.warmup}; expected a fraction 0 <= w < 1")
+        if not (0.0 <= self.warmup < 1.0 or (self.warmup >= 1.0 and self.warmup % 1 == 0)):
+            raise UserError(
+                f"optimizer.warmup is {self.warmup}; expected a fraction of the run, 0 <= w < 1, "
+                "or a whole number of updates"
+            )
         if self.accumulation < 1:
             raise UserError(f"optimizer.accumulation is {self.accumulation}; expected at least 1")
+
+    def require_room(self, total_updates: int) -> None:
+        """Raises UserError for a warm-up that is longer than the whole run."""
+        if self.warmup > total_updates:
+            raise UserError(
+                f"optimizer.warmup is {self.warmup:.0f} updates and the whole run has "
+                f"{total_updates}; expected at most as many, or a fraction of the run below 1"
+            )
 
 
 def _warm(x: jax.Array, warmup: float, after: jax.Array) -> jax.Array:
@@ -73,7 +83,7 @@ def warmup_linear(x: jax.Array, warmup: float) -> jax.Array:
     return _warm(x, warmup, jnp.ones_like(x)) * (1.0 - x)
 
 
-SCHEDULES = {
+SCHEDULES: dict[ScheduleName, Callable[[jax.Array, float], jax.Array]] = {
     "warmup_cosine": warmup_cosine,
     "warmup_linear": warmup_linear,
     "warmup_constant": warmup_constant,
@@ -83,8 +93,9 @@ SCHEDULES = {
 def schedule(config: OptimizerConfig, total_updates: int) -> Schedule:
     """The factor of the learning rate after `count` updates have been done."""
     factor = SCHEDULES[config.schedule]
+    warmup = config.warmup if config.warmup < 1.0 else config.warmup / total_updates
     return lambda count: factor(
-        jnp.asarray(count, jnp.float32) / jnp.float32(total_updates), config.warmup
+        jnp.asarray(count, jnp.float32) / jnp.float32(total_updates), warmup
     )
 
 

@@ -22,9 +22,10 @@ from pathlib import Path
 
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.text import workers
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks, take_survey, unit_hash
 from gpt1_jax.text.encoding import encode_blocks, id_dtype, in_pieces
-from gpt1_jax.text.inputs import TRAIN, Inputs, PrepareConfig, check_config, find_inputs
+from gpt1_jax.text.inputs import TRAIN, Inputs, check_config, find_inputs
 from gpt1_jax.text.shards import (
     FORMAT,
     MANIFEST,

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.text import workers
-from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, PrepareConfig
+from gpt1_jax.text.config import PrepareConfig
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
 from gpt1_jax.text.sources import Source, last_cut
 from gpt1_jax.text.workers import say
 from gpt1_jax.tokenization import text_rules

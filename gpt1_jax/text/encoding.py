@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from gpt1_jax.text import workers
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks
-from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, PrepareConfig
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
 from gpt1_jax.text.shards import Encoded, Shards, write_json
 from gpt1_jax.text.workers import say
 from gpt1_jax.tokenization import loading

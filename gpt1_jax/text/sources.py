@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.text.tfds_records import TfdsSplit
 
 BLOCK = 2**20  # bytes read at a time, and characters of a block that was text already
 
@@ -121,32 +122,10 @@ class TextSet:
         self.description = {"kind": "tfds", "name": name, "split": split}
 
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
-        for index, row in enumerate(self._rows()):
-            text = row[self._key].decode("utf-8", errors="replace")
+        split = TfdsSplit(self._name, self._split, self._data_dir, "prepare from files")
+        for index, record in enumerate(split.records()):
+            text = record[self._key].decode("utf-8", errors="replace")
             yield f"{self._name}:{self._split}:{index}", _blocks(_slices(text))
-
-    def _rows(self):
-        try:
-            import tensorflow as tf
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise UserError(
-                f"tfds={self._name} needs tensorflow and tensorflow-datasets ({error.name} is "
-                "missing); install them, or prepare from files"
-            ) from None
-        tf.config.set_visible_devices([], "GPU")
-        try:
-            builder = tfds.builder(self._name, data_dir=self._data_dir)
-            builder.download_and_prepare()
-            # One file at a time and no shuffling: the order is that of the files.
-            reading = tfds.ReadConfig(interleave_cycle_length=1)
-            rows = builder.as_dataset(split=self._split, shuffle_files=False, read_config=reading)
-        except Exception as error:  # whatever its many downloaders and readers raise
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"tfds={self._name}: TFDS cannot provide split {self._split!r} ({reason})"
-            ) from error
-        return tfds.as_numpy(rows)
 
 
 def text_set(name: str) -> tuple[str, str]:

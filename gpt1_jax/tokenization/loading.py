@@ -4,14 +4,15 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization import vocabulary
 from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer, OriginalTokenizer, VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL, SentencePieceTokenizer
-from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Tokenizer
+from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Mode, Tokenizer
 
-MODES = ("sentencepiece", "original", "hf_basic")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer:

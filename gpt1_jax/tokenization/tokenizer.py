@@ -18,10 +18,14 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
 from gpt1_jax.errors import UserError
 
 DESCRIPTION = "tokenizer.json"
+# Those that take the vocabulary of GPT-1, and all of them.
+VocabularyMode = Literal["original", "hf_basic"]
+Mode = Literal["sentencepiece", VocabularyMode]
 
 
 class Tokenizer(ABC):

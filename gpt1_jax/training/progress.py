@@ -67,6 +67,11 @@ class Progress:
         if not self._terminal and time.monotonic() - self._said > 10:
             self.say(f"step {step}/{self._bar.total}: {text}")
 
+    @property
+    def visible(self) -> bool:
+        """Whether anybody sees it."""
+        return not self._quiet
+
     def say(self, line: str) -> None:
         """One line on standard error, above the bar if there is one."""
         if not self._quiet:

@@ -13,7 +13,7 @@ from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import read_rows
 
 
-class Record:
+class MetricsWriter:
     """The metrics of one run. Rows are {"step", "split", name: value, ...}.
 
     newest: the last values of each split among the rows that a resumed run keeps.

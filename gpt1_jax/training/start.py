@@ -5,9 +5,8 @@ fresh parameters.
 """
 
 import contextlib
-import hashlib
 import json
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,15 @@ import jax
 from jax.sharding import Mesh
 
 from gpt1_jax import disk, run_files
-from gpt1_jax.data import task_loading, transformations
-from gpt1_jax.data.batches import Examples, Windows
-from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
+from gpt1_jax.messages import say
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
-from gpt1_jax.text import shards
-from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.training.goal import Goal, goal, loaded_task
 from gpt1_jax.training.resolve import (
     check_devices,
     check_lengths,
@@ -37,7 +33,7 @@ from gpt1_jax.training.resolve import (
     with_absolute_paths,
     with_softmax_positions,
 )
-from gpt1_jax.training.state import begun, initial_state, resumed
+from gpt1_jax.training.state import Standing, TrainState, begun, initial_state, resumed
 from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.checkpoint import Checkpoints
@@ -47,23 +43,20 @@ from gpt1_jax.weights.checkpoint import Checkpoints
 class Run:
     """A run that is ready to take its next step, the one after `first_step`.
 
-    state: {"params", "optimizer", "step"} on the devices of `mesh`; progress: what a checkpoint
-    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples;
-    `questions`: the zero-shot probes, none where they are off.
+    state: on the devices of `mesh`. questions: the zero-shot probes, none where they are off.
+    config: config.json.
     """
 
     experiment: Experiment
     workdir: Path
     mesh: Mesh
     network: Network
-    source: Windows | Examples
-    held_out: Tokens | Examples | None
-    task: LoadedTask | None
+    goal: Goal
     questions: list[Question]
     total_steps: int
     first_step: int
-    state: dict[str, Any]
-    progress: dict[str, Any]
+    state: TrainState
+    standing: Standing
     checkpoints: Checkpoints
     lock: disk.WorkdirLock | None
     config: dict[str, Any]
@@ -88,29 +81,27 @@ class Run:
         return slice(min(starts), max(stops))
 
 
-def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -> Run:
+def start(
+    experiment: Experiment, explicit: set[str], workdir: Path, tell: Callable[[str], None] = say
+) -> Run:
     """The run, resumed or new. `explicit` are the config keys that were set rather than defaulted;
-    `say` gets a line about each thing worth knowing. Raises UserError for whatever does not fit."""
-    say = say or (lambda line: print(line, file=sys.stderr))
+    `tell` gets a line about each thing worth knowing. Raises UserError for whatever does not fit.
+    """
     experiment = with_absolute_paths(experiment)
     initial = named_source(experiment, workdir)
     tokenizer = the_tokenizer(experiment, initial)
-    loaded = task_loading.load(experiment.task) if experiment.is_task else None
+    loaded = loaded_task(experiment)
     experiment = resolved(experiment, explicit, initial, tokenizer, loaded)
     check_lengths(experiment)
     mesh = sharding.mesh(experiment.mesh)
     check_devices(experiment, mesh)
-    source, held_out, data = _data(experiment, tokenizer, loaded, say)
-    questions = _questions(experiment, tokenizer, say)
-    experiment = with_softmax_positions(experiment, tokenizer, loaded, source, held_out)
-    total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
-    net = network(
-        experiment.model,
-        experiment.attention.implementation,
-        loaded and loaded.task.shape,
-        loaded.n_outputs if loaded else 0,
-    )
-    config = _config(experiment, tokenizer, data, loaded, total, questions)
+    towards = goal(experiment, tokenizer, loaded, tell)
+    questions = _questions(experiment, tokenizer, tell)
+    experiment = with_softmax_positions(experiment, towards)
+    total = experiment.steps or max(1, int(experiment.epochs * towards.source.steps_per_epoch))
+    implementation = experiment.attention.implementation
+    net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
+    config = _config(experiment, tokenizer, towards, total, questions)
     shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
     with contextlib.ExitStack() as undone:
         lock = _claim(workdir, config)
@@ -124,7 +115,7 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
             shapes,
             shardings,
         )
-        state, progress = resumed(checkpoints, abstract, say) or begun(
+        state, standing = resumed(checkpoints, abstract, tell) or begun(
             experiment, fresh, initial, shardings
         )
         if jax.process_index() == 0:
@@ -136,64 +127,21 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         workdir=workdir,
         mesh=mesh,
         network=net,
-        source=source,
-        held_out=held_out,
-        task=loaded,
+        goal=towards,
         questions=questions,
         total_steps=total,
-        first_step=progress["step"],
+        first_step=standing.step,
         state=state,
-        progress=progress,
+        standing=standing,
         checkpoints=checkpoints,
         lock=lock,
         config=config,
     )
 
 
-def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | None, say):
-    """Training source, held-out data, and a digest of both."""
-    config, model = experiment.data, experiment.model
-    if loaded is not None:
-        # Examples that are missing are no progress either.
-        for note in loaded.notes:
-            print(note, file=sys.stderr)
-        sources, digest = {}, hashlib.sha256()
-        for split in ("train", "dev"):
-            candidates, cut = transformations.encode_all(
-                loaded.splits[split],
-                loaded.task.shape,
-                tokenizer,
-                model.n_ctx,
-                loaded.task.truncation,
-            )
-            say(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
-            targets = loaded.targets(split)
-            digest.update(json.dumps([candidates, targets.tolist()]).encode())
-            sources[split] = Examples(
-                candidates,
-                targets,
-                n_ctx=model.n_ctx,
-                batch_size=experiment.batch_size,
-                seed=experiment.seed,
-                buckets=config.buckets,
-            )
-        _ = sources["train"].steps_per_epoch  # refuses a training set smaller than a batch
-        return sources["train"], sources["dev"], digest.hexdigest()
-    manifest = shards.read_manifest(config.path)
-    separator = tokenizer.separator(config.separator)
-    tokens = Tokens.open(config.path, "train", separator)
-    held_out = (
-        Tokens.open(config.path, "valid", separator) if "valid" in manifest["splits"] else None
-    )
-    if held_out is not None and len(held_out) < 2:
-        say(f"the valid split of {config.path} has one token, too few to evaluate")
-        held_out = None
-    source = Windows(tokens, model.n_ctx, experiment.batch_size, experiment.seed, config.windows)
-    checksums = [shard["sha256"] for s in manifest["splits"].values() for shard in s["shards"]]
-    return source, held_out, hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
-
-
-def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Question]:
+def _questions(
+    experiment: Experiment, tokenizer: Tokenizer, tell: Callable[[str], None]
+) -> list[Question]:
     config = experiment.probes
     if not config.per_decade:
         return []
@@ -202,21 +150,26 @@ def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Questi
     questions = probes.prepare(config, tokenizer, beginning, experiment.model.n_ctx)
     for question in questions:
         dev = question.dev
-        say(f"{question.probe}: {len(dev.labels)} of {question.task}, {dev.cut} cut to fit n_ctx")
+        tell(f"{question.probe}: {len(dev.labels)} of {question.task}, {dev.cut} cut to fit n_ctx")
     return questions
 
 
 def _config(
-    experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int, questions
+    experiment: Experiment,
+    tokenizer: Tokenizer,
+    towards: Goal,
+    total: int,
+    questions: list[Question],
 ) -> dict:
     """config.json: the whole experiment, what it was resolved to, and the identity of the run."""
+    loaded = towards.loaded
     resolved = workdirs.resolved(
         tokenizer,
-        loaded and loaded.task,
-        loaded.labels if loaded else (),
-        loaded.n_outputs if loaded else 0,
+        loaded.task,
+        loaded.labels,
+        loaded.n_outputs,
         total_steps=total,
-        data=data,
+        data=towards.digest,
     )
     config = run_config(experiment, resolved)
     # What is only looked at makes no other run.

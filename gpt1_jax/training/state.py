@@ -1,16 +1,17 @@
 """The training state: fresh, from given weights, or restored."""
 
 import functools
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from gpt1_jax.messages import say
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
@@ -19,6 +20,31 @@ from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
+
+
+@struct.dataclass
+class TrainState:
+    """All that an update changes. step: updates done, int32."""
+
+    params: Any
+    optimizer: Any
+    step: jax.Array
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands, as its checkpoints say: updates done; of a task also the best score so
+    far, and the step at which it was reached."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_score: float | None = None
+
+    def after(self, step: int, score: float | None) -> "Standing":
+        """The standing with the score of an evaluation taken in."""
+        if score is None or (self.best_score is not None and score <= self.best_score):
+            return self
+        return replace(self, best_step=step, best_score=score)
 
 
 @dataclass(frozen=True)
@@ -38,26 +64,33 @@ def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh):
     key that draws it where it will live."""
     transformation = optimizer(config, total_updates=1)  # the moments do not depend on it
 
-    def fresh(key: jax.Array) -> dict[str, Any]:
+    def fresh(key: jax.Array) -> TrainState:
         params = net.init(key)
-        return {"params": params, "optimizer": transformation.init(params), "step": jnp.int32(0)}
+        return TrainState(params, transformation.init(params), jnp.int32(0))
 
     shapes = jax.eval_shape(fresh, jax.random.key(0))
     shardings = sharding.state_shardings(mesh, shapes)
     return shapes, shardings, jax.jit(fresh, out_shardings=shardings)
 
 
-def begun(experiment: Experiment, fresh: Callable, source: Initial | None, shardings):
+def begun(
+    experiment: Experiment,
+    fresh: Callable[[jax.Array], TrainState],
+    source: Initial | None,
+    shardings: TrainState,
+) -> tuple[TrainState, Standing]:
     """A new state, fresh or with the source's parameters in it."""
     state = fresh(jax.random.key(experiment.seed))
     if source is not None:
-        host = multihost_utils.process_allgather(state["params"], tiled=True)
+        host = multihost_utils.process_allgather(state.params, tiled=True)
         params = transfer.transfer(host, source.params(), experiment.n_transfer)
-        state["params"] = jax.device_put(params, shardings["params"])
-    return state, {"step": 0, "best_step": None, "best_score": None}
+        state = state.replace(params=jax.device_put(params, shardings.params))
+    return state, Standing()
 
 
-def resumed(checkpoints: Checkpoints, abstract: dict, say):
+def resumed(
+    checkpoints: Checkpoints, abstract: TrainState, tell: Callable[[str], None]
+) -> tuple[TrainState, Standing] | None:
     """The newest sound checkpoint, or None if there is none; damaged ones are set aside."""
     step, complaints = checkpoints.newest_sound()
     if complaints:
@@ -65,12 +98,10 @@ def resumed(checkpoints: Checkpoints, abstract: dict, say):
         complaints.append(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
     # Damage is no progress: it is said also to those who asked for quiet.
     for complaint in complaints:
-        print(complaint, file=sys.stderr)
+        say(complaint)
     if step is None:
         return None
-    params, optimizer_state, progress = checkpoints.restore(
-        step, abstract["params"], abstract["optimizer"]
-    )
-    count = jax.device_put(jnp.int32(step), abstract["step"].sharding)
-    say(f"resuming after step {step}")
-    return {"params": params, "optimizer": optimizer_state, "step": count}, progress
+    params, moments, standing = checkpoints.restore(step, abstract.params, abstract.optimizer)
+    count = jax.device_put(jnp.int32(step), abstract.step.sharding)
+    tell(f"resuming after step {step}")
+    return TrainState(params, moments, count), Standing(**standing)

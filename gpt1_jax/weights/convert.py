@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpt1_jax.data.tasks import Task
+from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
@@ -174,11 +174,11 @@ def _assembled(
     if said:
         print(said, file=sys.stderr)
     arrays["wte/embedding"] = table
-    task = record.get("task")
+    task = record.get("task", NO_TASK)
     if not record and shape and n_special:
         task = Task(name=shape, shape=shape, metric="accuracy")
         labels = labels or tuple(range(MOST_CHOICES))
-    if task is None:
+    if not task.has_head:
         dropped = [arrays.pop(path) for path in ("clf/kernel", "clf/bias") if path in arrays]
         if dropped:
             print(
@@ -188,7 +188,7 @@ def _assembled(
             )
     elif "clf/bias" not in arrays:
         raise UserError(f"{folder} has no head, but {weights.RECORD} says it is for {task.name}")
-    n_outputs = len(arrays["clf/bias"]) if task else 0
+    n_outputs = len(arrays["clf/bias"]) if task.has_head else 0
     model = dataclasses.replace(model, vocab_size=tokenizer.vocab_size, n_special=n_special)
     params = weights.tree(arrays, model, task, n_outputs, name_of, folder)
     labels = record.get("labels", labels)
@@ -322,6 +322,6 @@ def convert(
         "step": found.step,
         "tokenizer": found.tokenizer.mode,
         "fingerprint": found.tokenizer.fingerprint,
-        "task": found.task.name if found.task else None,
+        "task": found.task.name if found.task.has_head else None,
         "seconds": time.monotonic() - began,
     }

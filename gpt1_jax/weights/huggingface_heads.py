@@ -44,7 +44,7 @@ _TOLERANCE = 1e-5
 
 def architecture(weights: Weights) -> str:
     """The class of transformers that represents the model; UserError with the reason if none."""
-    if weights.task is None:
+    if not weights.task.has_head:
         return LANGUAGE_MODEL
     if weights.task.shape == "multiple_choice":
         return DOUBLE_HEADS

@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from gpt1_jax.data.batches import DataConfig
-from gpt1_jax.data.tasks import Task
+from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
@@ -45,7 +45,7 @@ class Weights:
     config: dict
     source: str
     step: int = 0
-    task: Task | None = None
+    task: Task = NO_TASK
     labels: tuple = ()
     result: dict | None = None
 
@@ -79,15 +79,20 @@ def record(weights: Weights) -> dict[str, Any]:
         "model": dataclasses.asdict(weights.model),
         "step": weights.step,
         "separator": weights.separator,
-        "task": dataclasses.asdict(weights.task) if weights.task else None,
+        "task": task_json(weights.task),
         "labels": list(weights.labels),
     }
 
 
-def task_of(found: dict | None) -> Task | None:
-    """The task that JSON describes, its lists the tuples that they were."""
+def task_json(task: Task) -> dict | None:
+    """A task as JSON has it, null for NO_TASK."""
+    return dataclasses.asdict(task) if task.has_head else None
+
+
+def task_of(found: dict | None) -> Task:
+    """The inverse of `task_json`, its lists the tuples that they were."""
     if found is None:
-        return None
+        return NO_TASK
     return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
 
 
@@ -115,7 +120,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 def tree(
     arrays: Mapping[str, np.ndarray],
     model: ModelConfig,
-    task: Task | None,
+    task: Task,
     n_outputs: int,
     name_of: Callable[[str], str],
     where: Path,
@@ -125,7 +130,7 @@ def tree(
     `name_of` a path is what the file calls it. Raises UserError with one line that names what is
     missing, superfluous, transposed, of another shape, or holds a number that is none.
     """
-    net = network(model, "plain", task and task.shape, n_outputs)
+    net = network(model, "plain", task.shape, n_outputs)
     shapes = flatten_dict(jax.eval_shape(net.init, jax.random.key(0)), sep="/")
     expected = {path: leaf.shape for path, leaf in shapes.items()}
     complaints = [

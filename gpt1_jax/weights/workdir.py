@@ -14,15 +14,15 @@ from gpt1_jax.run_files import read_config
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization import tokenizer as tokenizers
 from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints
-from gpt1_jax.weights.weights import Weights, task_of
+from gpt1_jax.weights.weights import Weights, task_json, task_of
 
 
-def resolved(tokenizer, task: Task | None, labels: tuple, n_outputs: int, **others) -> dict:
+def resolved(tokenizer, task: Task, labels: tuple, n_outputs: int, **others) -> dict:
     """What the section `resolved` of config.json says of a model."""
     return {
         **others,
         "tokenizer": tokenizer.fingerprint,
-        "task": dataclasses.asdict(task) if task else None,
+        "task": task_json(task),
         "labels": list(labels),
         "n_outputs": n_outputs,
     }
@@ -31,7 +31,7 @@ def resolved(tokenizer, task: Task | None, labels: tuple, n_outputs: int, **othe
 def foreign_config(
     model: ModelConfig,
     tokenizer: tokenizers.Tokenizer,
-    task: Task | None,
+    task: Task,
     labels: tuple,
     n_outputs: int,
     separator: str | None,
@@ -42,7 +42,7 @@ def foreign_config(
     settings = {"model": dataclasses.asdict(model)}
     if separator is not None:
         settings["data"] = {"separator": separator}
-    if task is not None:
+    if task.has_head:
         settings["task"] = {"name": task.name, "shape": task.shape, "metric": task.metric}
     description = resolved(tokenizer, task, labels, n_outputs, total_steps=0, data=None)
     # Through JSON once, so that it compares equal to itself when read back.
