@@ -52,8 +52,18 @@ TINY = [
     ("prepare", ["--workers=1"]),
     ("sample", ["--length=2"]),
 ]
-# The second because no test reaches the Hub.
-INSTEAD = {"--vocab_size=8192": "--vocab_size=300", "hf:openai-community/openai-gpt": "hf:export"}
+# The last because no test reaches the Hub.
+INSTEAD = {
+    "--vocab_size=8192": "--vocab_size=300",
+    "--stride=128": "--stride=32",
+    "hf:openai-community/openai-gpt": "hf:export",
+}
+SMALLER = {
+    '"n_layer": 3': '"n_layer": 1',
+    '"n_embd": 128': '"n_embd": 32',
+    '"n_units": 320': '"n_units": 32',
+    '"buckets": (32, 48)': '"buckets": (48,)',
+}
 
 
 @dataclass(frozen=True)
@@ -126,15 +136,19 @@ def bring_along(folder: Path) -> None:
     (folder / "book.txt").write_text((folder / "books" / "0.txt").read_text())
     runs.write_task(folder / "reviews", "classification")
     shutil.copy(folder / "reviews" / "test.jsonl", folder / "new.jsonl")
-    runs.write_task(folder / "tasks" / "cola", "classification")
+    numbered = (folder / "reviews" / "train.jsonl").read_text()
+    for word, label in (('"rain"', "0"), ('"sun"', "1")):
+        numbered = numbered.replace(f'"label": {word}', f'"label": {label}')
+    for split in ("train", "dev"):
+        (folder / "tasks" / "cola").mkdir(parents=True, exist_ok=True)
+        (folder / "tasks" / "cola" / f"{split}.jsonl").write_text(numbered)
     runs.write_task(folder / "rte", "entailment")
     shutil.copytree(VOCABULARY, folder / "gpt1_bpe")
-    # The quickstart with smaller models.
-    recipe = (ROOT / "configs" / "quickstart.py").read_text()
-    smaller = (
-        recipe.replace('"n_layer": 3', '"n_layer": 1').replace("128", "32").replace("320", "32")
-    )
-    assert smaller.count("32") > recipe.count("32")
+    # The quickstart with smaller models, one padded length, and so fewer programs to compile.
+    smaller = (ROOT / "configs" / "quickstart.py").read_text()
+    for long, short in SMALLER.items():
+        assert long in smaller
+        smaller = smaller.replace(long, short)
     (folder / "configs").mkdir()
     (folder / "configs" / "quickstart.py").write_text(smaller)
 
