@@ -33,8 +33,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-import pytest
-import runs
+# Imported when all of the above is set: JAX reads it once.
+import pytest  # noqa: E402
+import runs  # noqa: E402
 
 # What a test file imports in order to compile or to train; the others are quick.
 COMPILES = {"jax", "jnp", "runs", "tiny"}

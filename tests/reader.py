@@ -3,8 +3,8 @@
     PYTHONPATH=INSTALLED python tests/reader.py < commands.json > outcomes.json
 
 Each command is a list of the words after `gpt1`, typed in the current folder; each outcome is
-{"status", "output", "errors", "seconds" of CPU}. One process types them all, so that JAX starts once; what is made small here
-has no flag, because no reader has a use for it.
+{"status", "output", "errors", "seconds" of CPU}. One process types them all, so that JAX starts
+once; what is made small here has no flag, because no reader has a use for it.
 """
 
 import contextlib

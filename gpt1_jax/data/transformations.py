@@ -87,6 +87,7 @@ def encode(
         candidates = [[texts[0][: n_ctx - 2]]]
         cut = len(texts[0]) > n_ctx - 2
     elif shape == "multiple_choice":
+        context, question = texts
         # The question goes on where the context ends, which takes a space between them.
         if all(example.texts):
             question = tokenizer.encode(" " + example.texts[1])
