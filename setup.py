@@ -19,7 +19,7 @@ setup(
     packages=[*find_packages(include=["gpt1_jax*"]), "gpt1_jax.configs"],
     package_dir={"gpt1_jax.configs": "configs"},
     package_data={"gpt1_jax.results": ["*.jinja"]},
-    entry_points={"console_scripts": ["gpt1 = gpt1_jax.__main__:main"]},
+    entry_points={"console_scripts": ["gpt1 = gpt1_jax.console:main"]},
     install_requires=[
         "jax>=0.10",
         "flax>=0.12",

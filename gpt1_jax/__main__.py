@@ -3,13 +3,19 @@
 A verb is a dataclass: its fields are the flags, its docstring the help, `run` what it does. Every
 verb imports what it needs when it runs, so that `gpt1 --help` answers at once. One that measures or
 produces ends with one line of JSON on standard output; everything else it says goes to standard
-error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and resumable.
+error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and resumable, 128 + its number
+stopped by a signal before there was anything to save.
 """
+
+from gpt1_jax import signals
+
+if __name__ == "__main__":
+    # Before anything else is loaded, which a signal must not hit unprepared.
+    signals.start()
 
 import json
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -398,19 +404,13 @@ def help_text(words: Sequence[str]) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
-
-    def stopped(number, frame):
-        raise Interrupted("stopped by a signal; start the same command again")
-
     words = sys.argv[1:] if words is None else words
     if {"-h", "--help"} & set(words):
         print(help_text(words))
         return 0
     try:
-        # While training, the loop has handlers of its own, which save first.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stopped)
-        answer(json.dumps(requested(words).run()))
+        with signals.listening():
+            answer(json.dumps(requested(words).run()))
         return 0
     except UserError as error:
         if isinstance(error, PartlyFailed):
