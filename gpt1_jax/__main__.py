@@ -404,8 +404,8 @@ def help_text(words: Sequence[str]) -> str:
 
 
 def _quiet_compiler_of_tpus() -> None:
-    """Where libtpu is installed without a TPU, as the tests want it, it complains at each start that
-    it knows no machine. Told of one, it finds no chip in it and says nothing."""
+    """Where libtpu is installed without a TPU, as the tests want it, it complains at each start of
+    knowing no machine. Told of one, it finds no chip in it and says nothing."""
     if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
