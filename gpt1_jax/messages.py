@@ -10,6 +10,8 @@ from gpt1_jax.errors import UserError
 
 def say(line: str) -> None:
     """One line, at once. Where nobody can read it the work goes on."""
+    if sys.stderr is None:  # closed by whoever started us; print would take standard output
+        return
     try:
         print(line, file=sys.stderr, flush=True)
     except OSError:
