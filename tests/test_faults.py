@@ -155,7 +155,7 @@ def test_a_folder_appears_whole_and_spares_what_is_beside_it(said, refused, pret
     assert (beside / "thesis.tex").read_text() == "precious"
     refused(words, "is there already")
     words[-1] = f"--to=openai:{tmp_path / 'deep' / 'er'}"
-    moment = "before gpt1_jax.weights.openai:write"
+    moment = "before gpt1_jax.weights.openai:write_arrays"
     faults.run(words, at=moment, do="raise OSError(28, 'No space left on device')").refused("space")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "made.tmp"]
 

@@ -25,9 +25,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 
-# The names that the released code gives the three special tokens, in the order of their rows.
-SPECIALS = ("_start_", "_delimiter_", "_classify_")
 RECORD = "gpt1.json"
 _REMEDY = "expected what `train` or `convert` wrote; copy it again"
 
