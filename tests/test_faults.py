@@ -124,6 +124,12 @@ def test_an_output_that_is_no_file(said, refused, finetuned, rows, tmp_path):
         said(predict(finetuned, rows, pipe))
         assert reader.communicate()[0].count("\n") == 3
     assert pipe.is_fifo()
+    # What a shell makes of --output=>(command).
+    reading, writing = os.pipe()
+    said(predict(finetuned, rows, Path(f"/dev/fd/{writing}")))
+    os.close(writing)
+    with os.fdopen(reading) as reader:
+        assert reader.read().count("\n") == 3
     refused(predict(finetuned, rows, Path("/dev/full")), "No space left")
     assert Path("/dev/full").is_char_device()
     link.symlink_to(tmp_path / "target")
