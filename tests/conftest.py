@@ -29,6 +29,13 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import pytest
 import runs
+from hypothesis import HealthCheck, settings
+
+# Few examples, always the same ones; --hypothesis-profile=long looks further.
+SLOW = [HealthCheck.too_slow]
+settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=SLOW)
+settings.load_profile("fast")
 
 atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
