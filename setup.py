@@ -33,6 +33,7 @@ setup(
         "sentencepiece>=0.2.1",
         "scikit-learn>=1.5",
         "scipy>=1.13",
+        "pyarrow>=15",  # tables of Parquet
         "tensorboardX>=2.6",
         "tqdm>=4.66",
         # The original text: what cleaned, divided and cut it in 2018, and its fast relative.
@@ -60,6 +61,7 @@ setup(
         "notebooks": ["jupyterlab>=4"],
         "test": [
             "pytest>=8",
+            "hypothesis>=6.100",
             "ruff>=0.11",
             # The compiler of TPUs, for checks that need no TPU: jax's own pin of it.
             'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
