@@ -18,6 +18,7 @@ setup(
     # configs/ lies at the root of the source, where it is edited, and travels inside the package.
     packages=[*find_packages(include=["gpt1_jax*"]), "gpt1_jax.configs"],
     package_dir={"gpt1_jax.configs": "configs"},
+    package_data={"gpt1_jax.results": ["*.jinja"]},
     entry_points={"console_scripts": ["gpt1 = gpt1_jax.__main__:main"]},
     install_requires=[
         "jax>=0.10",
@@ -25,6 +26,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "ml_collections>=1.1",
+        "pydantic>=2.10,<3",
         "numpy>=2.0",
         "sentencepiece>=0.2.1",
         "scikit-learn>=1.5",
@@ -38,7 +40,10 @@ setup(
         # Interchange with other tools.
         "safetensors>=0.5",
         "huggingface_hub>=0.30",
+        # The report.
         "matplotlib>=3.9",
+        "Jinja2>=3.1",
+        "markdown-it-py>=3.0",
         # For reading TFDS and the tf.data driver alone. Where TensorFlow is not wanted, install
         # with --no-deps beside the packages above: nothing else imports it.
         'tensorflow-cpu>=2.20; sys_platform == "linux"',

@@ -38,7 +38,7 @@ from collections import Counter
 from pathlib import Path
 
 from gpt1_jax.__main__ import main as gpt1
-from gpt1_jax.data.task_loading import TaskConfig, load
+from gpt1_jax.data.task_loading import TaskConfig, load_task
 from gpt1_jax.evaluation.baselines import baselines
 
 SHUFFLE = 0
@@ -255,7 +255,7 @@ def described(recipe: str) -> dict:
 
 def without_reading(folder: Path, shape: str, metric: str) -> dict[str, float]:
     """Chance, majority and a bag of words on test, learned from the same train."""
-    task = load(TaskConfig(path=str(folder), shape=shape, metric=metric))
+    task = load_task(TaskConfig(path=str(folder), shape=shape, metric=metric))
     return {name: round(score, 4) for name, score in baselines(task, "test").items()}
 
 

@@ -43,6 +43,7 @@ SHORT = {
     "shape": "task.shape",
     "metric": "task.metric",
     "labels": "task.labels",
+    "columns": "task.columns",
     "preset": "model.preset",
 }
 

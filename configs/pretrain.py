@@ -5,8 +5,7 @@
 
 Arguments choose a variant:
     (none)      1,000,000 updates, the length that the BERT paper reports and the figures fit
-    epochs100   100 epochs, the length that the paper itself states; warm-up stays 0.2 % of the
-                updates, which is the paper's 2,000 at a million
+    epochs100   100 epochs, the length that the paper itself states, with the same warm-up
     lstm        the paper's ablation: one LSTM layer of 2048 units in place of the Transformer
     small       what `reproduce --scale=small` pre-trains: hours on two cores rather than weeks on
                 eight GPUs; small,lstm has an LSTM with as many parameters
@@ -31,6 +30,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     if len(variants - {"lstm"}) > 1:
         raise UserError(f"config argument {arguments!r}; choose one of {', '.join(VARIANTS)}")
     config = ConfigDict({"steps": 1_000_000, "objective": {"lm_coef": 1.0}, "model": {}})
+    config.optimizer = {"warmup": 2000}
     if "epochs100" in variants:
         del config.steps
         config.epochs = 100

@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 
 
 def load(source, step=None, tokenizer=None):
-    """A trained model, to sample, score, predict and look inside: evaluation.trained.Trained.
+    """A trained model, to sample, score, predict and look inside (inference/trained_model.py).
 
         >>> import gpt1_jax
         >>> model = gpt1_jax.load("runs/lm")

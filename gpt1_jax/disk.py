@@ -1,41 +1,232 @@
-"""Writing to disk, one way for each thing: whole files in one step, a lock on a folder."""
+"""Writing to disk, one way for each thing: a file or a folder whole or not at all, a lock.
 
-import fcntl
+A file is written under a name of its own beside its place, opened exclusively, which also follows
+no link, and renamed over a regular file only when all of it is on the disk. What was there before
+outlives whatever happens until then, and what was begun is taken away.
+"""
+
+import contextlib
+import errno
+import hashlib
 import json
 import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+import filelock
 
 from gpt1_jax.errors import UserError
 
+LOCK = ".lock"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+WHILE_WRITING = NO_ROOM | {errno.EPIPE}
+# What a disk says of a place that a person can mend.
+_UNWRITABLE = NO_ROOM | {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST),
+}
 
-def write_json(path: Path, value: object) -> None:
+
+def reason(error: OSError) -> str:
+    """What went wrong with a place on disk and, where it is full, the way out."""
+    hint = "; free some space, then start again" if error.errno in NO_ROOM else ""
+    return f"{error.strerror or error}{hint}"
+
+
+@contextmanager
+def as_user_error(place: object, numbers: Iterable[int] = _UNWRITABLE) -> Iterator[None]:
+    """Turns what a disk refuses (full, read-only, no such folder, ...) into one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+        raise UserError(f"{place} cannot be written: {reason(error)}") from None
+
+
+# Files
+
+
+def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
+    """Where writing to `path` ends, links followed.
+
+    Raises UserError if that is a folder, read-only, in no folder, a loop of links, or one of
+    `inputs`, by whatever name.
+    """
+    real = Path(os.path.realpath(path))
+    with as_user_error(path):
+        if not real.parent.is_dir():
+            raise UserError(f"{path} cannot be written: there is no folder {real.parent}")
+        if real.is_symlink():
+            raise UserError(f"{path} cannot be written: a loop of links")
+        if real.is_dir():
+            raise UserError(f"{path} is a folder; expected a file in it")
+        if real.exists() and any(other.exists() and real.samefile(other) for other in inputs):
+            raise UserError(f"{path} is the file of --input; choose another")
+        if not os.access(real if real.exists() else real.parent, os.W_OK):
+            raise UserError(f"{path} cannot be written: no permission")
+    return real
+
+
+@contextmanager
+def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> Iterator[IO[Any]]:
+    """A file to write to that takes the place of `path` when all went well.
+
+    A pipe or a device is written to as it is, for there is nothing of it to keep. Raises UserError
+    where `path` cannot be written, as `output_path` has it.
+    """
+    real = output_path(path, inputs)
+    options: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
+    kind = "b" if binary else ""
+    if real.exists() and not real.is_file():
+        descriptor = _special(path, real)
+        with as_user_error(path, WHILE_WRITING), open(descriptor, "w" + kind, **options) as file:
+            yield file
+        return
+    temporary = _beside(real)
+    try:
+        with as_user_error(path):
+            file = open(temporary, "x" + kind, **options)  # noqa: SIM115, the next line closes it
+        # What else goes wrong meanwhile may be about another file, which its user reads.
+        with as_user_error(path, WHILE_WRITING), file:
+            if real.exists():
+                os.fchmod(file.fileno(), stat.S_IMODE(real.stat().st_mode))
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        with as_user_error(path):
+            os.replace(temporary, output_path(path))
+            _sync_names(real.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _special(path: Path, real: Path) -> int:
+    """A descriptor of a pipe or a device. UserError for anything else, or if nobody reads it."""
+    mode = real.stat().st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
+        raise UserError(f"{path} is neither a file nor a pipe; choose another output")
+    try:
+        descriptor = os.open(real, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise UserError(f"{path} is a pipe that nobody reads; start its reader first") from None
+        raise
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
+def write_bytes(path: Path, content: bytes) -> None:
     """Replaces `path` in one step, so that a reader or a crash never sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    with replacing(path, binary=True) as file:
+        file.write(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    """The same with text, in UTF-8."""
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, value: object, indent: int | None = 1) -> None:
+    """The same with JSON values; `indent` None puts all on one line."""
+    write_text(path, json.dumps(value, indent=indent) + "\n")
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _beside(path: Path) -> Path:
+    """A name that nobody has, in the same folder."""
+    return path.with_name(f".gpt1-{secrets.token_hex(8)}.tmp")
+
+
+def _sync_names(folder: Path) -> None:
+    """Makes the names in a folder durable, where its file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# Folders
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that takes its place, which must be free or an empty folder, when all went
+    well. Of two that fill the same one, the second is refused."""
+    real = Path(os.path.realpath(path))
+    made = _missing(real.parent)
+    temporary = _beside(real)
+    try:
+        with as_user_error(path):
+            real.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as stream:
+                        os.fsync(stream.fileno())
+            temporary.replace(real)
+            _sync_names(real.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _remove_empty(made)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """The folders that would have to be made, the innermost first."""
+    folder = folder.absolute()
+    return [place for place in (folder, *folder.parents) if not place.exists()]
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 class WorkdirLock:
-    """Keeps a second process from training in the same folder. The kernel drops the lock with the
+    """Keeps a second process from writing to the same folder. The kernel drops the lock with the
     process that holds it, however that dies."""
 
-    def __init__(self, workdir: Path):
+    def __init__(self, workdir: Path, doing: str = "training in", flag: str = "--workdir"):
+        """Makes the folder if need be. UserError if another process has it: it is `doing` it."""
+        self._made = _missing(workdir)
+        self._lock = filelock.FileLock(workdir / LOCK, thread_local=False)
         try:
             workdir.mkdir(parents=True, exist_ok=True)
-            self._file = (workdir / ".lock").open("w")
+            self._lock.acquire(blocking=False)
         except OSError as error:
-            raise UserError(f"--workdir={workdir} cannot be written: {error.strerror}") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise UserError(
-                f"another process is training in {workdir}; wait for it or choose another --workdir"
-            ) from None
+            _remove_empty(self._made)
+            if isinstance(error, filelock.Timeout):
+                raise UserError(
+                    f"another process is {doing} {workdir}; wait for it or choose another {flag}"
+                ) from None
+            raise UserError(f"{flag}={workdir} cannot be written: {reason(error)}") from None
 
     def release(self) -> None:
-        self._file.close()
+        """Lets go, and takes away the lock and what was made for it and stayed empty."""
+        path = Path(self._lock.lock_file)
+        with contextlib.suppress(OSError):
+            # Whoever waits for it notices that it lost its name; what is not empty is not ours.
+            status = path.lstat()
+            if self._lock.is_locked and stat.S_ISREG(status.st_mode) and not status.st_size:
+                path.unlink()
+        self._lock.release()
+        _remove_empty(self._made)
+
+    def __enter__(self) -> "WorkdirLock":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.release()

@@ -1,8 +1,65 @@
 """What is said to a person: lines on standard error, which leave standard output to the result."""
 
+import contextlib
+import os
 import sys
+from typing import TextIO
+
+from gpt1_jax.errors import UserError
 
 
 def say(line: str) -> None:
-    """One line, at once."""
-    print(line, file=sys.stderr, flush=True)
+    """One line, at once; above the progress bars, where there are any. Where nobody can read it the
+    work goes on."""
+    try:
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def answer(line: str) -> None:
+    """One line on standard output, at once. UserError where that is full or nobody reads it."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        raise no_output(error) from None
+
+
+def no_output(error: OSError) -> UserError:
+    """What is said where standard output takes no more; nothing more is written to it."""
+    _give_up(sys.stdout)
+    return UserError(f"standard output takes no more ({error.strerror}); write to a file instead")
+
+
+def _give_up(stream: TextIO) -> None:
+    """What the stream still holds would otherwise fail again when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def amount(n_bytes: int) -> str:
+    """Bytes in the unit that suits them.
+
+    >>> amount(900), amount(4_200_000)
+    ('900 bytes', '4.2 MB')
+    """
+    size, units = float(n_bytes), ["TB", "GB", "MB", "kB"]
+    if size < 1000:
+        return f"{n_bytes} bytes"
+    while (size := size / 1000) >= 1000 and len(units) > 1:
+        units.pop()
+    return f"{size:.1f} {units[-1]}"
+
+
+def visible(text: str) -> str:
+    """`text` on one line: line breaks, control characters and bytes that are no text, which names
+    of files and tasks may have, as escapes."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

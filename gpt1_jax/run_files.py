@@ -9,7 +9,11 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any, NotRequired
 
+from typing_extensions import TypedDict
+
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
@@ -34,7 +38,7 @@ def provenance(config: dict) -> dict:
 
 def _git() -> dict | None:
     """Commit and whether the working tree differs from it; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
 
@@ -48,44 +52,117 @@ def _git() -> dict | None:
         return None
 
 
+_OF_PARAMETERS = ("tokenizer", "n_outputs", "labels")
+_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat")
+
+
+class Extension(TypedDict):
+    """A run that was made longer: after which update, to how many, with which schedule."""
+
+    after: int
+    steps: int
+    schedule: str | None
+
+
+class Resolved(TypedDict):
+    """What a run was resolved to, as far as every reader needs it."""
+
+    tokenizer: str
+    task: dict[str, Any] | None
+    labels: list[Any]
+    n_outputs: int
+    total_steps: int
+    extensions: NotRequired[list[Extension]]
+
+
+class RunConfig(TypedDict):
+    """config.json: sections of settings, and what identifies the run."""
+
+    identity: dict[str, Any]
+    resolved: Resolved
+    model: dict[str, Any]
+    data: NotRequired[dict[str, Any]]
+    task: NotRequired[dict[str, Any]]
+
+
+class Best(TypedDict):
+    step: int | None
+    score: float | None
+
+
+class Result(TypedDict):
+    """result.json of a training."""
+
+    step: int
+    metrics: dict[str, dict[str, Any]]
+    best: NotRequired[Best]
+
+
+class Row(TypedDict):
+    """A line of metrics.jsonl; the other keys are metrics."""
+
+    step: int
+    split: str
+
+
 def read_result(workdir: Path) -> dict | None:
-    """result.json, or None where there is none yet."""
+    """result.json, or None where there is none yet. UserError if it is damaged."""
+    remedy = "delete it, and the same command writes it again"
     try:
-        return json.loads((workdir / "result.json").read_text())
-    except (FileNotFoundError, ValueError):
+        return json_files.read(workdir / "result.json", Result, remedy)
+    except FileNotFoundError:
         return None
 
 
 def read_rows(path: Path) -> list[dict]:
     """The rows of a metrics.jsonl, without a torn last line; none if the file does not exist.
 
-    Raises UserError for a line in the middle that is not JSON.
+    Raises UserError for a line in the middle that is not JSON, and for one that is no row.
     """
-    if not path.exists():
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
         return []
-    lines = path.read_text().splitlines()
-    rows = []
-    for number, line in enumerate(lines, 1):
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            if number == len(lines):
-                break
-            raise UserError(f"{path}:{number} is not a JSON object") from None
-    return rows
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
+    remedy = "expected a row that `train` wrote; copy the file again or take the line out"
+    if lines and not _is_json(lines[-1]):
+        lines.pop()
+    return [
+        json_files.parse(line, Row, f"{path}:{number}", remedy)
+        for number, line in enumerate(lines, 1)
+    ]
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def made_by(config: dict) -> dict[str, Any]:
+    """What parameters have no meaning without, by key of config.json: the model, the tokenizer and
+    the labels. Keys that only say how the model is computed are not among them."""
+    model = {f"model.{key}": value for key, value in config["model"].items()}
+    resolved = {f"resolved.{key}": config["resolved"][key] for key in _OF_PARAMETERS}
+    return {key: value for key, value in (model | resolved).items() if key not in _COMPUTED}
 
 
 def read_config(workdir: Path) -> dict:
     """config.json of a run. UserError if there is none, or it is not one that `train` wrote."""
     path = workdir / "config.json"
+    remedy = "expected what `train` wrote; copy it again"
     try:
-        config = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        config = json_files.read(path, dict[str, Any], remedy)
+    except FileNotFoundError:
         raise UserError(f"{workdir} is no workdir of a run: it has no config.json") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not (isinstance(config, dict) and "resolved" in config and "identity" in config):
-        foreign = isinstance(config, dict) and "model_type" in config
-        hint = f"; if it is one of transformers, write hf:{workdir}" if foreign else ""
+    if not ("resolved" in config and "identity" in config):
+        hint = (
+            f"; if it is one of transformers, write hf:{workdir}" if "model_type" in config else ""
+        )
         raise UserError(f"{path} is not that of a run; expected a folder that `train` made{hint}")
-    return config
+    return json_files.shaped(config, RunConfig, str(path), remedy)

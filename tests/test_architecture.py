@@ -1,6 +1,7 @@
 """The shape of the house: imports go one way, and the command line starts without JAX."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,13 @@ def test_a_room_imports_only_rooms_below_it():
         if other != room(path) and FLOOR[other] <= FLOOR[room(path)]
     ]
     assert not wrong
+
+
+def test_the_readme_shows_the_rooms_in_this_order():
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    house = readme.split("\n## The house\n")[1].split("\n## ")[0]
+    shown = re.findall(r"^\| `(\w+)` \|", house, re.MULTILINE)
+    assert shown == [name for name in FLOOR if name != "." and (PACKAGE / name).is_dir()]
 
 
 def test_rooms_modules_and_functions_stay_small():

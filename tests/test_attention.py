@@ -6,8 +6,7 @@ import numpy as np
 import oracles
 import pytest
 
-from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import AttentionConfig, attention
+from gpt1_jax.model.attention import attention
 from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
 
 N, L, H, K = 2, 6, 3, 4
@@ -73,8 +72,3 @@ def test_bfloat16_keeps_its_softmax_in_float32():
     weights = attention(*(jnp.asarray(x, jnp.bfloat16) for x in (equal, equal, first)))
     expected = jnp.asarray(1 / np.arange(1.0, 401.0), jnp.bfloat16)
     np.testing.assert_array_equal(weights.ravel(), expected)
-
-
-def test_an_unknown_implementation_is_the_users_mistake():
-    with pytest.raises(UserError, match=r"attention\.implementation is 'flash'.*plain, cudnn"):
-        AttentionConfig(implementation="flash")

@@ -11,10 +11,11 @@ import pytest
 import runs
 
 import gpt1_jax
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.inference import batch_inference
-from gpt1_jax.text import corpus, inputs
+from gpt1_jax.inference import batch_inference, log_probabilities, predictions
+from gpt1_jax.text import corpus
+from gpt1_jax.text.config import PrepareConfig
 
 TEXTS = ["the cat sat on the mat and the dog ran to the hill " * 3, "a", "the dog\nsaw  a cat"]
 
@@ -83,7 +84,7 @@ def test_the_perplexity_is_that_of_evaluate(model, tmp_path, stride, monkeypatch
     monkeypatch.setattr("gpt1_jax.text.sources.BLOCK", 100)
     found = batch_inference.score(model, str(tmp_path / "long.txt"), str(tmp_path / "out"), stride)
     corpus.prepare(
-        inputs.PrepareConfig(
+        PrepareConfig(
             output=str(tmp_path / "tokens"),
             inputs=(str(tmp_path / "long.txt"),),
             vocab=str(model.workdir / "tokenizer"),
@@ -113,7 +114,7 @@ def test_scores_go_to_standard_output_where_no_file_is_named(model, tmp_path, ca
 
 
 def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkeypatch):
-    monkeypatch.setattr(batch_inference, "CHUNK", 7)
+    monkeypatch.setattr(predictions, "CHUNK", 7)
     draw = runs.random.Random(1)
     texts = [f"{draw.choice(['sun', 'rain'])} {runs.sentence(draw, n % 9)}" for n in range(40)]
     rows = [{"text": text} for text in texts]
@@ -124,7 +125,7 @@ def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkey
     n_long = sum(len(classifier.tokenizer.encode(text)) > n_ctx - 2 for text in texts)
     assert 0 < n_long < 40
     for name in (path, packed):
-        found = batch_inference.predict(classifier, str(name), str(tmp_path / "answers.jsonl"))
+        found = predictions.predict(classifier, str(name), str(tmp_path / "answers.jsonl"))
         assert (found["examples"], found["truncated"]) == (40, n_long)
         answers = lines(tmp_path / "answers.jsonl")
         for row, answer in zip(rows, answers, strict=True):
@@ -134,7 +135,7 @@ def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkey
 
 
 def test_rows_in_memory_and_examples_are_predicted_alike(classifier, classification):
-    examples = task_files.read(classification / "dev.jsonl", "classification")
+    examples = read_examples(classification / "dev.jsonl", RowFormat("classification"))
     rows = [{"text": example.texts[0]} for example in examples]
     assert classifier.predict(rows) == classifier.predict(examples)
     with pytest.raises(UserError, match="rows, line 2: no key text"):
@@ -154,7 +155,7 @@ def test_a_row_that_is_wrong_is_found_before_anything_is_computed(
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "sun"}\n' * 1500 + '{"text": " "}\n{"text": 3}\n')
     with pytest.raises(UserError, match=r"rows\.jsonl, line 1501: text is empty"):
-        batch_inference.predict(classifier, str(path), str(tmp_path / "out"))
+        predictions.predict(classifier, str(path), str(tmp_path / "out"))
     with pytest.raises(UserError, match=r"rows\.jsonl:1501: nothing but white space"):
         batch_inference.score(model, str(path), str(tmp_path / "out"), None)
     assert list(tmp_path.iterdir()) == [path]
@@ -171,7 +172,7 @@ def test_what_stops_half_way_leaves_the_file_that_was_there(model, tmp_path, mon
             raise Interrupted("by a signal")
         return {"perplexity": 1.0}
 
-    monkeypatch.setattr(batch_inference.scoring, "summary", summary)
+    monkeypatch.setattr(log_probabilities, "summary", summary)
     with pytest.raises(Interrupted):
         batch_inference.score(model, str(path), str(tmp_path / "out"), None)
     assert (tmp_path / "out").read_text() == "mine"

@@ -361,9 +361,6 @@ def test_tf_data_without_tensorflow(monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "match"),
     [
-        ({"windows": "permutted"}, r"data.windows=permutted \(did you mean permuted\?\)"),
-        ({"separator": "eos"}, "data.separator=eos; expected one of none, end"),
-        ({"driver": "tf.data"}, r"data.driver=tf.data \(did you mean tfdata\?\)"),
         ({"prefetch": 0}, "data.prefetch=0; expected at least 1"),
         ({"buckets": (64, 0)}, "data.buckets"),
     ],

@@ -1,6 +1,7 @@
 """Every config file builds, and says what the paper says."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -76,7 +77,7 @@ def test_pretraining_is_the_recipe_of_the_paper():
     assert model.init_std == 0.02
     assert optimizer.learning_rate == 2.5e-4
     assert optimizer.schedule == "warmup_cosine"
-    assert optimizer.warmup * found.steps == 2000
+    assert optimizer.warmup == 2000
     assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.9, 0.999, 1e-8)
     assert (optimizer.l2, optimizer.vector_l2, optimizer.max_grad_norm) == (0.01, False, 1.0)
     assert found.objective.lm_coef == 1.0
@@ -124,6 +125,13 @@ def test_finetuning_is_the_recipe_of_the_paper():
     assert found.n_transfer is None
     assert found.task.name == "rte"
     assert found.is_task
+
+
+def test_finetuning_keeps_the_settings_of_pretraining_that_it_does_not_name():
+    before, after = load("pretrain.py"), load("finetune.py:rte")
+    named = {"learning_rate": 6.25e-5, "schedule": "warmup_linear", "warmup": 0.002}
+    assert after.optimizer == replace(before.optimizer, **named)
+    assert after.model == before.model
 
 
 def test_small_data_makes_hundreds_of_updates_of_some_hundred_rows():

@@ -58,11 +58,11 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from gpt1_jax.model.gpt import ModelConfig
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
-from gpt1_jax.training import sharding
-from gpt1_jax.training.optimizer import OptimizerConfig
-from gpt1_jax.training.start import initial_state
+from gpt1_jax.recipe import sharding
+from gpt1_jax.recipe.optimizer import OptimizerConfig
+from gpt1_jax.training.state import initial_state
 from gpt1_jax.training.train import update_function
 
 devices = topologies.get_topology_desc("v5e:2x4", "tpu").devices
@@ -73,14 +73,8 @@ model = ModelConfig(
 net, config = network(model, "plain", None, 0), OptimizerConfig()
 
 
-def placed(tree, shardings):
-    return jax.tree.map(
-        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings
-    )
-
-
-shapes, shardings, _ = initial_state(net, config, mesh)
-state = placed(shapes, shardings)
+origin = initial_state(net, config, mesh)
+state = origin.abstract
 shapes = {"tokens": ((8, 1, 128), "int32"), "weights": ((8, 1, 128), "float32")}
 shapes["rows"] = ((8,), "uint32")
 rows = sharding.batch_sharding(mesh)

@@ -145,7 +145,7 @@ def test_the_reader_of_tasks_reads_what_was_written(corpus, tmp_path):
     assert {task.shape for task in made.values()} == set(tasks.FIELDS) - {"similarity"}
     for name, folder in write(made, tmp_path).items():
         config = data_tasks.TaskConfig(path=str(folder), shape=made[name].shape, metric="accuracy")
-        loaded = data_tasks.load(config)
+        loaded = data_tasks.load_task(config)
         assert len(loaded.splits["train"]) == len(made[name].train)
         assert len(loaded.splits["dev"]) == len(made[name].dev)
         assert sorted(path.name for path in folder.iterdir()) == ["dev.jsonl", "train.jsonl"]

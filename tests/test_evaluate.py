@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -11,6 +10,7 @@ from gpt1_jax.data.tasks import Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import EvaluationConfig, stream_losses, window_starts
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.model.objective import token_losses
 
 N_CTX = tiny.CONFIG.n_ctx
@@ -45,10 +45,8 @@ def test_each_token_but_the_first_is_predicted_once_with_the_context_of_its_wind
     model, n_tokens, stride
 ):
     ids = tiny.tokens(1, n_tokens)[0]
-    config = EvaluationConfig(stride=stride, batch_size=3)
-    total, count = stream_losses(
-        *model, lambda a, b: ids[a:b], n_tokens, config, place=jax.device_put
-    )
+    placed = PlacedModel(*model, batch_size=3)
+    total, count = stream_losses(placed, lambda a, b: ids[a:b], n_tokens, stride)
     expected = token_by_token(*model, ids, stride or N_CTX)
     assert count == n_tokens - 1 == len(expected)
     assert total == pytest.approx(sum(expected.values()), rel=1e-5)
@@ -61,14 +59,13 @@ def test_more_context_is_what_a_shorter_stride_buys():
 
 def test_a_stride_longer_than_the_window_would_skip_tokens(model):
     with pytest.raises(UserError, match=r"eval.stride 13 .*n_ctx 12"):
-        stream_losses(*model, None, 40, EvaluationConfig(stride=13), jax.device_put)
+        stream_losses(PlacedModel(*model), None, 40, stride=13)
 
 
 def test_a_cap_on_the_windows_reads_the_first(model):
     ids = tiny.tokens(1, 60)[0]
-    total, count = stream_losses(
-        *model, lambda a, b: ids[a:b], 60, EvaluationConfig(batch_size=2), jax.device_put, windows=2
-    )
+    placed = PlacedModel(*model, batch_size=2)
+    total, count = stream_losses(placed, lambda a, b: ids[a:b], 60, windows=2)
     assert count == 2 * N_CTX
     losses = token_by_token(*model, ids, N_CTX)
     assert total == pytest.approx(sum(losses[i] for i in range(1, 2 * N_CTX + 1)), rel=1e-5)

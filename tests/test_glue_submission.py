@@ -230,6 +230,6 @@ def test_what_was_cut_is_said_by_predict(rte, tmp_path, capsys):
 
 
 def test_predict_wants_rows_or_a_submission(rte, tmp_path, capsys):
-    for flags in ([], ["--input=x", "--task=ax"]):
+    for flags, named in (([], "--input"), (["--input=x", "--task=ax"], "--task goes with --glue")):
         assert main(["predict", f"--workdir={rte}", f"--output={tmp_path / 'o'}", *flags]) == 2
-        assert "--glue" in capsys.readouterr().err
+        assert named in capsys.readouterr().err

@@ -51,6 +51,15 @@ def test_the_papers_sizes_have_the_papers_parameters():
     assert decayed == 116_414_976
 
 
+def test_the_papers_block_has_heads_of_64_and_3072_inner_states():
+    block = shapes(ModelConfig())["h_0"]
+    assert block["attn"]["c_attn"]["kernel"].shape == (768, 3 * 12 * 64)
+    assert block["mlp"]["c_fc"]["kernel"].shape == (768, 3072)
+    assert block["mlp"]["c_proj"]["kernel"].shape == (3072, 768)
+    cache = jax.eval_shape(lambda: GPT(ModelConfig()).empty_cache(1))
+    assert cache.key[0].shape == (1, 512, 12, 64)
+
+
 @pytest.mark.parametrize(
     ("n_outputs", "each", "total"),
     [(2, False, 116_538_626), (3, False, 116_539_395), (1, True, 116_537_857)],
@@ -226,7 +235,6 @@ def test_a_rate_of_its_own_goes_before_the_common_one():
         ({"n_ctx": 0}, r"model\.n_ctx is 0"),
         ({"vocab_size": 0}, r"model\.vocab_size is 0"),
         ({"n_embd": 0}, r"model\.n_embd is 0"),
-        ({"dtype": "float8"}, "'float8'; expected one of float32, bfloat16"),
         ({"dropout": 1.0}, "rate is 1.0"),
         ({"clf_dropout": -0.1}, "rate is -0.1"),
     ],

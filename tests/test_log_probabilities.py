@@ -2,13 +2,13 @@
 
 import itertools
 
-import jax
 import numpy as np
 import oracles
 import pytest
 import tiny
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import log_probabilities
 
 N_CTX = tiny.CONFIG.n_ctx
@@ -32,7 +32,7 @@ def slowly(params, ids, stride):
 
 
 def scored(model, documents, stride):
-    return list(log_probabilities.log_probabilities(*model, documents, stride, jax.device_put))
+    return list(log_probabilities.log_probabilities(PlacedModel(*model), documents, stride))
 
 
 @pytest.mark.parametrize("stride", [N_CTX, 5])
@@ -54,7 +54,7 @@ def test_documents_are_not_read_before_they_are_needed(model):
             read.append(number)
             yield tiny.tokens(1, 1 + number % 3, seed=number)[0]
 
-    found = log_probabilities.log_probabilities(*model, documents(), N_CTX, jax.device_put)
+    found = log_probabilities.log_probabilities(PlacedModel(*model), documents(), N_CTX)
     for _ in range(3):
         next(found)
     assert len(read) <= log_probabilities.BATCH

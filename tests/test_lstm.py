@@ -9,8 +9,10 @@ import runs
 import tiny
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import trained_model
-from gpt1_jax.inference.sample import SampleConfig, generate
+from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference.sample import generate
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
 from gpt1_jax.model.objective import network as any_network
@@ -75,7 +77,7 @@ def test_cached_decoding_equals_the_whole_at_once(network, params):
 def test_a_greedy_sample_is_the_likeliest_continuation(network, params):
     prompt = [3, 5]
     config = SampleConfig(length=4, temperature=0.0)
-    (new,) = generate(network, params, prompt, config, n_text=31)
+    (new,) = generate(PlacedModel(network, params), prompt, config, n_text=31)
     ids = list(prompt)
     for _ in range(4):
         hidden = oracles.lstm_hidden(params, np.asarray([ids]))

@@ -1,5 +1,6 @@
 """The released Adam and its schedules against numpy."""
 
+import math
 from dataclasses import asdict
 
 import jax
@@ -134,11 +135,32 @@ def test_without_warm_up_the_first_update_has_the_full_rate(name, first):
     assert schedule(OptimizerConfig(schedule=name, warmup=0.0), 100)(0) == first
 
 
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_warm_up_is_a_fraction_of_the_run_or_a_number_of_updates(name):
+    updates = jax.jit(schedule(OptimizerConfig(schedule=name, warmup=100), 1000))
+    assert {count: float(updates(count)) for count in LANDMARKS[name]} == pytest.approx(
+        LANDMARKS[name], abs=2e-6
+    )
+    # The same number of updates whatever the length of the run; 1 is one update, not the whole run.
+    longer = jax.jit(schedule(OptimizerConfig(schedule="warmup_constant", warmup=100), 3_000_000))
+    assert [float(longer(count)) for count in (0, 1, 99, 100)] == pytest.approx([0, 0.01, 0.99, 1])
+    one = schedule(OptimizerConfig(schedule="warmup_constant", warmup=1), 1000)
+    assert (one(0), one(1)) == (0, 1)
+
+
 def test_the_papers_warm_up_is_two_thousand_updates():
     factor = schedule(OptimizerConfig(), 1_000_000)
     assert float(factor(1999)) == pytest.approx(0.9995)
     assert float(factor(2000)) == pytest.approx(1.0)
     assert 0.9999 < factor(2001) < 1.0
+
+
+def test_a_schedule_that_begins_again_is_that_of_the_updates_that_are_left():
+    config = OptimizerConfig(warmup=0.1)
+    whole, again = schedule(config, 100), schedule(config, 350, begins_after=250)
+    assert [float(again(250 + done)) for done in range(100)] == [
+        float(whole(done)) for done in range(100)
+    ]
 
 
 def test_defaults_are_the_papers():
@@ -158,8 +180,9 @@ def test_defaults_are_the_papers():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schedule": "cosine"}, r"optimizer\.schedule is 'cosine'; expected one of warmup_cosine"),
-        ({"warmup": 1.0}, r"optimizer\.warmup is 1\.0"),
+        ({"warmup": 1.5}, r"optimizer\.warmup is 1\.5; expected a fraction .* number of updates"),
+        ({"warmup": math.inf}, r"optimizer\.warmup is inf"),
+        ({"warmup": math.nan}, r"optimizer\.warmup is nan"),
         ({"warmup": -0.1}, r"optimizer\.warmup is -0\.1"),
         ({"learning_rate": -1.0}, r"optimizer\.learning_rate is -1\.0"),
         ({"b2": 1.0}, r"optimizer\.b2 is 1\.0"),

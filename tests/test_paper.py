@@ -12,7 +12,7 @@ from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
 from gpt1_jax.results.averages import glue_score, mean, rounded
 
-INDEX = paper.load()
+INDEX = paper.read_paper()
 
 
 def published(**wanted):
@@ -73,6 +73,16 @@ def test_table_5_repeats_tables_2_and_4():
         assert row[mine] == rest[theirs]
 
 
+def test_the_auxiliary_loss_helps_on_inference_and_on_the_larger_sets():
+    full, without = values(5, "full"), values(5, "no_aux_lm")
+    task = {cell.column: TASKS[cell.task] for cell in published(table=5) if cell.task}
+    helped = {column for column in task if full[column] > without[column]}
+    assert helped == {column for column in task if task[column].group == "NLI"} | {"QQP"}
+    by_size = sorted(task, key=lambda column: task[column].counts["tfds"]["train"])
+    assert set(by_size[-3:]) == helped - {"RTE"}
+    assert by_size[0] == "RTE"
+
+
 def test_race_is_the_mean_over_its_questions():
     cells = values(3, "full")
     whole = (1436 * cells["RACE-m"] + 3498 * cells["RACE-h"]) / 4934
@@ -125,7 +135,7 @@ def test_the_tables_tell_their_tasks():
 
 def test_the_index_is_read_without_jax():
     script = (
-        "import sys\nfrom gpt1_jax.results import paper\nassert paper.load().cells\n"
+        "import sys\nfrom gpt1_jax.results import paper\nassert paper.read_paper().cells\n"
         "print(sorted({'jax', 'numpy', 'flax'} & set(sys.modules)))"
     )
     command = [sys.executable, "-c", script]

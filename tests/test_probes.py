@@ -4,7 +4,6 @@ action of a run."""
 import json
 import random
 
-import jax
 import numpy as np
 import oracles
 import pytest
@@ -17,11 +16,13 @@ from gpt1_jax.data.task_files import pronoun_starts
 from gpt1_jax.data.tasks import Example
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate, probes, zero_shot_scores
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.evaluation.probes import PROBES, Anchor, AnchorsConfig, ProbeConfig, fitted
 from gpt1_jax.inference import probe_curve
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network as any_network
 from gpt1_jax.tokenization import loading
+from gpt1_jax.training.actions import Actions
 from gpt1_jax.weights.checkpoint import on_grid
 
 N_CTX = 40
@@ -90,13 +91,13 @@ def slowly(network, params, context, continuation):
 def test_the_mean_is_over_the_continuation_alone(model):
     long = tiny.tokens(1, 33)[0].tolist()
     pairs = [([7, 8], [9, 5]), ([], [4, 3, 2]), ([1], [2]), (long, [5] * 8), ([1, 2, 3], long)]
-    found = zero_shot_scores.mean_log_probabilities(*model, pairs, jax.device_put, batch_size=2)
+    found = zero_shot_scores.mean_log_probabilities(PlacedModel(*model, batch_size=2), pairs)
     np.testing.assert_allclose(found, [slowly(*model, *pair) for pair in pairs], rtol=1e-5)
 
 
 @pytest.mark.parametrize("pair", [([], [1]), ([1, 2], []), ([], [])])
 def test_where_nothing_is_predicted_nothing_is_likely(model, pair):
-    found = zero_shot_scores.mean_log_probabilities(*model, [([1], [2]), pair], jax.device_put)
+    found = zero_shot_scores.mean_log_probabilities(PlacedModel(*model), [([1], [2]), pair])
     assert np.isfinite(found[0])
     assert found[1] == -np.inf
 
@@ -106,10 +107,10 @@ def test_few_lengths_are_compiled_and_little_is_padding(model, monkeypatch):
     shapes = []
     computed = evaluate.sequence_losses
     monkeypatch.setattr(
-        probes, "sequence_losses", lambda *a: shapes.append(a[2].shape) or computed(*a)
+        evaluate, "sequence_losses", lambda *a: shapes.append(a[2].shape) or computed(*a)
     )
     pairs = [([1], [2] * length) for length in (40, 3, 17, 5, 39, 16)]
-    zero_shot_scores.mean_log_probabilities(*model, pairs, jax.device_put, batch_size=2)
+    zero_shot_scores.mean_log_probabilities(PlacedModel(*model, batch_size=2), pairs)
     assert shapes == [(2, 16), (2, 32), (2, 40)]
 
 
@@ -209,7 +210,10 @@ def test_the_threshold_is_the_best_there_is():
 def test_what_is_measured_is_what_the_sums_over_tokens_say(model, tokenizer, folder):
     config = ProbeConfig(path=str(folder))
     questions = probes.prepare(config, tokenizer, [tokenizer.end], N_CTX)
-    rows = {row["probe"]: row for row in zero_shot_scores.measure(questions, *model, batch_size=8)}
+    rows = {
+        row["probe"]: row
+        for row in zero_shot_scores.measure(questions, PlacedModel(*model, batch_size=8))
+    }
     assert set(rows) == set(PROBES)
     assert sum(row["cut"] for row in rows.values()) > 0
 
@@ -287,7 +291,9 @@ def test_the_relative_score_is_0_at_chance_and_1_at_the_best(folder, tokenizer):
         "source": "set in the config",
     }
     network = tiny.network(vocab_size=300, n_ctx=N_CTX)
-    (row,) = zero_shot_scores.measure([other["question_answering"]], network, tiny.params(network))
+    (row,) = zero_shot_scores.measure(
+        [other["question_answering"]], PlacedModel(network, tiny.params(network))
+    )
     assert row["relative"] == pytest.approx((100 * row["value"] - 25) / 55)
     assert zero_shot_scores.metrics([row]) == {
         "question_answering": row["value"],
@@ -370,10 +376,8 @@ def test_probing_in_pieces_equals_the_whole_and_changes_no_parameter(
 
 def test_probes_are_recorded_before_the_checkpoint_of_their_step(given, tmp_path, monkeypatch):
     """A run that dies while probing has no checkpoint of that step, and does the step again."""
-    from gpt1_jax.training import actions
-
     with monkeypatch.context() as patched:
-        patched.setattr(actions, "probe_metrics", dying_at(3, actions.probe_metrics))
+        patched.setattr(Actions, "probe", dying_at(3, Actions.probe))
         with pytest.raises(RuntimeError, match="died"):
             runs.run(given, tmp_path)
     assert not (tmp_path / "checkpoints" / "3").exists()
@@ -383,13 +387,13 @@ def test_probes_are_recorded_before_the_checkpoint_of_their_step(given, tmp_path
     assert [step for step, split in stands if split == "probes"] == [1, 3, 6]
 
 
-def dying_at(step, probe_metrics):
-    def measured(run):
-        if int(run.state["step"]) == step:
+def dying_at(step, probe):
+    def probed(actions, now):
+        if now == step:
             raise RuntimeError("died")
-        return probe_metrics(run)
+        return probe(actions, now)
 
-    return measured
+    return probed
 
 
 def test_probes_may_change_between_the_pieces_of_a_run(given, tmp_path):

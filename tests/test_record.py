@@ -8,17 +8,17 @@ from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import UserError
 from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import provenance, read_rows
-from gpt1_jax.training.record import Record
+from gpt1_jax.training.record import MetricsWriter
 
 PLAIN = LogConfig(tensorboard=False)
 
 
 def test_rows_are_written_once_after_a_resume_from_an_earlier_step(tmp_path):
-    first = Record(tmp_path, PLAIN, resumed_from=0)
+    first = MetricsWriter(tmp_path, PLAIN, resumed_from=0)
     for step in (1, 2, 3):
         first.row(step, "train", {"loss": float(step)})
     first.close()
-    second = Record(tmp_path, PLAIN, resumed_from=2)
+    second = MetricsWriter(tmp_path, PLAIN, resumed_from=2)
     second.row(3, "train", {"loss": 30.0})
     second.close()
     rows = read_rows(tmp_path / "metrics.jsonl")
@@ -29,19 +29,19 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "split": "train", "loss": 1.0}\n{"step": 2, "spl')
     assert [row["step"] for row in read_rows(path)] == [1]
-    Record(tmp_path, PLAIN, resumed_from=1).close()
+    MetricsWriter(tmp_path, PLAIN, resumed_from=1).close()
     assert path.read_text().count("\n") == 1
 
 
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1}\nnonsense\n{"step": 3}\n')
-    with pytest.raises(UserError, match=r"metrics.jsonl:2 "):
+    path.write_text('{"step": 1, "split": "train"}\nnonsense\n{"step": 3, "split": "train"}\n')
+    with pytest.raises(UserError, match=r"metrics.jsonl:2: not JSON"):
         read_rows(path)
 
 
 def test_only_an_active_record_writes(tmp_path):
-    record = Record(tmp_path, LogConfig(), resumed_from=0, active=False)
+    record = MetricsWriter(tmp_path, LogConfig(), resumed_from=0, active=False)
     record.row(1, "train", {"loss": 1.0})
     record.result({"step": 1})
     record.close()
@@ -49,7 +49,7 @@ def test_only_an_active_record_writes(tmp_path):
 
 
 def test_tensorboard_events_are_written(tmp_path):
-    record = Record(tmp_path, LogConfig(), resumed_from=0)
+    record = MetricsWriter(tmp_path, LogConfig(), resumed_from=0)
     record.row(1, "train", {"loss": 1.0})
     record.close()
     assert list((tmp_path / "events").glob("events.*"))
@@ -57,7 +57,7 @@ def test_tensorboard_events_are_written(tmp_path):
 
 def test_a_second_process_cannot_have_the_workdir_until_the_first_is_killed(tmp_path):
     script = (
-        "import sys, time, pathlib\nfrom gpt1_jax.results.record import WorkdirLock\n"
+        "import sys, time, pathlib\nfrom gpt1_jax.disk import WorkdirLock\n"
         "lock = WorkdirLock(pathlib.Path(sys.argv[1]))\nprint('held', flush=True)\ntime.sleep(60)"
     )
     command = [sys.executable, "-c", script, str(tmp_path)]

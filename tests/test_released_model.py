@@ -14,8 +14,10 @@ import tiny
 from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.task_loading import TaskConfig
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import trained_model
-from gpt1_jax.inference.sample import SampleConfig, generate
+from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference.sample import generate
 from gpt1_jax.model import objective
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, step_key
@@ -138,7 +140,7 @@ def test_many_devices_drop_and_compute_what_one_does(network, compiled, masks):
     expected = compiled(params, batch, 3)
     mesh = sharding.mesh(MeshConfig(data=4, model=2))
     placed = jax.device_put(params, sharding.state_shardings(mesh, params))
-    loss, gradients = compiled(placed, sharding.place_batch(mesh, batch), 3)
+    loss, gradients = compiled(placed, sharding.put_batch(mesh, batch), 3)
     assert len(loss.sharding.device_set) == 8
     np.testing.assert_array_equal(kept_elements(gradients), masks[3])
     tiny.assert_trees_close((loss, gradients), expected)
@@ -224,7 +226,7 @@ def test_positions_are_never_drawn_though_they_score_highest(network):
         "wpe": {"embedding": 50 * np.sign(params["wpe"]["embedding"])},
     }
     for config in (SampleConfig(length=9, num_samples=8), SampleConfig(length=9, temperature=0)):
-        drawn = generate(network, params | tables, [1], config, tiny.CONFIG.vocab_size)
+        drawn = generate(PlacedModel(network, params | tables), [1], config, tiny.CONFIG.vocab_size)
         assert drawn.max() < tiny.CONFIG.vocab_size
 
 
@@ -293,7 +295,7 @@ def test_the_table_of_a_run_ends_with_the_longest_sequence_of_all_splits(run, ro
     model = trained_model.load(run)
     longest = {}
     for split in ("train", "test"):
-        loaded = task_loading.load(TaskConfig("story_cloze", str(rocstories)), only=split)
+        loaded = task_loading.load_task(TaskConfig("story_cloze", str(rocstories)), only=split)
         encoded, _ = transformations.encode_all(
             loaded.splits[split], "multiple_choice", model.tokenizer, 16, "halves"
         )

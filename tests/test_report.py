@@ -2,21 +2,29 @@
 
 import csv
 import json
+import os
+import pkgutil
 import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import pytest
 import reproductions
+import runs as small_runs
+from markdown_it import MarkdownIt
 
+from gpt1_jax import results
+from gpt1_jax.__main__ import main
 from gpt1_jax.errors import UserError
 from gpt1_jax.results import claims, figures, finished_runs, paper, tables
 from gpt1_jax.results.averages import percent, rounded
 from gpt1_jax.results.finished_runs import Scores
 from gpt1_jax.results.report import report
 
-INDEX = paper.load()
+INDEX = paper.read_paper()
+SMALL = small_runs.ROOT / "results" / "small"
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +39,39 @@ def reported(runs, tmp_path_factory):
     return output, report(runs, output)
 
 
+def keys(tree):
+    """The dotted keys of a JSON object."""
+    for name, value in tree.items():
+        yield name
+        if isinstance(value, dict):
+            yield from (f"{name}.{key}" for key in keys(value))
+
+
+def test_the_made_up_files_have_the_form_of_a_real_reproduction(runs):
+    """results/small is what `reproduce` left."""
+    made, real = (json.loads((root / "reproduction.json").read_text()) for root in (runs, SMALL))
+    assert set(made) == set(real)
+    for name in ("runs", "probes"):
+        assert set(made[name][0]) <= set(real[name][0])
+    for one in (made["runs"][0], real["runs"][0]):
+        assert set(one) == set(real["runs"][0])
+    for name in ("config.json", "result.json"):
+        ours, theirs = (
+            set(keys(json.loads((root / "finetuned/full/cola-0" / name).read_text())))
+            for root in (runs, SMALL)
+        )
+        assert ours <= theirs
+
+
 def entries(folder):
-    grids = tables.grids(INDEX, finished_runs.load(folder))
+    grids = tables.grids(INDEX, finished_runs.read_runs(folder))
     return {entry.name: entry for grid in grids for entry in grid.entries}
 
 
 def grid(folder, name):
-    (found,) = (one for one in tables.grids(INDEX, finished_runs.load(folder)) if one.name == name)
+    (found,) = (
+        one for one in tables.grids(INDEX, finished_runs.read_runs(folder)) if one.name == name
+    )
     return found
 
 
@@ -111,7 +145,7 @@ def test_a_difference_is_held_against_the_spread_of_the_seeds(full, other, said)
 
 
 def test_our_sentences_come_from_our_cells(runs):
-    found = "\n".join(claims.measured(INDEX, tables.grids(INDEX, finished_runs.load(runs))))
+    found = "\n".join(claims.measured(INDEX, tables.grids(INDEX, finished_runs.read_runs(runs))))
     # CoLA 12 against 35.0, RTE 55 against 61.7, MRPC 81 against 86.0.
     assert "above the best row that the paper quotes on 0 of the 3 tasks" in found
     assert "CoLA -23.0 (3 seeds, spread 4.0)" in found
@@ -151,7 +185,7 @@ def test_runs_of_figures_are_no_cells_of_tables(runs):
 def test_a_cell_without_a_run_says_why(runs):
     found = entries(runs)
     assert found["table-5-full-qqp"].scores.reason == "its files are not here"
-    assert found["table-4-full-qqp"].scores.reason.startswith("not run: gpt1 reproduce --table=4")
+    assert found["table-4-full-qqp"].scores.reason == "its files are not here"
     assert found["table-5-full-sst2"].scores.reason == "no folder"
     assert found["table-5-full-mnli"].scores.reason == (
         "not run: gpt1 reproduce --table=5 --tasks=mnli --scale=small"
@@ -224,7 +258,7 @@ def test_the_glue_score_of_ours_needs_wnli_and_the_second_metrics(tmp_path):
 
 
 def test_the_best_step_is_taken_not_the_last(runs):
-    found = finished_runs.load(runs)
+    found = finished_runs.read_runs(runs)
     run = found.of_cell("full", "rte")[0]
     assert run.score("accuracy") == 0.60
     assert run.score("accuracy", "train_examples") == pytest.approx(0.70)
@@ -297,12 +331,26 @@ def test_figure_2_right_is_relative_to_the_anchors(reported):
     assert "sentiment 0 = 50, 1 = 90" in (reported[0] / "index.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "key", "dashed"), [("2left", "split", "train_examples"), ("2right", "body", "lstm")]
+)
+def test_train_and_the_lstm_are_dashed_as_in_the_paper(reported, name, key, dashed):
+    rows = read_csv(reported[0] / f"figure{name}.csv")
+    lines = {(row["task"], row[key]) for row in rows}
+    n_dashed = sum(kind == dashed for _, kind in lines)
+    assert 0 < n_dashed < len(lines)
+    # Each line once, and once in the legend.
+    drawn = (reported[0] / f"figure{name}.svg").read_text().count("stroke-dasharray")
+    assert drawn == 2 * n_dashed
+
+
 def test_a_figure_without_runs_says_why(tmp_path, runs):
     copy = shutil.copytree(runs, tmp_path / "copy")
     path = copy / "reproduction.json"
     whole = json.loads(path.read_text())
     whole["runs"] = [run for run in whole["runs"] if not run["figure"]]
-    whole |= {"probes": [], "missing": [{"figure": "2right", "reason": "no data of RACE"}]}
+    missing = {"variant": "lstm", "task": "probes", "figure": "2right", "reason": "no data of RACE"}
+    whole |= {"probes": [], "missing": [missing]}
     path.write_text(json.dumps(whole))
     report(copy, tmp_path / "out")
     index = (tmp_path / "out" / "index.md").read_text()
@@ -326,8 +374,11 @@ def test_images_are_png_and_svg_without_a_date(reported):
 class Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.tags, self.ids, self.links, self.sources = [], [], [], []
+        self.tags, self.ids, self.links, self.sources, self.text = [], [], [], [], ""
         self.feed(text)
+
+    def handle_data(self, data):
+        self.text += data
 
     def handle_starttag(self, tag, attributes):
         given = dict(attributes)
@@ -389,6 +440,18 @@ def test_another_process_without_jax_gives_the_same_bytes(reported, runs, tmp_pa
         assert (again / name).read_bytes() == (output / name).read_bytes(), name
 
 
+def test_no_module_of_the_room_imports_jax():
+    names = [f"gpt1_jax.results.{module.name}" for module in pkgutil.iter_modules(results.__path__)]
+    assert len(names) > 10
+    script = (
+        f"import importlib, sys\nfor name in {names}:\n    importlib.import_module(name)\n"
+        "print(sorted({'jax', 'jaxlib', 'flax', 'orbax', 'tensorflow'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_it_says_what_it_wrote(reported, runs):
     output, result = reported
     assert sorted(result["files"]) == sorted(path.name for path in output.iterdir())
@@ -426,7 +489,81 @@ def test_a_loss_curve_is_the_mean_of_neighbours_and_not_longer_than_it_is_wide()
     assert figures._smoothed([1, 2], [5.0, 6.0]) == ([1, 2], [5.0, 6.0])
 
 
+# Names as people give them
+
+ODD = (
+    "<script>alert(1)<img src=x>",
+    "a|b `c` *d* [e](f) & $g$ &lt; _h_",
+    "two\nlines \x1b[31m # ```\n```",
+)
+
+
+@pytest.fixture(scope="module")
+def oddly_named(pretrained, tmp_path_factory):
+    """The report of runs whose workdirs and tasks have the odd names; the first was moved to one
+    whose last byte is no text."""
+    root = tmp_path_factory.mktemp("odd")
+    for name in ODD:
+        task = small_runs.write_task(root / "tasks" / name, "classification")
+        given = small_runs.fine_tuning(pretrained, task, "classification")
+        small_runs.run(given, root / "runs" / name)
+    os.rename(root / "runs" / ODD[0], os.fsencode(root / "runs" / ODD[0]) + b"\xff")
+    assert main(["report", f"--runs={root / 'runs'}", f"--output={root / 'out'}"]) == 0
+    return root / "out"
+
+
+@pytest.mark.parametrize("name", ["index.md", "runs.md", "report.html"])
+def test_odd_names_are_shown_and_do_nothing(oddly_named, name):
+    page = (oddly_named / name).read_text()
+    assert "<script" not in page
+    if name.endswith(".md"):
+        page = MarkdownIt("commonmark", {"html": True}).enable("table").render(page)
+    found = Page(page)
+    assert not {"script", "em"} & set(found.tags)
+    assert "f" not in found.links
+    assert "x" not in found.sources
+    for shown in (f"{ODD[0]}\\udcff", ODD[1], r"two\nlines \x1b[31m # ```\n```"):
+        assert shown in found.text
+
+
+def test_a_picture_shows_odd_names(oddly_named):
+    """Tasks above the panels, workdirs in their legends."""
+    drawn = ElementTree.fromstring((oddly_named / "loss_single.svg").read_bytes())
+    texts = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    escaped = r"two\nlines \x1b[31m # ```\n```"
+    assert {*ODD[:2], escaped, f"{ODD[0]}\\udcff"} <= texts
+
+
+def test_odd_names_in_the_tables(tmp_path):
+    """Those of tasks that are in no table of the paper, and of the folders of their runs."""
+    names = (*ODD, "a.b", "a/b", "_")
+    root = reproductions.write(tmp_path / "runs", {"full": dict.fromkeys(names, (0.5,))})
+    output = tmp_path / "out"
+    report(root, output)
+    page = Page((output / "report.html").read_text())
+    assert len(set(page.ids)) == len(page.ids)
+    for name in ("further.md", "runs.md", "report.html"):
+        text = (output / name).read_text()
+        assert "<script" not in text
+        if name.endswith(".md"):
+            text = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+        found = Page(text)
+        assert not {"script", "em"} & set(found.tags)
+        for shown in (*ODD[:2], r"two\nlines \x1b[31m # ```\n```"):
+            assert shown in found.text
+    titles = [row["column"] for row in read_csv(output / "further.csv")]
+    assert titles == ["Avg", *ODD[:2], r"two\nlines \x1b[31m # ```\n```", "a.b", "a/b", "_"]
+
+
 # Mistakes
+
+
+@pytest.mark.parametrize("name", [*ODD, os.fsdecode(b"\xff")])
+def test_a_mistake_is_one_line_whatever_the_name(tmp_path, capsys, name):
+    assert main(["report", f"--runs={tmp_path / name}", f"--output={tmp_path / 'out'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "is not a folder" in line
 
 
 def refused(runs, output) -> str:
@@ -467,6 +604,15 @@ def test_an_output_that_is_a_file(runs, tmp_path):
     (tmp_path / "out").write_text("mine")
     assert "--output" in refused(runs, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("occupied", ["table1.md", "table5.csv", "report.html"])
+def test_a_place_that_is_occupied_by_a_folder(runs, tmp_path, occupied):
+    (tmp_path / "out" / occupied / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "index.md").write_text("mine")
+    assert f"{occupied} is a folder" in refused(runs, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.md", occupied]
+    assert (tmp_path / "out" / "index.md").read_text() == "mine"
 
 
 def test_no_matplotlib(runs, tmp_path, monkeypatch):

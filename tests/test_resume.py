@@ -15,9 +15,10 @@ from gpt1_jax.__main__ import main
 from gpt1_jax.data.batches import Windows
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import evaluate
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import read_rows
-from gpt1_jax.training import actions, preemption
+from gpt1_jax.training import preemption
 from gpt1_jax.training import train as training
 from gpt1_jax.weights import checkpoint
 
@@ -110,10 +111,12 @@ def long_run(given, tmp_path_factory):
     return workdir
 
 
-def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path):
-    """kill -9 at a random moment after a random checkpoint, then the same command again."""
+@pytest.mark.parametrize("seed", [0])
+def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path, seed):
+    """kill -9 at a moment drawn after a checkpoint drawn, then the same command again."""
+    draw = random.Random(seed)
     command = runs.words({**given, **LONG}, tmp_path / "run")
-    least = random.choice((25, 50, 75, 100))
+    least = draw.choice((25, 50, 75, 100))
     checkpoints = tmp_path / "run" / "checkpoints"
 
     def reached():
@@ -122,7 +125,7 @@ def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path):
 
     with runs.process(command) as process:
         until(reached, process)
-        time.sleep(random.random() / 5)
+        time.sleep(draw.random() / 5)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "run" / "result.json").exists()
@@ -176,18 +179,6 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
     runs.assert_same_run(workdir, pretrained, LAST)
 
 
-def test_where_all_checkpoints_are_damaged_the_run_begins_again(
-    stopped, given, pretrained, tmp_path, capsys
-):
-    workdir = runs.copied(stopped, tmp_path / "run")
-    for step in ("2", "4"):
-        flip_a_bit(workdir / "checkpoints" / step / "optimizer")
-    runs.run(given, workdir, quiet=True)
-    # Said also to those who asked for quiet.
-    assert "checkpoint 2 is damaged" in capsys.readouterr().err
-    runs.assert_same_run(workdir, pretrained, LAST)
-
-
 def test_rows_beyond_the_checkpoint_and_a_torn_line_are_dropped(
     stopped, given, pretrained, tmp_path
 ):
@@ -202,7 +193,7 @@ def test_rows_beyond_the_checkpoint_and_a_torn_line_are_dropped(
     ("key", "value"),
     [
         ("seed", 7),
-        ("steps", 7),
+        ("steps", 5),
         ("batch_size", 16),
         ("model.n_layer", 1),
         ("model.dropout", 0.0),
@@ -341,7 +332,7 @@ def test_parameters_that_are_not_finite_are_found_by_the_evaluation(
     """The loss of a step is that of the parameters before it."""
     bad = {"loss": float("nan"), "perplexity": float("nan")}
     with monkeypatch.context() as patched:
-        patched.setattr(actions, "held_out_metrics", lambda run: bad)
+        patched.setattr(evaluate, "perplexity_metrics", lambda *_: bad)
         with pytest.raises(UserError, match=r"at step 3; .*last good checkpoint is step 2"):
             runs.run(given, tmp_path)
     assert not (tmp_path / "checkpoints" / "3").exists()

@@ -128,7 +128,7 @@ def test_many_devices_compute_what_one_does(problem, data, model):
     params = jax.device_put(params, sharding.state_shardings(mesh, params))
     kernel = params["h_0"]["attn"]["c_attn"]["kernel"]
     assert kernel.addressable_shards[0].data.shape == (16, 48 // model)
-    batch = sharding.place_batch(mesh, batch)
+    batch = sharding.put_batch(mesh, batch)
     assert batch["tokens"].addressable_shards[0].data.shape == (8 // data, 2, 8)
     loss, gradients = compute(params, batch, 5)
     assert len(loss.sharding.device_set) == data * model
@@ -137,7 +137,7 @@ def test_many_devices_compute_what_one_does(problem, data, model):
 
 def test_a_batch_keeps_its_order():
     batch = {"rows": np.arange(16, dtype=np.uint32)}
-    placed = sharding.place_batch(mesh_of(8, 1), batch)["rows"]
+    placed = sharding.put_batch(mesh_of(8, 1), batch)["rows"]
     np.testing.assert_array_equal(placed, batch["rows"])
     for number, shard in enumerate(placed.addressable_shards):
         np.testing.assert_array_equal(shard.data, [2 * number, 2 * number + 1])

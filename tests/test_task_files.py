@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt1_jax.data.task_loading import TaskConfig, divided, load
+from gpt1_jax.data.task_loading import TaskConfig, divided, load_task
 from gpt1_jax.data.tasks import TASKS, Division, Example
 from gpt1_jax.errors import UserError
 
@@ -15,7 +15,7 @@ SCITAIL = ("A cell divides.\tCells divide.\tentails\n", '"Iron, rusts.\tRust.\tn
 
 def fails(match, only=None, **config):
     with pytest.raises(UserError, match=match) as caught:
-        load(TaskConfig(**config), only)
+        load_task(TaskConfig(**config), only)
     assert "\n" not in str(caught.value)
 
 
@@ -31,31 +31,30 @@ def test_scitail_files_go_before_json_lines_and_quotes_are_marks(tmp_path):
     path = write_scitail(tmp_path)
     for split in ("train", "dev"):
         (tmp_path / f"{split}.jsonl").write_text("none of this is read")
-    loaded = load(TaskConfig("scitail", path))
+    loaded = load_task(TaskConfig("scitail", path))
     assert [e.texts[0] for e in loaded.splits["train"]] == ["A cell divides.", '"Iron, rusts.']
     assert loaded.labels == ("entails", "neutral")
     assert loaded.targets("dev").tolist() == [0, 1]
-    assert load(TaskConfig("scitail", path), "test").targets("test").tolist() == [0, 1]
+    assert load_task(TaskConfig("scitail", path), "test").targets("test").tolist() == [0, 1]
 
 
 def test_the_count_of_the_scitail_files_is_that_of_the_official_training_set(tmp_path):
     path = write_scitail(tmp_path)
-    assert load(TaskConfig("scitail", path)).notes[0] == (
+    assert load_task(TaskConfig("scitail", path)).notes[0] == (
         f"{path}/scitail_1.0_train.tsv: 2 examples, but 23596 are expected of scitail"
     )
     fails("2 examples, but 23596 are", name="scitail", path=path, check_counts="strict")
-    assert load(TaskConfig("scitail", path, check_counts="off")).notes == ()
-    fails("check_counts=always is not known", name="scitail", path=path, check_counts="always")
+    assert load_task(TaskConfig("scitail", path, check_counts="off")).notes == ()
     line = "".join(SCITAIL[:1])
     write_scitail(tmp_path, train=line * 23_596, dev=line * 1_304, test=line * 2_126)
-    assert load(TaskConfig("scitail", path, check_counts="strict")).notes == ()
+    assert load_task(TaskConfig("scitail", path, check_counts="strict")).notes == ()
 
 
 def test_local_json_lines_are_not_counted(tmp_path):
     row = {"premise": "p", "hypothesis": "h", "label": "entailment"}
     for split in ("train", "dev"):
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row))
-    loaded = load(TaskConfig("rte", str(tmp_path), check_counts="strict"))
+    loaded = load_task(TaskConfig("rte", str(tmp_path), check_counts="strict"))
     assert loaded.notes == ()
     # The table knows the class that happens to be missing here.
     assert loaded.labels == ("entailment", "not_entailment")
@@ -99,13 +98,13 @@ def write_stories(folder: Path, count: int, season="spring2016", answers=True) -
 )
 def test_story_cloze_files(tmp_path, name, season):
     path = str(write_stories(tmp_path, 10, season, answers=name == "story_cloze"))
-    loaded = load(TaskConfig(name, path))
+    loaded = load_task(TaskConfig(name, path))
     train, dev = loaded.splits["train"], loaded.splits["dev"]
     assert (len(train), len(dev)) == (8, 2)
     example = min(train + dev, key=lambda example: example.texts)
     assert example.texts == ('0, "one". Two. Three\nlines. Four.', "")
     assert (example.choices, example.label) == (("Sun.", "Rain."), 0)
-    test = load(TaskConfig(name, path), "test")
+    test = load_task(TaskConfig(name, path), "test")
     if name == "story_cloze":
         assert test.targets("test").tolist() == [0, 1] * 5
     else:
@@ -118,7 +117,7 @@ def test_the_long_names_of_the_story_cloze_files(tmp_path):
     short = tmp_path / "cloze_test_val__spring2016.csv"
     long = short.rename(tmp_path / "cloze_test_val__spring2016 - cloze_test_ALL_val.csv")
     path = str(tmp_path)
-    assert len(load(TaskConfig("story_cloze", path)).splits["train"]) == 8
+    assert len(load_task(TaskConfig("story_cloze", path)).splits["train"]) == 8
     short.write_bytes(long.read_bytes())
     fails(r"stands beside cloze_test_val__spring2016\.csv", name="story_cloze", path=path)
 
@@ -129,11 +128,11 @@ def test_the_released_division_of_story_cloze(tmp_path):
     from sklearn.model_selection import train_test_split
 
     path = str(write_stories(tmp_path, 1871))
-    loaded = load(TaskConfig("story_cloze", path, check_counts="strict"))
+    loaded = load_task(TaskConfig("story_cloze", path, check_counts="strict"))
     found = [[int(e.texts[0].split(",")[0]) for e in loaded.splits[s]] for s in ("train", "dev")]
     assert found == train_test_split(range(1871), test_size=374, random_state=3535999445)
     assert list(map(len, found)) == [1497, 374]
-    another = load(TaskConfig("story_cloze", path, split_seed=0)).splits["dev"]
+    another = load_task(TaskConfig("story_cloze", path, split_seed=0)).splits["dev"]
     assert another != loaded.splits["dev"]
 
 
@@ -187,13 +186,12 @@ def test_pronouns_that_stand_in_several_places_are_skipped_or_taken_at_the_first
     several = PRONOUN | {"context": "it sat: it slept.", "pronoun_starts": [0, 8]}
     unsaid = PRONOUN | {"context": "it sat, it slept."}
     path = write_pronouns(tmp_path, PRONOUN | {"pronoun_starts": [8]}, several, PRONOUN, unsaid)
-    loaded = load(TaskConfig("dprd", path))
+    loaded = load_task(TaskConfig("dprd", path))
     assert [(e.line, e.pronoun_start) for e in loaded.splits["dev"]] == [(1, 8), (3, 8)]
     assert "2 of 4 examples are left out" in loaded.notes[0]
-    first = load(TaskConfig("dprd", path, ambiguous_pronouns="first"))
+    first = load_task(TaskConfig("dprd", path, ambiguous_pronouns="first"))
     assert [e.pronoun_start for e in first.splits["dev"]] == [8, 0, 8, 0]
     assert first.notes == ()
-    fails("ambiguous_pronouns=last is not known", name="dprd", path=path, ambiguous_pronouns="last")
     path = write_pronouns(tmp_path, several)
     fails("no example whose pronoun stands in one place", name="dprd", path=path)
 
@@ -215,7 +213,7 @@ def test_a_pronoun_that_does_not_stand_there_is_named(tmp_path, change, match):
 
 
 def test_real_definite_pronouns_are_clear_in_all_but_37(real_data):
-    loaded = load(TaskConfig("dprd", str(real_data / "tasks" / "dprd")))
+    loaded = load_task(TaskConfig("dprd", str(real_data / "tasks" / "dprd")))
     examples = loaded.splits["train"] + loaded.splits["dev"]
     assert len(examples) == 1316 - 37
     for example in examples:
@@ -229,9 +227,9 @@ def test_mnli_folders_may_have_the_mismatched_sets(tmp_path):
         if number == 3:
             del row["label"]
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(row))
-    loaded = load(TaskConfig("mnli", str(tmp_path)))
+    loaded = load_task(TaskConfig("mnli", str(tmp_path)))
     assert set(loaded.splits) == {"train", "dev", "dev_mismatched", "test_mismatched"}
-    alone = load(TaskConfig("mnli", str(tmp_path)), "dev_mismatched")
+    alone = load_task(TaskConfig("mnli", str(tmp_path)), "dev_mismatched")
     assert [e.texts[0] for e in alone.splits["dev_mismatched"]] == ["dev_mismatched"]
     assert alone.labels == ("contradiction", "entailment", "neutral")
     fails(
@@ -246,21 +244,22 @@ def test_one_split_needs_no_other(tmp_path):
     row = {"premise": "p", "hypothesis": "h"}
     (tmp_path / "test.jsonl").write_text(json.dumps(row))
     path = str(tmp_path)
-    assert load(TaskConfig("ax", path), "test").targets("test") is None
+    assert load_task(TaskConfig("ax", path), "test").targets("test") is None
     fails(r"has no train\.jsonl", name="ax", path=path)
     own = {"path": path, "shape": "entailment", "metric": "accuracy"}
-    assert load(TaskConfig(**own, labels=("no", "yes")), "test").labels == ("no", "yes")
+    assert load_task(TaskConfig(**own, labels=("no", "yes")), "test").labels == ("no", "yes")
     # Nothing says what the classes are.
     fails("has no train split", "test", **own)
 
 
 def test_a_label_that_the_task_does_not_have(tmp_path):
-    """Two annotators in five do not agree on some pairs of SNLI, which its own files say with a
-    dash; as a class of its own it would go unnoticed."""
-    rows = [{"premise": "p", "hypothesis": "h", "label": label} for label in ("neutral", "-")]
+    """As a class of its own it would go unnoticed."""
+    rows = [{"premise": "p", "hypothesis": "h", "label": label} for label in ("neutral", "other")]
     for split in ("train", "dev"):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    fails(r'train\.jsonl, line 2: label "-" is outside the set', name="snli", path=str(tmp_path))
+    fails(
+        r'train\.jsonl, line 2: label "other" is outside the set', name="snli", path=str(tmp_path)
+    )
 
 
 def test_capped_sets_are_a_part_of_the_whole_and_always_the_same(tmp_path):
@@ -269,7 +268,7 @@ def test_capped_sets_are_a_part_of_the_whole_and_always_the_same(tmp_path):
         (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {"path": str(tmp_path), "shape": "classification", "metric": "accuracy"}
     small, large = (
-        load(TaskConfig(**config, train_examples=count, dev_examples=60)) for count in (10, 20)
+        load_task(TaskConfig(**config, train_examples=count, dev_examples=60)) for count in (10, 20)
     )
     lines = [[e.line for e in loaded.splits["train"]] for loaded in (small, large)]
     assert [len(each) for each in lines] == [10, 20]

@@ -6,22 +6,25 @@ Records pass through TFDS's own features, and some tests build a whole set from 
 import importlib.resources
 import json
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gpt1_jax.data.task_loading import TaskConfig, load
+from gpt1_jax.data.task_loading import TaskConfig, load_task
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.errors import UserError
+from gpt1_jax.text import tfds_records
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
 
 @pytest.fixture
-def mocked():
+def mocked(monkeypatch):
     """Loads a task of a TFDS whose splits have the given records."""
     tf = pytest.importorskip("tensorflow")
+    monkeypatch.setattr(tfds_records, "require_reachable", lambda urls: None)
 
     def loading(records, only=None, **config):
         def as_dataset(builder, split, **_):
@@ -34,7 +37,7 @@ def mocked():
             return tf.data.Dataset.from_tensor_slices(data).map(features.deserialize_example)
 
         with tfds.testing.mock_data(as_dataset_fn=as_dataset):
-            return load(TaskConfig(**config), only)
+            return load_task(TaskConfig(**config), only)
 
     return loading
 
@@ -48,7 +51,8 @@ def built(tmp_path, monkeypatch):
     def loading(download, only=None, **config):
         manager = tfds.download.DownloadManager
         monkeypatch.setattr(manager, "download_and_extract", lambda self, url: download)
-        return load(TaskConfig(**config, data_dir=str(tmp_path / "tfds")), only)
+        monkeypatch.setattr(tfds_records, "require_reachable", lambda urls: None)
+        return load_task(TaskConfig(**config, data_dir=str(tmp_path / "tfds")), only)
 
     return loading
 
@@ -130,7 +134,7 @@ def test_snli_pairs_without_a_gold_label_are_left_out_and_counted(mocked):
     rows = [row | {"label": label} for label in (1, -1, 0, 2, -1)]
     loaded = mocked({("snli", "train"): rows, ("snli", "validation"): rows[2:]}, name="snli")
     assert loaded.targets("train").tolist() == [2, 1, 0]
-    assert [example.line for example in loaded.splits["train"]] == [1, 2, 3]
+    assert [example.line for example in loaded.splits["train"]] == [1, 3, 4]
     assert loaded.notes == (
         "tfds snli, split train: 2 examples without a gold label are left out",
         "tfds snli, split validation: 1 examples without a gold label are left out",
@@ -274,7 +278,7 @@ def test_scitail_by_tfds_loses_rows_that_the_files_have(built, tmp_path):
     with pytest.raises(UserError, match=r"4 examples, but 23097 are expected.*check_counts=warn"):
         built(tmp_path, name="scitail", check_counts="strict")
     assert not built(tmp_path, name="scitail", check_counts="off").notes
-    whole = load(TaskConfig("scitail", str(folder)))
+    whole = load_task(TaskConfig("scitail", str(folder)))
     assert [e.texts for e in whole.splits["train"]] == [row[:2] for row in SCITAIL]
     assert whole.labels == loaded.labels
 
@@ -294,19 +298,39 @@ def test_an_article_of_race_in_the_files_of_its_authors(built, tmp_path):
 
 def test_tfds_that_cannot_provide_a_set_is_said_in_a_line(monkeypatch, tmp_path):
     class Unreachable:
+        url_infos = None
+
+        def is_prepared(self):
+            return False
+
         def download_and_prepare(self):
             raise ConnectionError("no route\nto host")
 
     monkeypatch.setattr(tfds, "builder", lambda name, data_dir: Unreachable())
     with pytest.raises(UserError) as caught:
-        load(TaskConfig("rte"))
+        load_task(TaskConfig("rte"))
     assert str(caught.value) == (
         "TFDS cannot provide glue/rte, split train (no route to host); give task.path, a folder of "
         "JSONL files"
     )
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
+    find = tfds_records.importlib.util.find_spec
+    monkeypatch.setattr(
+        tfds_records.importlib.util,
+        "find_spec",
+        lambda name: None if name == "tensorflow_datasets" else find(name),
+    )
     with pytest.raises(UserError, match=r"tfds glue/rte needs tensorflow and tensorflow-datasets"):
-        load(TaskConfig("rte"))
+        load_task(TaskConfig("rte"))
+
+
+def test_without_a_network_a_set_that_is_not_there_fails_at_once(monkeypatch, tmp_path):
+    """TFDS itself would try for minutes. Nothing listens at the address of the proxy."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    began = time.monotonic()
+    with pytest.raises(UserError, match=r"glue/rte, split train \(no connection to .*task\.path"):
+        load_task(TaskConfig("rte", data_dir=str(tmp_path)))
+    assert time.monotonic() - began < 2 * tfds_records.PATIENCE
 
 
 def test_every_task_of_tfds_is_one_that_tfds_has():

@@ -169,7 +169,6 @@ def test_a_saved_tokenizer_is_the_same(tokenizer, tmp_path):
         assert loaded.fingerprint == tokenizer.fingerprint
         assert loaded.encode(TEXT) == tokenizer.encode(TEXT)
         assert (loaded.mode, loaded.vocab_size, loaded.end) == ("sentencepiece", 400, 1)
-    assert tokenizer.encode_batch(["the day", ""]) == [tokenizer.encode("the day"), []]
 
 
 def _rewritten(path, **changes):
@@ -180,8 +179,14 @@ def _rewritten(path, **changes):
     ("damage", "message"),
     [
         (lambda folder: (folder / "tokenizer.json").unlink(), "no tokenizer here"),
-        (lambda folder: (folder / "tokenizer.json").write_text("{"), "tokenizer.json: damaged"),
-        (lambda folder: (folder / "tokenizer.json").write_text("[]"), "tokenizer.json: damaged"),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("{"),
+            "tokenizer.json: .*copy the",
+        ),
+        (
+            lambda folder: (folder / "tokenizer.json").write_text("[]"),
+            "tokenizer.json: .*copy the",
+        ),
         (lambda folder: _rewritten(folder / "tokenizer.json", mode="words"), "mode 'words'"),
         (lambda folder: (folder / "sentencepiece.model").unlink(), "sentencepiece.model: missing"),
         (

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import runs
 
-from gpt1_jax.data import task_files
+from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.errors import UserError
-from gpt1_jax.inference import batch_inference, trained_model
+from gpt1_jax.evaluation import evaluate
+from gpt1_jax.inference import predictions, trained_model
 from gpt1_jax.recipe import sharding
 from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
@@ -50,7 +51,7 @@ def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
 
     for split, count in (("dev", 12), ("test", 5)):
         output = tmp_path / "answers.jsonl"
-        found = batch_inference.predict(model, str(task / f"{split}.jsonl"), str(output))
+        found = predictions.predict(model, str(task / f"{split}.jsonl"), str(output))
         assert found["examples"] == count
         answers = [json.loads(line) for line in output.read_text().splitlines()]
         assert len(answers) == count
@@ -74,7 +75,7 @@ def assert_answer(answer, shape, metric):
 def test_the_predictions_are_what_the_metric_counts(finetuned, classification):
     model = trained_model.load(finetuned)
     accuracy = model.evaluate_task(None, "dev")[0]["accuracy"]
-    examples = task_files.read(classification / "dev.jsonl", "classification")
+    examples = read_examples(classification / "dev.jsonl", RowFormat("classification"))
     right = [
         answer["label"] == example.label
         for answer, example in zip(model.predict(examples), examples, strict=True)
@@ -213,13 +214,13 @@ def test_padding_to_buckets_or_to_the_context_is_the_same_training(
     pretrained, classification, tmp_path, monkeypatch
 ):
     """With dropout on, whose masks count positions in the context."""
-    lengths, place_batch = [], sharding.place_batch
+    lengths, put_batch = [], sharding.put_batch
 
     def placed(mesh, batch):
         lengths.append(batch["tokens"].shape[-1])
-        return place_batch(mesh, batch)
+        return put_batch(mesh, batch)
 
-    monkeypatch.setattr(sharding, "place_batch", placed)
+    monkeypatch.setattr(sharding, "put_batch", placed)
     for name, buckets in (("buckets", (10, 13)), ("padded", ())):
         changes = {"data.buckets": buckets}
         given = runs.fine_tuning(pretrained, classification, "classification", **changes)
@@ -264,9 +265,11 @@ def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):
     assert result["metrics"]["dev"]["loss"] < 0.5
     model = trained_model.load(tmp_path / "run")
     assert model.params["clf"]["kernel"].shape == (16, 1)
-    answers = model.predict(task_files.read(task / "dev.jsonl", "similarity"))
+    answers = model.predict(read_examples(task / "dev.jsonl", RowFormat("similarity")))
     assert {answer["probabilities"] for answer in answers} == {None}
-    labels = [example.label for example in task_files.read(task / "dev.jsonl", "similarity")]
+    labels = [
+        example.label for example in read_examples(task / "dev.jsonl", RowFormat("similarity"))
+    ]
     errors = np.subtract([answer["label"] for answer in answers], labels)
     assert np.mean(errors**2) == pytest.approx(result["metrics"]["dev"]["loss"], rel=1e-4)
 
@@ -282,12 +285,9 @@ def test_epochs_are_whole_passes_and_evaluated_at_their_end(pretrained, classifi
 
 def test_the_best_checkpoint_is_kept_and_used(pretrained, classification, tmp_path, monkeypatch):
     """The first of equals: a later one must be better to replace it."""
-    from gpt1_jax.training import actions
-
     scores = iter([0.25, 0.75, 0.5, 0.75, 0.5, 0.25])
-    dev_metrics = actions.dev_metrics
     monkeypatch.setattr(
-        actions, "dev_metrics", lambda run: {**dev_metrics(run), "accuracy": next(scores)}
+        evaluate, "task_metrics", lambda *_: {"loss": 1.0, "accuracy": next(scores)}
     )
     changes = {"eval.every": 1, "checkpoint.every": 1, "checkpoint.keep": 1}
     given = runs.fine_tuning(pretrained, classification, "classification", **changes)

@@ -71,6 +71,15 @@ def _merged(symbols, merge):
     return merged
 
 
+def test_forty_thousand_merges_make_the_papers_vocabulary():
+    draw = random.Random(0)
+    characters = [chr(0x100 + index) for index in range(238)]
+    words = Counter({"".join(draw.choices(characters, k=8)): 2 for _ in range(10_000)})
+    learned = learn(words)
+    assert len(learned.merges) == 40_000
+    assert len(learned.encoder) == 40_478
+
+
 def test_sizes_are_kept():
     draw = random.Random(0)
     words = Counter("".join(draw.choices("abcde", k=6)) for _ in range(2000))
@@ -87,7 +96,7 @@ def test_sizes_are_kept():
 
 def test_equal_counts_learn_equal_vocabularies():
     script = (
-        "from collections import Counter\nfrom gpt1_jax.text.vocabulary import learn\n"
+        "from collections import Counter\nfrom gpt1_jax.tokenization.vocabulary import learn\n"
         f"words = dict(sorted({dict(WORDS)!r}.items()))\n"
         "print(learn(Counter(words), 45).fingerprint('original'))"
     )

@@ -14,26 +14,20 @@ A batch is a dict of numpy arrays, B examples of C candidates of L tokens:
 """
 
 import contextlib
-import difflib
 import functools
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
 from gpt1_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-
-CHOICES = {
-    "windows": ("permuted", "iid"),
-    "separator": ("none", "end"),
-    "driver": ("auto", "tfdata", "thread"),
-}
+Driver = Literal["auto", "tfdata", "thread"]
 
 
 @dataclass(frozen=True)
@@ -42,22 +36,16 @@ class DataConfig:
     "permuted" reads each token at most once an epoch, "iid" draws with replacement. `separator`:
     "end" puts an end token after each document. `driver` and `prefetch` (batches made ahead)
     change the speed alone. `buckets`: the lengths to which batches of examples are padded, those
-    over model.n_ctx aside. Raises UserError for a value outside its set."""
+    over model.n_ctx aside. Raises UserError for a number outside its range."""
 
     path: str | None = None
-    windows: str = "permuted"
-    separator: str = "none"
-    driver: str = "auto"
+    windows: Literal["permuted", "iid"] = "permuted"
+    separator: Literal["none", "end"] = "none"
+    driver: Driver = "auto"
     prefetch: int = 2
     buckets: tuple[int, ...] = (64, 128, 256, 512)
 
     def __post_init__(self):
-        for key, known in CHOICES.items():
-            value = getattr(self, key)
-            if value not in known:
-                nearest = difflib.get_close_matches(str(value), known, n=1)
-                hint = f" (did you mean {nearest[0]}?)" if nearest else ""
-                raise UserError(f"data.{key}={value}{hint}; expected one of {', '.join(known)}")
         if self.prefetch < 1:
             raise UserError(f"data.prefetch={self.prefetch}; expected at least 1")
         if any(bucket < 1 for bucket in self.buckets):

@@ -13,13 +13,14 @@ The order of the steps is what makes them so:
 
 import hashlib
 import json
-import os
 import random
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt1_jax.data.tasks import Shape
+from gpt1_jax.disk import write_text
 from gpt1_jax.errors import UserError
 from gpt1_jax.text.documentation import PACKAGES, Corpus, Document
 
@@ -49,7 +50,7 @@ class DocumentationTask:
     """A task with its rows, which have the keys of its shape and `label`."""
 
     name: str
-    shape: str
+    shape: Shape
     question: str  # what is asked, for a person
     train: tuple[dict, ...]
     dev: tuple[dict, ...]
@@ -114,10 +115,8 @@ def write(tasks: dict[str, DocumentationTask], folder: Path) -> dict[str, Path]:
         folders[task.name] = Path(folder) / task.name
         folders[task.name].mkdir(parents=True, exist_ok=True)
         for side, rows in (("train", task.train), ("dev", task.dev)):
-            target = folders[task.name] / f"{side}.jsonl"
-            partial = target.with_suffix(".partial")
-            partial.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-            os.replace(partial, target)
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            write_text(folders[task.name] / f"{side}.jsonl", lines)
     return folders
 
 
@@ -332,7 +331,7 @@ def _is_new(fragment: str, seen: set[str]) -> bool:
 
 
 _Builder = Callable[[list[Sentence], set[str], random.Random], Iterator[list[dict]]]
-_TASKS: dict[str, tuple[str, str, _Builder]] = {
+_TASKS: dict[str, tuple[Shape, str, _Builder]] = {
     "next_word": ("classification", "which word comes next?", _next_word),
     "word_fits": ("entailment", "does this word come next?", _word_fits),
     "word_order": ("multiple_choice", "which is the true order of the words?", _word_order),

@@ -1,17 +1,28 @@
 """Labels of a task: classes and scores, from what its files say to the numbers of a batch."""
 
-import json
-from collections.abc import Iterable
-from dataclasses import replace
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gpt1_jax.data.task_files import read as read  # what predicts reads no whole task
-from gpt1_jax.data.tasks import Example, Part, Task
+from gpt1_jax.data.table_files import shown
+from gpt1_jax.data.tasks import Example, RawSplit, Row, Task, folded
 from gpt1_jax.errors import UserError
 
+Label = str | int
+Splits = dict[str, RawSplit]
+
 HIGHEST_SCORE = 5
+# How the files of known tasks say that there is no gold label: SNLI where annotators did not agree,
+# GLUE's test sets.
+NO_GOLD = (-1, "-1", "-1.0", "-")
+# Numbers as programs write them; 01 and 1e3 may be names.
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,14})(\.0+)?")
+_DECIMAL = re.compile(r"-?\d{1,15}(\.\d+)?")
 
 
 def score_distribution(scores: Iterable[float]) -> np.ndarray:
@@ -31,23 +42,161 @@ def expected_score(probabilities: np.ndarray) -> np.ndarray:
     return np.asarray(probabilities, np.float64) @ np.arange(HIGHEST_SCORE + 1.0)
 
 
-def _shown(value) -> str:
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 40 else text[:40] + "..."
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a task. A label is one of them if a person would read it as its name.
+
+    names: by index, as predictions say them.
+    row: the known task whose classes these are, in words or in numbers; None: one's own.
+    """
+
+    names: tuple[Label, ...]
+    row: Row | None = None
+    _known: dict[Label, int] = field(init=False, repr=False)
+
+    def __post_init__(self):
+        folds = [folded(name) if isinstance(name, str) else name for name in self.names]
+        known = {fold: index for index, fold in enumerate(folds) if folds.count(fold) == 1}
+        known |= {name: index for index, name in enumerate(self.names)}
+        object.__setattr__(self, "_known", known)
+
+    @classmethod
+    def of_model(cls, names: tuple[Label, ...], row: Row | None) -> "Classes":
+        """The classes of a trained model: those of the row of the table, if all of them are."""
+        numbers = [row.class_number(name) if row else None for name in names]
+        known = None not in numbers and len(set(numbers)) == len(numbers)
+        return cls(names, row if known else None)
+
+    def index(self, label: Label) -> int | None:
+        """The index of the class that a label names, None if it names none."""
+        if self.row is not None:
+            number = self.row.class_number(label)
+            numbers = [self.row.class_number(name) for name in self.names]
+            return numbers.index(number) if number is not None and number in numbers else None
+        if isinstance(label, str):
+            return self._known.get(label, self._known.get(folded(label)))
+        return self._known.get(label)
 
 
-def require_labels(part: Part, optional: bool) -> None:
+def read_classes(
+    task: Task, row: Row | None, given: tuple[Label, ...] | None, labelled: list[RawSplit]
+) -> Classes | None:
+    """The classes where they do not depend on the training set: those `given`, or those of the row
+    of the table in the order of their names; None for a task of one's own.
+
+    Of two classes whose F1 is measured, the positive one comes last.
+    """
+    known = row is not None and bool(row.labels) and row.shape == task.shape
+    if given is not None:
+        return Classes.of_model(_given(given, labelled), row if known else None)
+    if row is None or not known:
+        return None
+    found = [example.label for part in labelled for example in part.examples]
+    named = any(isinstance(label, str) and not re.fullmatch(r"[+-]?\d+", label) for label in found)
+    names = row.words if row.words and named else tuple(sorted(row.labels, key=str))
+    if task.metric == "f1" and len(names) == 2 and row.positive is not None:
+        positive = row.class_number(row.positive)
+        names = tuple(sorted(names, key=lambda name: row.class_number(name) == positive))
+    return Classes(names, row)
+
+
+def own_classes(train: RawSplit) -> Classes:
+    """The classes of a training set, sorted, each under its commonest spelling."""
+    spellings: dict[Label, Counter] = {}
+    first = class_of(train, train.examples[0])
+    for example in train.examples:
+        label = class_of(train, example)
+        if type(label) is not type(first):
+            raise UserError(
+                f"{train.place(example)}: label is {shown(label)}, but {shown(first)} on "
+                f"{train.unit} {train.examples[0].line}; expected all integers or all strings"
+            )
+        fold = folded(label) if isinstance(label, str) else label
+        spellings.setdefault(fold, Counter())[label] += 1
+    if len(spellings) < 2:
+        raise UserError(
+            f"{train.where}: all labels are {shown(first)}; expected two or more classes"
+        )
+    names = (counts.most_common(1)[0][0] for counts in spellings.values())
+    return Classes(tuple(sorted(n.strip() if isinstance(n, str) else n for n in names)))
+
+
+def _given(given: tuple[Label, ...], labelled: list[RawSplit]) -> tuple[Label, ...]:
+    """A command line gives strings only; where the file has integers, integers are meant."""
+    text = ",".join(map(str, given))
+    some = next((part for part in labelled if part.examples), None)
+    kind = type(class_of(some, some.examples[0])) if some else None
+    try:
+        labels = tuple(int(label) if kind is int else label for label in given)
+    except ValueError:
+        raise UserError(f"task.labels={text}, but the labels of the file are integers") from None
+    if len(set(labels)) < len(labels) or len(labels) < 2:
+        raise UserError(f"task.labels={text}; expected two or more labels, each once")
+    return labels
+
+
+def with_numbers(splits: Splits, given: tuple[Label, ...] | None, scores: bool) -> Splits:
+    """Labels that had to be text are numbers where all of them, and those `given`, look like it:
+    whole ones, or any if they are `scores`."""
+    parts = [part for part in splits.values() if part.text_labels]
+    labels = [example.label for part in parts for example in part.examples if example.label]
+    pattern, number = (_DECIMAL, float) if scores else (_WHOLE, _whole)
+    if labels and all(pattern.fullmatch(label) for label in [*labels, *map(str, given or ())]):
+        return {name: _numbered(part, number) for name, part in splits.items()}
+    return splits
+
+
+def _numbered(part: RawSplit, number: Callable[[str], float]) -> RawSplit:
+    if not part.text_labels:
+        return part
+    examples = [e if e.label is None else replace(e, label=number(e.label)) for e in part.examples]
+    return replace(part, examples=examples, text_labels=False)
+
+
+def _whole(text: str) -> int:
+    return int(text.partition(".")[0])
+
+
+def with_gold(part: RawSplit, row: Row | None, hidden: bool) -> RawSplit:
+    """A split of a known task without the rows that have no gold label, which a note counts; a
+    `hidden` split that has none at all keeps its rows. Tasks of one's own give each label its own
+    meaning, -1 too."""
+    if row is None:
+        return part
+
+    def is_gold(example: Example) -> bool:
+        label = example.label
+        if isinstance(label, str):
+            label = label.strip()
+        return label is not None and label != "" and label not in NO_GOLD
+
+    gold = [example for example in part.examples if is_gold(example)]
+    n_left_out = len(part.examples) - len(gold)
+    if not n_left_out:
+        return part
+    if hidden and not gold:
+        return replace(part, examples=[replace(e, label=None) for e in part.examples])
+    if not gold:
+        raise UserError(f"{part.where}: no example has a gold label; {row.name} needs some")
+    note = f"{part.where}: {n_left_out} examples without a gold label are left out"
+    return replace(part, examples=gold, notes=(*part.notes, note))
+
+
+def require_labels(part: RawSplit, optional: bool) -> None:
     """All examples have a label or, where that is allowed, none has."""
     if optional and all(example.label is None for example in part.examples):
         return
     for example in part.examples:
         if example.label is None:
             rest = f"; other {part.unit}s have one" if optional else ""
-            raise UserError(f"{part.place(example)}: no key label{rest}")
+            raise UserError(
+                f"{part.place(example)}: no label{rest}; columns=label:NAME says where it stands"
+            )
 
 
-def require_same_choices(parts: dict[str, Part]) -> None:
-    first, *others = parts.values()
+def require_same_choices(splits: Splits) -> None:
+    """Each split has as many choices as the first."""
+    first, *others = splits.values()
     expected = len(first.examples[0].choices)
     for part in others:
         found = len(part.examples[0].choices)
@@ -58,77 +207,69 @@ def require_same_choices(parts: dict[str, Part]) -> None:
             )
 
 
-def distinct_labels(train: Part) -> tuple:
-    """The labels of the training set, sorted."""
-    first = class_of(train, train.examples[0])
-    found = set()
-    for example in train.examples:
-        label = class_of(train, example)
-        if type(label) is not type(first):
-            raise UserError(
-                f"{train.place(example)}: label is {_shown(label)}, but {_shown(first)} on "
-                f"{train.unit} {train.examples[0].line}; expected all integers or all strings"
-            )
-        found.add(label)
-    if len(found) < 2:
-        raise UserError(
-            f"{train.where}: all labels are {_shown(first)}; expected two or more classes"
-        )
-    return tuple(sorted(found))
-
-
-def given_labels(given: tuple, kind: type | None) -> tuple:
-    """A command line gives strings only; where the file has integers, integers are meant."""
-    try:
-        labels = tuple(kind(label) if kind else label for label in given)
-    except ValueError:
-        raise UserError(
-            f"task.labels={','.join(map(str, given))}, but the labels of the file are integers"
-        ) from None
-    if len(set(labels)) < len(labels) or len(labels) < 2:
-        raise UserError(
-            f"task.labels={','.join(map(str, given))}; expected two or more labels, each once"
-        )
-    return labels
-
-
-def class_of(part: Part, example: Example) -> int | str:
-    label = example.label
+def class_of(part: RawSplit, example: Example) -> Label:
+    """The label of an example as a class, 1.0 as 1. UserError if it cannot be one."""
+    label: Any = example.label
     if isinstance(label, float) and label.is_integer():
         return int(label)
-    if isinstance(label, bool) or not isinstance(label, int | str) or label == "":
+    if isinstance(label, bool) or not isinstance(label, int | str) or not str(label).strip():
         raise UserError(
-            f"{part.place(example)}: label is {_shown(label)}; expected an integer or a string"
+            f"{part.place(example)}: label is {shown(label)}; expected an integer or a string"
         )
     return label
 
 
-def _score(part: Part, example: Example) -> float:
-    label = example.label
+def _score(part: RawSplit, example: Example) -> float:
+    label: Any = example.label
     number = isinstance(label, int | float) and not isinstance(label, bool)
     if not (number and 0 <= label <= HIGHEST_SCORE):
         raise UserError(
-            f"{part.place(example)}: label is {_shown(label)}; expected a number from 0 to "
+            f"{part.place(example)}: label is {shown(label)}; expected a number from 0 to "
             f"{HIGHEST_SCORE}"
         )
     return float(label)
 
 
-def indexed(task: Task, labels: tuple, part: Part) -> list[Example]:
-    """The examples with the index of their class or choice, or with their score, as the label."""
-    if part.examples[0].label is None:
-        return part.examples
+def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | None:
+    """The index of the class that a row of new data names, or its score, as `with_indices` has it;
+    None for a label that the task has not. `text`: numbers may be written as text."""
+    label = label.strip() if isinstance(label, str) else label
+    if text and _DECIMAL.fullmatch(label):
+        numbers = task.regression or any(isinstance(name, int) for name in classes.names)
+        label = float(label) if numbers else label
+    if isinstance(label, bool) or not isinstance(label, int | float | str):
+        return None
     if task.regression:
-        return [replace(example, label=_score(part, example)) for example in part.examples]
-    indices = {label: index for index, label in enumerate(labels)}
-    indexed = []
+        return float(label) if not isinstance(label, str) and 0 <= label <= HIGHEST_SCORE else None
+    if isinstance(label, float):
+        label = int(label) if label.is_integer() else str(label)
+    return classes.index(label)
+
+
+def with_indices(
+    task: Task, classes: Classes, part: RawSplit
+) -> tuple[list[Example], tuple[str, ...]]:
+    """The examples with the index of their class or choice, or with their score, as the label; and
+    notes about labels that are not spelled like their class."""
+    if not part.examples or part.examples[0].label is None:
+        return part.examples, ()
+    if task.regression:
+        return [replace(example, label=_score(part, example)) for example in part.examples], ()
+    examples, spelled = [], Counter()
     for example in part.examples:
-        index = indices.get(class_of(part, example))
+        label = class_of(part, example)
+        index = classes.index(label)
         if index is None:
+            names = ", ".join(shown(name) for name in classes.names[:10])
+            more = ", ..." if len(classes.names) > 10 else ""
             raise UserError(
-                f"{part.place(example)}: label {_shown(example.label)} is outside the set "
-                f"{', '.join(_shown(label) for label in labels[:10])}"
-                + (", ..." if len(labels) > 10 else "")
+                f"{part.place(example)}: label {shown(label)} is outside the set {names}{more}"
             )
-        indexed.append(replace(example, label=index))
-    return indexed
+        if label != classes.names[index]:
+            spelled[label, index] += 1
+        examples.append(replace(example, label=index))
+    pairs = [
+        f"{shown(label)} as {shown(classes.names[index])} ({count})"
+        for (label, index), count in spelled.most_common(10)
+    ]
+    return examples, (f"{part.where}: labels are read {', '.join(pairs)}",) if pairs else ()

@@ -1,166 +1,152 @@
-"""Tasks from files: folders of JSON lines, and the files in which some authors hand theirs out.
+"""Tasks from files: rows of tables as examples, and where the splits of a task stand.
 
-A JSONL folder holds train and dev, and test if there is one, as `.jsonl`, `.jsonl.gz` or
-`.jsonl.xz`: one object a line, with the keys of its shape (FIELDS), `choices` for multiple choice,
-and `label`. A definite pronoun resolution may also say `pronoun_starts`.
+A folder holds train and dev, and test if there is one, each a file of any kind that table_files.py
+reads; a single file is divided into train and dev. A row has the keys of its shape (FIELDS),
+`choices` for multiple choice, and `label`; columns.py says which columns may stand for them. A
+definite pronoun resolution may also say `pronoun_starts`.
 """
 
-import csv
-import gzip
-import io
+import hashlib
 import json
-import lzma
 import re
-import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from gpt1_jax.data.tasks import FIELDS, Example, Part, Row
+from gpt1_jax.data.columns import CHOICES, LABEL, Columns, required_keys
+from gpt1_jax.data.table_files import SUFFIXES, TableFile, open_table, plain_suffix, shown
+from gpt1_jax.data.tasks import FIELDS, Example, RawSplit, Row, Shape, folded
 from gpt1_jax.errors import UserError
 
+# The part of a single file that becomes dev.
+DEV_SHARE = 0.1
+# What others call our splits; files of the Hub may also count their pieces, of which there is one.
+SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
+ONLY_PIECE = "-00000-of-00001"
 
-class JsonlFolder:
-    """The splits of a folder of JSON lines; `more` names those that may stand beside train, dev
-    and test. With `pronouns`, examples know where theirs stands."""
 
-    kind = "jsonl"
+@dataclass(frozen=True)
+class RowFormat:
+    """What a row is: `shape` and `columns` as of Columns, and the known task, if it is one, whose
+    rows these are."""
+
+    shape: Shape
+    columns: tuple[str, ...] | None = None
+    task: Row | None = None
+
+    def open(self, path: Path) -> TableFile:
+        """The file, ready to be read. UserError as in `open_table`."""
+        if self.task is None:
+            return open_table(path)
+        served = self.task.columns or self.task.features
+        return open_table(path, served, self.task.headerless)
+
+    @cached_property
+    def names(self) -> Columns:
+        """The columns of the shape. UserError for a mistake in `columns`."""
+        return Columns(self.shape, self.columns, self.task)
+
+
+class TaskFolder:
+    """The splits of a folder. `more` names those that may stand beside train, dev and test. With
+    `pronouns`, examples know where theirs stands."""
+
+    kind = "files"
 
     def __init__(
-        self, folder: Path, shape: str, more: tuple[str, ...] = (), pronouns: bool = False
+        self,
+        folder: Path,
+        row_format: RowFormat,
+        more: tuple[str, ...] = (),
+        pronouns: bool = False,
     ):
         """Raises UserError if `folder` is none, or has a split twice."""
         if not folder.is_dir():
             raise UserError(
-                f"task.path={folder} is not a folder; expected one with train and dev.jsonl"
+                f"task.path={folder} is not a folder or a file; expected a folder with train and "
+                f"dev.jsonl (or {', '.join(SUFFIXES)}), or one such file"
             )
         self.where = str(folder)
-        self._shape, self._pronouns, self._files = shape, pronouns, {}
-        for split in dict.fromkeys(("train", "dev", "test", *more)):
-            names = [f"{split}.jsonl{suffix}" for suffix in ("", ".gz", ".xz")]
-            found = [folder / name for name in names if (folder / name).is_file()]
-            if len(found) > 1:
-                raise UserError(f"{found[0]} stands beside {found[1].name}; keep one of them")
-            if found:
-                self._files[split] = found[0]
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self._files)
-
-    def read(self, split: str) -> Part:
-        path = self._files[split]
-        if not self._pronouns:
-            return Part(str(path), read(path, self._shape))
-        examples, unclear = [], set()
-        for row, example in _read(path, self._shape):
-            starts = _given_starts(row, example, _place(path, example.line))
-            examples.append(replace(example, pronoun_start=starts[0]))
-            if len(starts) > 1:
-                unclear.add(example.line)
-        return Part(str(path), examples, unclear=frozenset(unclear))
-
-
-class SciTailFiles:
-    """scitail_1.0_{train,dev,test}.tsv, as the Allen Institute hands them out: premise, hypothesis
-    and label between tabs, with no header and no quoting. A reader of CSV that takes quotation
-    marks for quotes loses rows of the training set."""
-
-    kind = "official"
-
-    def __init__(self, folder: Path):
-        self.where = str(folder)
-        paths = {split: folder / f"scitail_1.0_{split}.tsv" for split in ("train", "dev", "test")}
-        self._files = {split: path for split, path in paths.items() if path.is_file()}
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self._files)
-
-    def read(self, split: str) -> Part:
-        path = self._files[split]
-        examples = []
-        for line, text in enumerate(_text_of(path).split("\n"), 1):
-            columns = text.rstrip("\r").split("\t")
-            if columns == [""]:
+        self._format, self._pronouns = row_format, pronouns
+        self._files: dict[str, Path] = {}
+        splits = dict.fromkeys(("train", "dev", "test", *more))
+        names = {split: split for split in splits} | SPLIT_NAMES
+        if row_format.task and more:
+            names |= {name: split for split, name in row_format.task.splits.items()}
+            names |= {name: split for split, name in row_format.task.files.items()}
+        for path in sorted(folder.iterdir()):
+            split = names.get(path.name.partition(".")[0].removesuffix(ONLY_PIECE))
+            if split is None or plain_suffix(path) not in SUFFIXES or not path.is_file():
                 continue
-            place = _place(path, line)
-            if len(columns) != 3:
-                raise UserError(
-                    f"{place}: {len(columns)} columns; expected premise, hypothesis and label "
-                    "between tabs"
-                )
-            premise, hypothesis, label = columns
-            texts = _text(premise, "premise", place), _text(hypothesis, "hypothesis", place)
-            examples.append(Example(texts, (), label, line))
-        return Part(str(path), _some(examples, path), countable=True)
+            if split in self._files:
+                raise UserError(f"{self._files[split]} stands beside {path.name}; keep one of them")
+            self._files[split] = path
+        self.splits = tuple(split for split in splits if split in self._files)
+
+    def read(self, split: str) -> RawSplit:
+        """Raises UserError for each fault of the file (see `stream_examples`)."""
+        return read_split(self._files[split], self._format, self._pronouns)
 
 
-class StoryClozeFiles:
-    """cloze_test_{val,test}__spring2016.csv or ...winter2018.csv, which the University of Rochester
-    sends on request; also under the longer names that the 2016 files come with.
+class TaskFile:
+    """The splits of a single file: a part of its rows, drawn by a hash of `seed` and their texts,
+    is dev, and rows with the same texts stay together. `whole` does not divide: whichever split is
+    asked for is all of the file."""
 
-    Labels are 1 and 2 there; files of a test whose answers are kept back lack the column.
-    """
+    kind = "file"
+    splits: tuple[str, ...] = ("train", "dev")
 
-    kind = "official"
-    SENTENCES = tuple(f"InputSentence{number}" for number in (1, 2, 3, 4))
-    ENDINGS = ("RandomFifthSentenceQuiz1", "RandomFifthSentenceQuiz2")
-    ANSWER = "AnswerRightEnding"
+    def __init__(
+        self, path: Path, row_format: RowFormat, seed: int, whole: bool, pronouns: bool = False
+    ):
+        self.where = str(path)
+        self._path, self._format, self._pronouns = path, row_format, pronouns
+        self._seed, self._whole = seed, whole
 
-    def __init__(self, folder: Path, year: str):
-        """Raises UserError if one of the files stands there twice."""
-        self.where = str(folder)
-        season = {"2016": "spring2016", "2018": "winter2018"}[year]
-        self._files = {}
-        for split, short in (("validation", "val"), ("test", "test")):
-            found = sorted(folder.glob(f"cloze_test_{short}__{season}*.csv"))
-            if len(found) > 1:
-                raise UserError(f"{found[0]} stands beside {found[1].name}; keep one of them")
-            if found:
-                self._files[split] = found[0]
+    def read(self, split: str) -> RawSplit:
+        """Raises UserError as that of TaskFolder does, and for rows too few to be divided."""
+        if self._whole:
+            return replace(self._read, countable=False)
+        in_dev = self._dev_lines
+        examples = [e for e in self._read.examples if (e.line in in_dev) == (split == "dev")]
+        note = (
+            f"{self._path}: divided into {len(self._read.examples) - len(in_dev)} rows for train "
+            f"and {len(in_dev)} for dev by a hash of their texts and task.split_seed={self._seed}"
+        )
+        notes = (*self._read.notes, note) if split == "train" else self._read.notes
+        return replace(self._read, examples=examples, notes=notes, countable=False)
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(self._files)
+    @cached_property
+    def _read(self) -> RawSplit:
+        return read_split(self._path, self._format, self._pronouns)
 
-    def read(self, split: str) -> Part:
-        path = self._files[split]
-        reader = csv.DictReader(io.StringIO(_text_of(path), newline=""), strict=True)
-        try:
-            examples = [self._example(row, path, reader.line_num) for row in reader]
-        except csv.Error as error:
-            raise UserError(f"{_place(path, reader.line_num)}: not CSV ({error})") from None
-        return Part(str(path), _some(examples, path), countable=True)
-
-    def _example(self, row: dict, path: Path, line: int) -> Example:
-        place = _place(path, line)
-        for key in (*self.SENTENCES, *self.ENDINGS):
-            if not isinstance(row.get(key), str):
-                raise UserError(f"{place}: no column {key}; expected those of the Story Cloze Test")
-        context = " ".join(_text(row[key], key, place) for key in self.SENTENCES)
-        endings = tuple(_text(row[key], key, place) for key in self.ENDINGS)
-        return Example((context, ""), endings, story_cloze_label(row.get(self.ANSWER), place), line)
-
-
-def story_cloze_label(answer, place: str) -> int | None:
-    """The index of the right ending, of a number from 1, or None where there is no answer."""
-    if answer is None or str(answer) == "-1":
-        return None
-    if str(answer) not in ("1", "2"):
-        raise UserError(f"{place}: the right ending is {_shown(answer)}; expected 1 or 2")
-    return int(answer) - 1
+    @cached_property
+    def _dev_lines(self) -> set[int]:
+        groups: dict[bytes, list[Example]] = {}
+        for example in self._read.examples:
+            texts = json.dumps([self._seed, example.texts, example.choices])
+            groups.setdefault(hashlib.sha256(texts.encode()).digest(), []).append(example)
+        if len(groups) < 2:
+            raise UserError(
+                f"{self._path}: {len(groups)} different row(s), too few for train and dev; give "
+                "more rows, or a folder with both"
+            )
+        wanted = max(1, round(DEV_SHARE * len(self._read.examples)))
+        dev: list[Example] = []
+        for key in sorted(groups)[:-1]:
+            if len(dev) >= wanted:
+                break
+            dev += groups[key]
+        lines = {example.line for example in dev}
+        # A class that would be in dev alone could not be learned.
+        classes = {_class_key(e) for e in self._read.examples if e.line not in lines}
+        return {example.line for example in dev if _class_key(example) in classes} or lines
 
 
-def official_files(row: Row, folder: Path) -> SciTailFiles | StoryClozeFiles | None:
-    """The files of a folder as the task's authors hand them out, if it has any."""
-    if row.name == "scitail":
-        files = SciTailFiles(folder)
-    elif row.name.startswith("story_cloze"):
-        files = StoryClozeFiles(folder, row.builders[0].rpartition("/")[2])
-    else:
-        return None
-    return files if files.splits else None
+def _class_key(example: Example) -> str:
+    return "" if isinstance(example.label, float) else folded(str(example.label))
 
 
 def pronoun_starts(sentence: str, pronoun: str) -> list[int]:
@@ -179,7 +165,7 @@ def _given_starts(row: dict, example: Example, place: str) -> list[int]:
         starts = pronoun_starts(context, pronoun)
         if not starts:
             raise UserError(
-                f"{place}: the question {_shown(pronoun)} is no word of the context; expected a "
+                f"{place}: the question {shown(pronoun)} is no word of the context; expected a "
                 "pronoun that stands there"
             )
         return starts
@@ -189,33 +175,61 @@ def _given_starts(row: dict, example: Example, place: str) -> list[int]:
     )
     if not (fits and starts):
         raise UserError(
-            f"{place}: pronoun_starts is {_shown(starts)}; expected a list of the places in the "
-            f"context, counted from 0, at which {_shown(pronoun)} stands"
+            f"{place}: pronoun_starts is {shown(starts)}; expected a list of the places in the "
+            f"context, counted from 0, at which {shown(pronoun)} stands"
         )
     return starts
 
 
-def read(path: Path, shape: str) -> list[Example]:
-    """The examples of one JSONL file, labels as they are written and None where there is none.
+def read_split(path: Path, row_format: RowFormat, pronouns: bool = False) -> RawSplit:
+    """The split that a file holds."""
+    table = row_format.open(path)
+    reader = _RowReader(table, row_format)
+    examples, unclear = [], set()
+    for row, example in reader.examples():
+        if pronouns:
+            starts = _given_starts(row, example, table.place(example.line))
+            example = replace(example, pronoun_start=starts[0])
+            if len(starts) > 1:
+                unclear.add(example.line)
+        examples.append(example)
+    n = reader.incomplete
+    return RawSplit(
+        str(path),
+        examples,
+        unit=table.unit,
+        kind=reader.description,
+        text_labels=table.text_cells,
+        unclear=frozenset(unclear),
+        countable=table.served,
+        notes=(f"{path}: {n} row(s) with too few columns are left out",) if n else (),
+    )
 
-    Raises UserError with file and line for what is not UTF-8, not JSON or not an object; a key
-    that is missing or of the wrong type; an empty text, though a multiple choice may lack context,
-    question and even some of its choices (three rows of ComVE do); a label that is null; a number
-    of choices that changes; and for a file that is unreadable or empty.
+
+def read_examples(path: Path, row_format: RowFormat) -> list[Example]:
+    """The examples of one file, labels as they are written and None where there is none.
+
+    Raises UserError with file and line for what is no table, not UTF-8, or no row; a key that is
+    missing or of the wrong type; an empty text, though a multiple choice may lack context, question
+    and even some of its choices (three rows of ComVE do); a number of choices that changes; and for
+    a file that is unreadable or empty.
     """
-    return list(stream(path, shape))
+    return [example for _, example in stream_examples(path, row_format)]
 
 
-def stream(path: Path, shape: str) -> Iterator[Example]:
-    """The examples that `read` gives, one after the other; a fault is raised at its line."""
-    return (example for _, example in _read(path, shape))
+def stream_examples(path: Path, row_format: RowFormat) -> Iterator[tuple[dict, Example]]:
+    """The rows of a file with the examples that `read_examples` gives, one after the other; a fault
+    is raised at its line."""
+    return _RowReader(row_format.open(path), row_format).examples()
 
 
-def from_rows(rows: Iterable[dict | Example], shape: str) -> list[Example]:
+def examples_of_rows(rows: Iterable[dict | Example], row_format: RowFormat) -> list[Example]:
     """The examples of rows in memory; those that are Examples are taken as they are. UserError as
-    in `read`, with the number of the row."""
+    in `read_examples`, with the number of the row."""
+    table = TableFile(Path("rows"), "JSON lines", "rows")
+    reader = _RowReader(table, row_format)
     examples = [
-        row if isinstance(row, Example) else _example(row, shape, Path("rows"), number)
+        row if isinstance(row, Example) else reader.example(row, number)
         for number, row in enumerate(rows, 1)
     ]
     if not examples:
@@ -223,103 +237,106 @@ def from_rows(rows: Iterable[dict | Example], shape: str) -> list[Example]:
     return examples
 
 
-def _read(path: Path, shape: str) -> Iterator[tuple[dict, Example]]:
-    first = None
-    for line, row in _rows(path):
-        example = _example(row, shape, path, line)
-        first = first or example
-        if len(example.choices) != len(first.choices):
-            raise UserError(
-                f"{_place(path, line)}: {len(example.choices)} choices, but "
-                f"{len(first.choices)} on line {first.line}; give each example as many"
-            )
-        yield row, example
-    if first is None:
-        raise UserError(f"{path}: no examples; expected one JSON object a line")
+class _RowReader:
+    """Makes examples of the rows of a table, and counts what it leaves out: rows of a file of
+    GLUE's server with too few columns, of which QQP has some."""
+
+    def __init__(self, table: TableFile, row_format: RowFormat):
+        self._table, self._format = table, row_format
+        self._columns: dict[tuple[str, ...], dict[str, str | list[str]]] = {}
+        self._choosing = row_format.shape == "multiple_choice"
+        self.incomplete = 0
+        if table.columns is not None:
+            self._required(self._find(table.columns), table.columns, str(table.path))
+
+    @property
+    def description(self) -> str:
+        """The kind of the table, and what is read from which column where the names differ."""
+        found = next(iter(self._columns.values()), {})
+        others = [f"{key} from {column}" for key, column in found.items() if column != key]
+        return "; ".join([self._table.description, *filter(None, [", ".join(others)])])
+
+    def examples(self) -> Iterator[tuple[dict, Example]]:
+        first = None
+        for line, row in self._table.rows():
+            if self._table.served and not self._complete(row):
+                self.incomplete += 1
+                continue
+            example = self.example(row, line)
+            first = first or example
+            if len(example.choices) != len(first.choices):
+                raise UserError(
+                    f"{self._table.place(line)}: {len(example.choices)} choices, but "
+                    f"{len(first.choices)} on {self._table.unit} {first.line}; give each example "
+                    "as many"
+                )
+            yield row, example
+        if first is None:
+            raise UserError(f"{self._table.path}: no examples; expected at least one row")
+
+    def example(self, row: dict, line: int) -> Example:
+        place = self._table.place(line)
+        found = self._find(row)
+        self._required(found, row, place)
+        empty = self._choosing or self._table.served
+        keys = FIELDS[self._format.shape]
+        texts = tuple(_text(row[str(found[key])], key, place, empty) for key in keys)
+        choices = self._choices(row, found[CHOICES], place) if self._choosing else ()
+        for index, choice in enumerate(choices):
+            if not "".join((*texts, choice)).strip():
+                raise UserError(
+                    f"{place}: choices[{index}] is empty, and so are context and question; fill "
+                    "one of them or leave the line out"
+                )
+        label = row.get(str(found[LABEL])) if LABEL in found else None
+        if self._table.text_cells and label is not None:
+            label = label.strip() or None
+        return Example(texts, choices, label, line)
+
+    def _find(self, names: Iterable[str]) -> dict[str, str | list[str]]:
+        names = tuple(names)
+        if names not in self._columns:
+            self._columns[names] = self._format.names.find(names, str(self._table.path))
+        return self._columns[names]
+
+    def _complete(self, row: dict) -> bool:
+        columns = self._find(self._table.columns or row)
+        return all(column in row for column in columns.values() if isinstance(column, str))
+
+    def _required(self, found: dict, names: Iterable[str], place: str) -> None:
+        for key in required_keys(self._format.shape):
+            if key not in found:
+                fitting = [
+                    other
+                    for other in FIELDS
+                    if all(k in Columns(other).find(names, place) for k in required_keys(other))
+                ]
+                hint = f"its keys are those of task.shape={fitting[0]}" if fitting else ""
+                here = ", ".join(str(name) for name in names) or "nothing"
+                needs = ", ".join(required_keys(self._format.shape))
+                raise UserError(
+                    f"{place}: no key {key}; {self._format.shape} needs {needs}; "
+                    + (hint or f"there is {here[:200]} (columns={key}:NAME says which it is)")
+                )
+
+    def _choices(self, row: dict, columns: str | list[str], place: str) -> tuple[str, ...]:
+        value: Any = [row.get(name) for name in columns]
+        if isinstance(columns, str):
+            value = row[columns]
+        if not isinstance(value, list) or len(value) < 2:
+            raise UserError(f"{place}: choices is {shown(value)}; expected a list of two or more")
+        choices = tuple(
+            _text(choice, f"choices[{index}]", place, may_be_empty=True)
+            for index, choice in enumerate(value)
+        )
+        if not any(choice.strip() for choice in choices):
+            raise UserError(f"{place}: all choices are empty; fill them or leave the line out")
+        return choices
 
 
-def _some(examples: list[Example], path: Path) -> list[Example]:
-    if not examples:
-        raise UserError(f"{path}: no examples; expected one a line")
-    return examples
-
-
-def _place(path: Path, line: int) -> str:
-    return f"{path}, line {line}"
-
-
-def _text_of(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(f"{_place(path, line)}: not UTF-8; save the file as UTF-8") from None
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict]]:
-    """The objects of a file with the numbers of their lines; blank lines are passed over."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
-    try:
-        with opener(path, "rb") as file:
-            for line, data in enumerate(file, 1):
-                if data.strip():
-                    yield line, _row(data, _place(path, line))
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-
-
-def _row(data: bytes, place: str) -> dict:
-    try:
-        row = json.loads(data.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{place}: not UTF-8 at byte {error.start}; save the file as UTF-8"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not JSON ({error}); expected one object a line") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: {_shown(row)} is not an object; expected {{...}}")
-    return row
-
-
-def _shown(value) -> str:
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 40 else text[:40] + "..."
-
-
-def _example(row: dict, shape: str, path: Path, line: int) -> Example:
-    place = _place(path, line)
-    choosing = shape == "multiple_choice"
-    keys = _keys(shape)
-    for key in keys:
-        if key not in row:
-            fitting = [other for other in FIELDS if all(key in row for key in _keys(other))]
-            hint = f"; its keys are those of task.shape={fitting[0]}" if fitting else ""
-            raise UserError(f"{place}: no key {key}; {shape} needs {', '.join(keys)}{hint}")
-    texts = tuple(_text(row[key], key, place, may_be_empty=choosing) for key in FIELDS[shape])
-    choices = _choices(row["choices"], place) if choosing else ()
-    for index, choice in enumerate(choices):
-        if not "".join((*texts, choice)).strip():
-            raise UserError(
-                f"{place}: choices[{index}] is empty, and so are context and question; fill one of "
-                "them or leave the line out"
-            )
-    if "label" in row and row["label"] is None:
-        raise UserError(f"{place}: label is null; leave the key out where there is no label")
-    return Example(texts, choices, row.get("label"), line)
-
-
-def _keys(shape: str) -> tuple[str, ...]:
-    return (*FIELDS[shape], "choices") if shape == "multiple_choice" else FIELDS[shape]
-
-
-def _text(value, key: str, place: str, may_be_empty: bool = False) -> str:
+def _text(value: Any, key: str, place: str, may_be_empty: bool = False) -> str:
     if not isinstance(value, str):
-        raise UserError(f"{place}: {key} is {_shown(value)}; expected a string")
+        raise UserError(f"{place}: {key} is {shown(value)}; expected a string")
     if not (value.strip() or may_be_empty):
         raise UserError(f"{place}: {key} is empty; fill it or leave the line out")
     try:
@@ -329,15 +346,3 @@ def _text(value, key: str, place: str, may_be_empty: bool = False) -> str:
             f"{place}: {key} has half a surrogate pair, which is no character"
         ) from None
     return value
-
-
-def _choices(value, place: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or len(value) < 2:
-        raise UserError(f"{place}: choices is {_shown(value)}; expected a list of two or more")
-    choices = tuple(
-        _text(choice, f"choices[{index}]", place, may_be_empty=True)
-        for index, choice in enumerate(value)
-    )
-    if not any(choice.strip() for choice in choices):
-        raise UserError(f"{place}: all choices are empty; fill them or leave the line out")
-    return choices

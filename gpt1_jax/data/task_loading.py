@@ -1,89 +1,82 @@
 """A task with its examples: a row of the table, or one's own, read from where it lies and checked.
 
-Sources: TensorFlow Datasets where `task.path` is not set; else a folder, of JSON lines
-(task_files.py) or of the files that the authors of SciTail and Story Cloze hand out.
+Sources: TensorFlow Datasets where `task.path` is not set; else a folder of tables or a single one
+(task_files.py), or the files that the authors of SciTail and Story Cloze hand out.
 """
 
-import difflib
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
-from gpt1_jax.data.labels import (
-    HIGHEST_SCORE,
-    class_of,
-    distinct_labels,
-    given_labels,
-    indexed,
-    require_labels,
-    require_same_choices,
-    score_distribution,
-)
+from gpt1_jax.data import labels as labelling
+from gpt1_jax.data.labels import HIGHEST_SCORE, Classes, score_distribution
 from gpt1_jax.data.metrics import METRICS
-from gpt1_jax.data.task_files import JsonlFolder, official_files
-from gpt1_jax.data.task_files import read as read  # what predicts reads no whole task
+from gpt1_jax.data.official_files import official_files
+from gpt1_jax.data.table_files import SUFFIXES
+from gpt1_jax.data.task_files import RowFormat, TaskFile, TaskFolder
 from gpt1_jax.data.tasks import (
     FIELDS,
     REGRESSION,
-    SCORE_LOSSES,
     TASKS,
     Division,
     Example,
-    Part,
+    Metric,
+    RawSplit,
     Row,
+    ScoreLoss,
+    Shape,
     Task,
+    Truncation,
 )
-from gpt1_jax.data.tfds_tasks import TfdsSets
+from gpt1_jax.data.tfds_tasks import TfdsSplits
 from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
+from gpt1_jax.typed_values import nearest
 
-CHOICES = {
-    "check_counts": ("warn", "strict", "off"),
-    "ambiguous_pronouns": ("skip", "first"),
-    "score_loss": SCORE_LOSSES,
-}
+MOST_SHOWN = 20  # classes in a line
 
 
 @dataclass(frozen=True)
 class TaskConfig:
     """Which task: the name of a row of TASKS, or a shape and a metric of one's own, which also
-    override the row's; and the folder with its files, without which TFDS is asked (`data_dir`:
-    where it keeps its data). `labels` fixes the classes and their order, by default those of the
-    training set, sorted.
+    override the row's; and the folder with its files or the single file, without which TFDS is
+    asked (`data_dir`: where it keeps its data). `labels` fixes the classes and their order, by
+    default those of the table or of the training set, sorted.
 
+    columns: KEY:COLUMN for what has another name in the files, as in text:review,label:stars.
     truncation: a rule of transformations.TRUNCATIONS, by default the task's own.
     check_counts: what a number of examples other than the table's does: "warn", "strict" refuses.
     ambiguous_pronouns: "skip" examples whose pronoun stands in several places, or take the "first".
     train_examples, dev_examples: as many examples of these splits at most, always the same ones.
-    score_loss: how a score is learned, one of SCORE_LOSSES; the released code has soft6 for STS-B,
+    score_loss: how a score is learned; the released code has soft6 for STS-B,
       the paper says nothing.
-    split_seed: of the division into train and dev where the source has no dev (Story Cloze,
-      definite pronouns), by default the row's.
+    split_seed: of the division into train and dev where the source has no dev (a single file,
+      Story Cloze, definite pronouns), by default the row's, or 0.
 
-    Raises UserError for a value outside its set.
+    Raises UserError for a number outside its range.
     """
 
     name: str | None = None
     path: str | None = None
-    shape: str | None = None
-    metric: str | None = None
+    shape: Shape | None = None
+    metric: Metric | None = None
     labels: tuple[str | int, ...] | None = None
+    columns: tuple[str, ...] | None = None
     data_dir: str | None = None
-    truncation: str | None = None
-    check_counts: str = "warn"
-    ambiguous_pronouns: str = "skip"
+    truncation: Truncation | None = None
+    check_counts: Literal["warn", "strict", "off"] = "warn"
+    ambiguous_pronouns: Literal["skip", "first"] = "skip"
     train_examples: int | None = None
     dev_examples: int | None = None
     split_seed: int | None = None
-    score_loss: str = SCORE_LOSSES[0]
+    score_loss: ScoreLoss = Task.score_loss
 
     def __post_init__(self):
-        for key, known in CHOICES.items():
-            _known(key, getattr(self, key), known)
         for key in ("train_examples", "dev_examples"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -100,7 +93,7 @@ class Source(Protocol):
     where: str
     splits: tuple[str, ...]
 
-    def read(self, split: str) -> Part: ...
+    def read(self, split: str) -> RawSplit: ...
 
 
 @dataclass(frozen=True)
@@ -108,7 +101,7 @@ class LoadedTask:
     """A task with its examples by split. `labels` are the names of the classes by index; of a
     multiple choice 0, 1, ...; none for a score. `where` it was read; `notes` are lines that the
     user should see: examples left out, counts that differ. `available` are all splits that the
-    source has, read or not."""
+    source has, read or not; `kinds` says by split what its file turned out to be."""
 
     task: Task
     labels: tuple[str | int, ...]
@@ -116,11 +109,56 @@ class LoadedTask:
     where: str = ""
     notes: tuple[str, ...] = ()
     available: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def positive(self) -> str | int | None:
+        """The class whose F1 is measured, the last of the two; None where no F1 is."""
+        return self.labels[-1] if "f1" in self.task.metrics and len(self.labels) == 2 else None
+
+    def describe(self) -> list[str]:
+        """What was found, a line each: the kinds of the files, the classes with their counts, which
+        of them is positive, and what is odd about them."""
+        counts = self._class_counts()
+        lines = []
+        for split, examples in self.splits.items():
+            kind = f" of {self.kinds[split]}" if self.kinds.get(split) else ""
+            line = f"{split}: {len(examples)} examples{kind}"
+            pairs = list(zip(self.labels, counts.get(split, ()), strict=False))
+            if pairs:
+                line += "; " + ", ".join(f"{name} {n}" for name, n in pairs[:MOST_SHOWN])
+            if len(pairs) > MOST_SHOWN:
+                line += f" and {len(pairs) - MOST_SHOWN} more classes"
+            lines.append(line if examples[0].label is not None else f"{line}; labels are hidden")
+        if self.positive is not None:
+            lines.append(
+                f"f1 is that of the positive class, {self.positive} (task.labels names it last)"
+            )
+        train = counts.get("train", [])
+        for place, (name, n) in enumerate(zip(self.labels, train, strict=False)):
+            others = [split for split in counts if counts[split][place] and split != "train"]
+            if n == 0:
+                in_others = f", though {' and '.join(others)} has" if others else ""
+                lines.append(f"train has no example of the class {name}{in_others}")
+            elif n == 1:
+                lines.append(f"train has a single example of the class {name}")
+        return lines
+
+    def _class_counts(self) -> dict[str, list[int]]:
+        if not self.labels:
+            return {}
+        return {
+            split: [found[index] for index in range(len(self.labels))]
+            for split, examples in self.splits.items()
+            if (found := Counter(e.label for e in examples if e.label is not None))
+        }
 
     @property
     def n_outputs(self) -> int:
         """Outputs of the head: classes; 1 for each choice; the 6 whole scores of a regression, or
-        by mse the score itself."""
+        by mse the score itself; 0 where there is none."""
+        if not self.task.has_head:
+            return 0
         if self.task.shape == "multiple_choice" or self.task.score_loss == "mse":
             return 1
         return HIGHEST_SCORE + 1 if self.task.regression else len(self.labels)
@@ -146,30 +184,44 @@ class LoadedTask:
             )
 
 
-def load(config: TaskConfig, only: str | None = None) -> LoadedTask:
+def load_task(config: TaskConfig, only: str | None = None, whole: bool = False) -> LoadedTask:
     """The task with its examples, labels checked and turned to indices.
 
-    Without `only` these are train and dev, and all else that a JSONL folder has; with it that split
-    alone, which then need not have the others beside it.
+    Args:
+      only: this split alone, which then need not have the others beside it; by default train and
+        dev, and all else that a folder of tables has.
+      whole: a single file is the split that is asked for, undivided.
 
-    Raises UserError for an unknown name, shape or metric; a missing folder or split; a set that
-    TFDS cannot provide; and for each fault of a file, with its line (see `read`), a label outside
-    the set among them.
+    Raises:
+      UserError: an unknown name, shape or metric; a missing folder or split; a set that TFDS cannot
+        provide; and each fault of a file, with its line (see `read_examples`), a label outside the
+        set among them.
     """
-    task, row = _task(config), TASKS.get(config.name)
-    reader = _Reader(config, row, _source(config, task, row))
-    parts = reader.parts(only)
+    task, row = _task(config), TASKS.get(config.name or "")
+    row_of_shape = row if row and row.shape == task.shape else None
+    reader = _Reader(config, row_of_shape, _source(config, task, row, whole))
+    parts = labelling.with_numbers(reader.parts(only), config.labels, task.regression)
     if task.shape == "multiple_choice":
-        require_same_choices(parts)
+        labelling.require_same_choices(parts)
     for split, part in parts.items():
-        require_labels(part, optional=split.startswith("test"))
-    labels = _labels(task, row, config.labels, parts, reader)
-    splits = {split: indexed(task, labels, part) for split, part in parts.items()}
+        labelling.require_labels(part, optional=split.startswith("test"))
+    classes = _classes(task, row_of_shape, config.labels, parts, reader)
+    splits = {}
+    for split, part in parts.items():
+        splits[split], notes = labelling.with_indices(task, classes, part)
+        reader.notes += notes
     for split, most in (("train", config.train_examples), ("dev", config.dev_examples)):
         if split in splits and most is not None and most < len(splits[split]):
             splits[split] = _some_of(splits[split], most)
-    where, notes = reader.source.where, tuple(reader.notes)
-    return LoadedTask(task, labels, splits, where, notes, reader.splits)
+    return LoadedTask(
+        task,
+        classes.names,
+        splits,
+        where=reader.source.where,
+        notes=tuple(dict.fromkeys(reader.notes)),
+        available=reader.splits,
+        kinds={split: part.kind for split, part in parts.items()},
+    )
 
 
 def _some_of(examples: list[Example], most: int) -> list[Example]:
@@ -182,8 +234,10 @@ class _Reader:
     """Reads the splits of a source, each part once, and takes note of what is not in them."""
 
     def __init__(self, config: TaskConfig, row: Row | None, source: Source):
-        self.source, self.notes = source, []
-        self._config, self._row, self._read = config, row, {}
+        self.source = source
+        self.notes: list[str] = []
+        self._config, self._row = config, row
+        self._read: dict[str, RawSplit] = {}
         self._division = row.division if row and "dev" not in source.splits else None
 
     @property
@@ -193,8 +247,8 @@ class _Reader:
         others = [split for split in self.source.splits if split != self._division.of]
         return ("train", "dev", *others)
 
-    def parts(self, only: str | None) -> dict[str, Part]:
-        """The parts that `load` speaks of, by split. Raises UserError where one is not there."""
+    def parts(self, only: str | None) -> dict[str, RawSplit]:
+        """The splits that `load_task` speaks of. Raises UserError where one is not there."""
         if only is not None:
             return {only: self.part(only)}
         for split in ("train", "dev"):
@@ -204,14 +258,15 @@ class _Reader:
                     f"{self.source.where} has no {split}{self._suffix}; train and dev are needed, "
                     f"it has {names}"
                 )
-        eager = self.splits if self.source.kind == "jsonl" else ("train", "dev")
+        eager = self.splits if self.source.kind == "files" else ("train", "dev")
         return {split: self.part(split) for split in eager}
 
     @property
     def _suffix(self) -> str:
-        return ".jsonl (nor .gz, .xz)" if self.source.kind == "jsonl" else " split"
+        others = ", ".join(suffix for suffix in SUFFIXES if suffix != ".jsonl")
+        return f".jsonl (nor {others})" if self.source.kind == "files" else " split"
 
-    def part(self, split: str) -> Part:
+    def part(self, split: str) -> RawSplit:
         """The examples of a split, those left out that the config does not want."""
         if split not in self.splits:
             names = ", ".join(self.splits) or "none"
@@ -223,19 +278,17 @@ class _Reader:
                 self._read[split] = self._checked(split)
         return self._read[split]
 
-    def _divided(self, division: Division) -> dict[str, Part]:
+    def _divided(self, division: Division) -> dict[str, RawSplit]:
         whole = self._checked(division.of)
         seed = division.seed if self._config.split_seed is None else self._config.split_seed
         train, dev = divided(whole.examples, division, seed)
         return {"train": replace(whole, examples=train), "dev": replace(whole, examples=dev)}
 
-    def _checked(self, source_split: str) -> Part:
-        part = self.source.read(source_split)
+    def _checked(self, source_split: str) -> RawSplit:
+        hidden = source_split.startswith("test")
+        part = labelling.with_gold(self.source.read(source_split), self._row, hidden)
         self._check_count(source_split, part)
-        if part.unlabelled:
-            self.notes.append(
-                f"{part.where}: {part.unlabelled} examples without a gold label are left out"
-            )
+        self.notes += part.notes
         if self._config.ambiguous_pronouns == "first" or not part.unclear:
             return part
         clear = [example for example in part.examples if example.line not in part.unclear]
@@ -250,10 +303,11 @@ class _Reader:
         )
         return replace(part, examples=clear)
 
-    def _check_count(self, split: str, part: Part) -> None:
+    def _check_count(self, split: str, part: RawSplit) -> None:
         if self._row is None or not part.countable or self._config.check_counts == "off":
             return
-        expected = self._row.counts.get(self.source.kind, {}).get(split)
+        counts = self._row.counts.get(self.source.kind) or self._row.counts.get("tfds", {})
+        expected = counts.get(split)
         found = len(part.examples)
         if expected is None or found == expected:
             return
@@ -274,58 +328,76 @@ def divided(
         raise UserError(f"{len(examples)} example(s) cannot be divided into train and dev")
     if not division.twins:
         n_dev = min(max(1, round(division.share * len(examples))), len(examples) - 1)
-        return tuple(train_test_split(examples, test_size=n_dev, random_state=seed))
-    groups = [" / ".join(sorted(example.choices)) for example in examples]
-    if len(set(groups)) < 2:
-        raise UserError("all examples have the same choices, so they cannot be divided by them")
-    splitter = GroupShuffleSplit(n_splits=1, test_size=division.share, random_state=seed)
-    ((train, dev),) = splitter.split(examples, groups=groups)
+        train, dev = train_test_split(range(len(examples)), test_size=n_dev, random_state=seed)
+    else:
+        groups = [" / ".join(sorted(example.choices)) for example in examples]
+        if len(set(groups)) < 2:
+            raise UserError("all examples have the same choices, so they cannot be divided by them")
+        splitter = GroupShuffleSplit(n_splits=1, test_size=division.share, random_state=seed)
+        ((train, dev),) = splitter.split(examples, groups=groups)
     return [examples[index] for index in train], [examples[index] for index in dev]
 
 
 def _task(config: TaskConfig) -> Task:
     own = config.path and config.shape and config.metric
-    row = TASKS.get(config.name)
+    row = TASKS.get(config.name or "")
     if config.name is not None and row is None and not own:
+        near = nearest(config.name, TASKS)
+        hint = f" (did you mean {near}?)" if near else ""
         raise UserError(
-            f"task.name={config.name} is not known{_nearest(config.name, TASKS)}; a task of one's "
+            f"task.name={config.name} is not known{hint}; a task of one's "
             "own needs task.path, task.shape and task.metric"
         )
     if config.name is None and config.path is None:
-        raise UserError("no task: set task.name, or task.path, the folder of its JSONL files")
-    name = config.name or Path(config.path).expanduser().resolve().name
-    shape = _known("shape", config.shape or (row and row.shape), FIELDS)
-    metric = _known("metric", config.metric or (row and row.metric), METRICS)
+        raise UserError("no task: set task.name, or task.path, the folder or file of its examples")
+    path = Path(config.path or "").expanduser().resolve()
+    name = config.name or (path.name.partition(".")[0] if path.is_file() else path.name)
+    shape = config.shape or (row and row.shape)
+    metric = config.metric or (row and row.metric)
+    if shape is None or metric is None:
+        key, known = ("metric", METRICS) if shape else ("shape", FIELDS)
+        raise UserError(f"task.{key} is needed for a task of one's own: one of {', '.join(known)}")
     if shape == "multiple_choice" and metric != "accuracy":
         raise UserError(f"task.metric={metric} does not fit multiple_choice; expected accuracy")
-    as_in_table = row is not None and shape == row.shape
+    same = row if row and row.shape == shape else None
     score_loss = config.score_loss
     if score_loss == "mse" and metric not in REGRESSION:
         raise UserError(
             f"task.score_loss=mse is for labels that are scores, which task.metric={metric} has "
             f"not; expected task.metric {' or '.join(REGRESSION)}"
         )
-    truncation = config.truncation or (row.truncation if as_in_table else None)
+    rules = TRUNCATIONS[shape]
+    truncation = config.truncation or (same and same.truncation) or rules[0]
+    if truncation not in rules:
+        raise UserError(
+            f"task.truncation={truncation} is not for task.shape={shape}; expected "
+            f"{' or '.join(rules)}"
+        )
     return Task(
         name,
         shape,
         metric,
-        further=row.further if as_in_table and metric == row.metric else (),
-        truncation=_known("truncation", truncation or TRUNCATIONS[shape][0], TRUNCATIONS[shape]),
+        further=same.further if same and metric == same.metric else (),
+        truncation=truncation,
         score_loss=score_loss,
     )
 
 
-def _source(config: TaskConfig, task: Task, row: Row | None) -> Source:
+def _source(config: TaskConfig, task: Task, row: Row | None, whole: bool) -> Source:
+    assert task.shape is not None  # it is none for language models alone
     if config.path is not None:
-        folder = Path(config.path).expanduser()
-        official = row and official_files(row, folder)
+        path = Path(config.path).expanduser()
+        official = row and official_files(row, path)
         if official:
             return official
+        same_shape = row is not None and task.shape == row.shape
+        row_format = RowFormat(task.shape, config.columns, row if same_shape else None)
+        pronouns = row is not None and row.pronouns and same_shape
+        if path.is_file():
+            return TaskFile(path, row_format, config.split_seed or 0, whole, pronouns)
         more = tuple(row.splits) if row and not row.division else ()
-        pronouns = row is not None and row.pronouns and task.shape == row.shape
-        return JsonlFolder(folder, task.shape, more, pronouns)
-    if not row.builders:
+        return TaskFolder(path, row_format, more, pronouns)
+    if row is None or not row.builders:
         raise UserError(
             f"task.path is needed for task.name={config.name}, which TFDS does not have: a folder "
             "with train.jsonl, dev.jsonl"
@@ -335,47 +407,32 @@ def _source(config: TaskConfig, task: Task, row: Row | None) -> Source:
             f"task.shape={task.shape}, but {config.name} of TFDS is {row.shape}; leave it out, or "
             "give task.path"
         )
-    return TfdsSets(row, config.data_dir)
+    return TfdsSplits(row, config.data_dir)
 
 
-def _known(key: str, value: str | None, known: Iterable[str]) -> str:
-    if value is None:
-        raise UserError(f"task.{key} is needed for a task of one's own: one of {', '.join(known)}")
-    if value not in known:
-        raise UserError(
-            f"task.{key}={value} is not known{_nearest(value, known)}; "
-            f"expected one of {', '.join(known)}"
-        )
-    return value
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {nearest[0]}?)" if nearest else ""
-
-
-def _labels(
-    task: Task, row: Row | None, given: tuple | None, parts: dict[str, Part], reader: _Reader
-) -> tuple:
+def _classes(
+    task: Task,
+    row: Row | None,
+    given: tuple | None,
+    parts: dict[str, RawSplit],
+    reader: _Reader,
+) -> Classes:
     """The classes in the order of their indices: those given, else those of the table or of the
-    training set, sorted."""
+    training set, sorted; the places of a multiple choice; none of a score."""
     some = next(iter(parts.values()))
     if task.regression or task.shape == "multiple_choice":
         if given is not None:
             raise UserError("task.labels is for classes; scores and choices have none")
-        return () if task.regression else tuple(range(len(some.examples[0].choices)))
+        return Classes(() if task.regression else tuple(range(len(some.examples[0].choices))))
     labelled = [part for part in parts.values() if part.examples[0].label is not None]
-    kind = type(class_of(labelled[0], labelled[0].examples[0])) if labelled else None
-    in_table = row is not None and task.shape == row.shape and row.labels
-    if given is not None:
-        labels = given_labels(given, kind)
-    elif in_table and kind in (None, type(row.labels[0])):
-        labels = tuple(sorted(row.labels))
-    else:
-        labels = distinct_labels(parts.get("train") or reader.part("train"))
-    if task.metric == "f1" and len(labels) != 2:
+    classes = labelling.read_classes(task, row, given, labelled)
+    if classes is None:
+        if "train" not in parts:
+            parts = labelling.with_numbers({"train": reader.part("train")}, None, False)
+        classes = labelling.own_classes(parts["train"])
+    if task.metric == "f1" and len(classes.names) != 2:
         raise UserError(
-            f"{some.where}: {len(labels)} classes, but task.metric=f1 is for two, the second of "
-            "them positive; use accuracy or matthews"
+            f"{some.where}: {len(classes.names)} classes, but task.metric=f1 is for two, the "
+            "second of them positive; use accuracy or matthews"
         )
-    return labels
+    return classes

@@ -1,14 +1,24 @@
 """The tasks as a table (Radford et al. 2018, table 1, and some more), and what an example is.
 
-A row says what a task is and where TensorFlow Datasets (TFDS) keeps it; how it is read stands in
-task_files.py and task_sets.py, and tasks.py puts the two together.
+A row says what a task is, what its classes are called, and how its data are found: where TensorFlow
+Datasets (TFDS) keeps them, and the columns of the files that GLUE hands out. They are read in
+task_files.py, official_files.py and tfds_tasks.py, and checked in task_loading.py.
 """
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
-FIELDS = {
+Shape = Literal["classification", "entailment", "similarity", "multiple_choice"]
+Metric = Literal["accuracy", "f1", "matthews", "pearson", "spearman"]
+Truncation = Literal["longest_first", "context", "halves"]
+ScoreLoss = Literal["soft6", "mse"]
+"""How a score is learned: as a distribution over the six whole scores (`tasks.score_distribution`),
+whose expectation is the prediction; or as one linear output, by the squared error."""
+
+FIELDS: dict[Shape, tuple[str, ...]] = {
     "classification": ("text",),
     "entailment": ("premise", "hypothesis"),
     "similarity": ("text_a", "text_b"),
@@ -16,12 +26,8 @@ FIELDS = {
 }
 """The keys of the texts of an example, by shape (Radford et al. 2018, section 3.3)."""
 
-REGRESSION = ("pearson", "spearman")
+REGRESSION: tuple[Metric, ...] = ("pearson", "spearman")
 """Metrics of tasks whose label is a score, 0 to 5, rather than a class."""
-
-SCORE_LOSSES = ("soft6", "mse")
-"""How a score is learned: as a distribution over the six whole scores (`tasks.score_distribution`),
-whose expectation is the prediction; or as one linear output, by the squared error."""
 
 ENTAILMENT = ("entailment", "neutral", "contradiction")
 TWO_WAY = ("entailment", "not_entailment")
@@ -30,10 +36,10 @@ TWO_WAY = ("entailment", "not_entailment")
 @dataclass(frozen=True, slots=True)
 class Example:
     """One row: the texts of its shape in the order of FIELDS, the choices if it is a multiple
-    choice, and the label, None where there is none. `read` gives the label as it is written, `load`
-    the index of a class or choice, or a float if it is a score. `line` counts the rows of a set, or
-    the lines of a file, from 1. `pronoun_start` is where the pronoun stands in the context, of a
-    definite pronoun resolution alone."""
+    choice, and the label, None where there is none. A reader gives the label as it is written,
+    `load_task` the index of a class or choice, or a float if it is a score. `line` counts the rows
+    of a set, or the lines of a file, from 1. `pronoun_start` is where the pronoun stands in the
+    context, of a definite pronoun resolution alone."""
 
     texts: tuple[str, ...]
     choices: tuple[str, ...]
@@ -50,11 +56,16 @@ class Task:
     labels are scores."""
 
     name: str
-    shape: str
-    metric: str
-    further: tuple[str, ...] = ()
-    truncation: str | None = None
-    score_loss: str = SCORE_LOSSES[0]
+    shape: Shape | None
+    metric: Metric | Literal["loss"]
+    further: tuple[Metric, ...] = ()
+    truncation: Truncation | None = None
+    score_loss: ScoreLoss = "soft6"
+
+    @property
+    def has_head(self) -> bool:
+        """Whether there is something to answer: all tasks but NO_TASK."""
+        return self.shape is not None
 
     @property
     def regression(self) -> bool:
@@ -62,27 +73,35 @@ class Task:
         return self.metric in REGRESSION
 
     @property
-    def metrics(self) -> tuple[str, ...]:
-        """All that is measured, the one that chooses first."""
-        return (self.metric, *self.further)
+    def metrics(self) -> tuple[Metric, ...]:
+        """All that is measured of answers, the one that chooses first."""
+        return () if self.metric == "loss" else (self.metric, *self.further)
+
+
+NO_TASK = Task(name="language model", shape=None, metric="loss")
+"""What a language model has been trained on: the text itself, with no labels and no head."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A split as its source has it.
+class RawSplit:
+    """A split as its source has it, with the labels that are written there.
 
     where, unit: for messages, as in "dev.jsonl, line 7".
-    unlabelled: how many rows were left out for want of a gold label.
+    kind: what the source turned out to be, in words.
+    text_labels: whether its labels had to be text, as in CSV, where 1 may be a number or a word.
     unclear: rows (`Example.line`) of which it is not clear where their pronoun stands.
     countable: whether the number of examples should be that of the table.
+    notes: what else a person should know.
     """
 
     where: str
     examples: list[Example]
     unit: str = "line"
-    unlabelled: int = 0
+    kind: str = ""
+    text_labels: bool = False
     unclear: frozenset[int] = frozenset()
     countable: bool = False
+    notes: tuple[str, ...] = ()
 
     def place(self, example: Example) -> str:
         return f"{self.where}, {self.unit} {example.line}"
@@ -105,10 +124,16 @@ class Row:
     """A row of the table. The first fields are those of a Task.
 
     title, group: as the paper names the task, and its line of table 1; no group: not in it.
-    builders: TFDS names whose examples are read one after the other; none: local folders only.
+    builders: TFDS names whose examples are read one after the other; none: local files only.
     splits: the source's names of our splits train, dev, test, and of more that some have.
     features: TFDS features of the texts, in the order of FIELDS[shape].
-    labels: what TFDS's class numbers 0, 1, ... mean, in the words of the task's JSONL files.
+    labels: what the class numbers 0, 1, ... of TFDS and of GLUE's files on the Hub mean, as the
+      task's files say it; `words`: the names of the classes where `labels` are numbers too;
+      `aliases`: other names that some editions give them.
+    positive: the class of interest where there are two, whose F1 is measured.
+    columns, label_column: the columns of the texts and the label in the files that GLUE's server
+      hands out, `headerless` all of them where such a file has no header; `files`: the names of
+      its splits where they are not ours.
     counts: by source ("tfds", or "official" for files in the form in which the authors hand them
       out), the examples of each split, those without a gold label left out.
     pronouns: whether the question of each example is a pronoun that stands in the context.
@@ -117,23 +142,54 @@ class Row:
     """
 
     name: str
-    shape: str
-    metric: str
+    shape: Shape
+    metric: Metric
     title: str
     group: str | None = None
-    further: tuple[str, ...] = ()
-    truncation: str | None = None
+    further: tuple[Metric, ...] = ()
+    truncation: Truncation | None = None
     builders: tuple[str, ...] = ()
     splits: Mapping[str, str] = field(
         default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"}
     )
     features: tuple[str, ...] = ()
     labels: tuple[str | int, ...] = ()
+    words: tuple[str, ...] = ()
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    positive: str | int | None = None
+    columns: tuple[str, ...] = ()
+    label_column: str | None = None
+    headerless: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     division: Division | None = None
     pronouns: bool = False
     glue: Mapping[str, str] = field(default_factory=dict)
     glue_numbers: bool = False
+
+    def class_number(self, label: str | int) -> int | None:
+        """The number of a class, of its number or name in any of their spellings; None if the task
+        has no such class.
+
+            TASKS["rte"].class_number("Not Entailment") == 1
+        """
+        if isinstance(label, int):
+            return label if 0 <= label < len(self.labels) else None
+        numbers = {str(number): number for number in range(len(self.labels))} | dict(self.aliases)
+        for names in (self.labels, self.words):
+            numbers |= {folded(str(name)): number for number, name in enumerate(names)}
+        name = folded(label)
+        return numbers.get(name, numbers.get(re.sub("[ -]+", "_", name)))
+
+
+def folded(name: str) -> str:
+    """What is left of a name when it is read as a person reads it, who sees no difference between
+    "Good", "good" and "good ".
+
+    >>> folded(" Not  Good ")
+    'not good'
+    """
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _counts(train: int, dev: int, test: int) -> dict[str, int]:
@@ -184,6 +240,8 @@ _ROWS = (
         builders=("snli",),
         features=("premise", "hypothesis"),
         labels=ENTAILMENT,
+        columns=("sentence1", "sentence2"),
+        label_column="gold_label",
         counts={"tfds": _counts(549_367, 9_842, 9_824)},
     ),
     Row(
@@ -202,6 +260,9 @@ _ROWS = (
         },
         features=("premise", "hypothesis"),
         labels=ENTAILMENT,
+        columns=("sentence1", "sentence2"),
+        label_column="gold_label",
+        files={"dev": "dev_matched", "test": "test_matched"},
         counts={
             "tfds": _counts(392_702, 9_815, 9_796)
             | {"dev_mismatched": 9_832, "test_mismatched": 9_847}
@@ -218,6 +279,7 @@ _ROWS = (
         builders=("glue/qnli",),
         features=("question", "sentence"),
         labels=TWO_WAY,
+        positive="entailment",
         counts={"tfds": _counts(104_743, 5_463, 5_463)},
         glue={"test": "QNLI.tsv"},
     ),
@@ -230,6 +292,7 @@ _ROWS = (
         builders=("glue/rte",),
         features=("sentence1", "sentence2"),
         labels=TWO_WAY,
+        positive="entailment",
         counts={"tfds": _counts(2_490, 277, 3_000)},
         glue={"test": "RTE.tsv"},
     ),
@@ -243,6 +306,10 @@ _ROWS = (
         builders=("sci_tail",),
         features=("premise", "hypothesis"),
         labels=("entails", "neutral"),
+        aliases={"entailment": 0},
+        positive="entails",
+        columns=("sentence1", "sentence2"),
+        label_column="gold_label",
         counts={
             "tfds": _counts(23_097, 1_304, 2_126),
             "official": _counts(23_596, 1_304, 2_126),
@@ -265,6 +332,10 @@ _ROWS = (
         builders=("glue/mrpc",),
         features=("sentence1", "sentence2"),
         labels=(0, 1),
+        words=("not_equivalent", "equivalent"),
+        positive=1,
+        columns=("#1 String", "#2 String"),
+        label_column="Quality",
         counts={"tfds": _counts(3_668, 408, 1_725)},
         glue={"test": "MRPC.tsv"},
         glue_numbers=True,
@@ -279,6 +350,9 @@ _ROWS = (
         builders=("glue/qqp",),
         features=("question1", "question2"),
         labels=(0, 1),
+        words=("not_duplicate", "duplicate"),
+        positive=1,
+        label_column="is_duplicate",
         counts={"tfds": _counts(363_846, 40_430, 390_965)},
         glue={"test": "QQP.tsv"},
         glue_numbers=True,
@@ -292,6 +366,7 @@ _ROWS = (
         further=("spearman",),
         builders=("glue/stsb",),
         features=("sentence1", "sentence2"),
+        label_column="score",
         counts={"tfds": _counts(5_749, 1_500, 1_379)},
         glue={"test": "STS-B.tsv"},
         glue_numbers=True,
@@ -306,6 +381,8 @@ _ROWS = (
         builders=("glue/sst2",),
         features=("sentence",),
         labels=(0, 1),
+        words=("negative", "positive"),
+        positive=1,
         counts={"tfds": _counts(67_349, 872, 1_821)},
         glue={"test": "SST-2.tsv"},
         glue_numbers=True,
@@ -319,6 +396,9 @@ _ROWS = (
         builders=("glue/cola",),
         features=("sentence",),
         labels=(0, 1),
+        words=("unacceptable", "acceptable"),
+        positive=1,
+        headerless=("source", "label", "mark", "sentence"),
         counts={"tfds": _counts(8_551, 1_043, 1_063)},
         glue={"test": "CoLA.tsv"},
         glue_numbers=True,
@@ -333,6 +413,7 @@ _ROWS = (
         builders=("glue/wnli",),
         features=("sentence1", "sentence2"),
         labels=("not_entailment", "entailment"),
+        positive="entailment",
         counts={"tfds": _counts(635, 71, 146)},
         glue={"test": "WNLI.tsv"},
         glue_numbers=True,
@@ -346,6 +427,8 @@ _ROWS = (
         splits={"test": "test"},
         features=("premise", "hypothesis"),
         labels=ENTAILMENT,
+        columns=("sentence1", "sentence2"),
+        files={"test": "diagnostic"},
         counts={"tfds": {"test": 1_104}},
         glue={"test": "AX.tsv"},
     ),

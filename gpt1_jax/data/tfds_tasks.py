@@ -9,20 +9,20 @@ Story Cloze   the right ending is 1 or 2, or -1 where the file has no answers; t
 DPRD          a sentence, a pronoun in it, and two candidates
 """
 
-import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-from gpt1_jax.data.task_files import pronoun_starts, story_cloze_label
-from gpt1_jax.data.tasks import Example, Part, Row
+from gpt1_jax.data.official_files import story_cloze_label
+from gpt1_jax.data.task_files import pronoun_starts
+from gpt1_jax.data.tasks import Example, RawSplit, Row
 from gpt1_jax.errors import UserError
+from gpt1_jax.text.tfds_records import TfdsSplit
 
 HIDDEN = -1
 LETTERS = "ABCD"
 
 
-class TfdsSets:
+class TfdsSplits:
     """The splits of a row's TFDS builders, downloaded when they are not there yet. `data_dir` is
     where TFDS keeps its data, by default its own choice."""
 
@@ -33,7 +33,7 @@ class TfdsSets:
         self.splits = tuple(row.splits)
         self._row, self._data_dir = row, data_dir
 
-    def read(self, split: str) -> Part:
+    def read(self, split: str) -> RawSplit:
         """Raises UserError if TFDS cannot provide the split, or a record is not what it should be.
 
         The examples are to be counted if there are as many records as TFDS wrote down when it made
@@ -42,14 +42,14 @@ class TfdsSets:
         source_split = self._row.splits[split]
         where = f"{self.where}, split {source_split}"
         adapt = _plain if self._row.features else ADAPTERS[self._row.builders[0].split("/")[0]]
-        examples, unlabelled, countable = [], 0, True
+        examples, countable = [], True
         for builder in self._row.builders:
-            records, n_written = tfds_records(builder, source_split, self._data_dir)
-            countable = countable and n_written == len(records)
+            source = TfdsSplit(
+                builder, source_split, self._data_dir, "give task.path, a folder of JSONL files"
+            )
+            records = sorted(source.records(), key=lambda record: record.get("idx", 0))
+            countable = countable and source.n_written == len(records)
             for example in (made for record in records for made in adapt(record, self._row, where)):
-                if example.label is None and self._row.name == "snli":
-                    unlabelled += 1
-                    continue
                 examples.append(replace(example, line=len(examples) + 1))
         if not examples:
             raise UserError(f"{where}: no examples")
@@ -58,43 +58,7 @@ class TfdsSets:
             for example in examples
             if self._row.pronouns and len(pronoun_starts(*example.texts)) != 1
         )
-        return Part(where, examples, "row", unlabelled, unclear, countable)
-
-
-def tfds_records(name: str, split: str, data_dir: str | None) -> tuple[list[dict], int | None]:
-    """The records of a split, in the order of `idx` where they have one, and how many TFDS wrote
-    when it made the set; None if it did not say.
-
-    Raises UserError if TFDS is not installed or cannot provide the split.
-    """
-    try:
-        import tensorflow as tf
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise UserError(
-            f"tfds {name} needs tensorflow and tensorflow-datasets ({error.name} is missing); "
-            "install them, or give task.path, a folder of JSONL files"
-        ) from None
-    tf.config.set_visible_devices([], "GPU")
-    tfds.disable_progress_bar()
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-        # What TFDS says about it is progress.
-        with contextlib.redirect_stdout(sys.stderr):
-            builder.download_and_prepare()
-        # One file at a time and no shuffling: the order is that of the files.
-        reading = tfds.ReadConfig(interleave_cycle_length=1)
-        rows = builder.as_dataset(split=split, shuffle_files=False, read_config=reading)
-        records = list(tfds.as_numpy(rows))
-        written = builder.info.splits
-        n_written = written[split].num_examples if split in written else None
-    except (Exception, SystemExit) as error:  # whatever its many downloaders and readers raise
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"TFDS cannot provide {name}, split {split} ({reason}); give task.path, a folder of "
-            "JSONL files"
-        ) from error
-    return sorted(records, key=lambda record: record.get("idx", 0)), n_written
+        return RawSplit(where, examples, unit="row", unclear=unclear, countable=countable)
 
 
 def _plain(record: dict, row: Row, where: str) -> list[Example]:

@@ -1,7 +1,7 @@
 """Examples to token sequences: the transformations of Radford et al. 2018 (section 3.3, figure 1).
 
 S, D and E stand for the start, delimiter and classify tokens; the head reads the state at E. For an
-Example of task_table.py and a tokenizer whose ids are the digits of a text, 100 more after a space,
+Example of tasks.py and a tokenizer whose ids are the digits of a text, 100 more after a space,
 and S 10, D 11 and E 12:
 
     >>> digits = Digits()
@@ -50,10 +50,11 @@ not (a question stays, and the context before it is cut):
 
 from collections.abc import Iterable
 
+from gpt1_jax.data.tasks import Example, Shape, Truncation
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
-TRUNCATIONS = {
+TRUNCATIONS: dict[Shape, tuple[Truncation, ...]] = {
     "classification": ("longest_first",),
     "entailment": ("longest_first", "context", "halves"),
     "similarity": ("longest_first", "halves"),
@@ -63,9 +64,13 @@ TRUNCATIONS = {
 
 
 def encode(
-    example, shape: str, tokenizer: Tokenizer, n_ctx: int, truncation: str | None = None
+    example: Example,
+    shape: Shape,
+    tokenizer: Tokenizer,
+    n_ctx: int,
+    truncation: Truncation | None = None,
 ) -> tuple[list[list[int]], bool]:
-    """The candidates of an Example of task_table.py, each up to `n_ctx` ids, and whether they were
+    """The candidates of an example, each up to `n_ctx` ids, and whether they were
     cut by the rule `truncation` (None: the default of the shape).
 
     One candidate for classification and entailment, two for similarity, one for each choice else.
@@ -82,17 +87,18 @@ def encode(
         candidates = [[texts[0][: n_ctx - 2]]]
         cut = len(texts[0]) > n_ctx - 2
     elif shape == "multiple_choice":
+        context, question = texts
         # The question goes on where the context ends, which takes a space between them.
         if all(example.texts):
-            texts[1] = tokenizer.encode(" " + example.texts[1])
+            question = tokenizer.encode(" " + example.texts[1])
         choices = [tokenizer.encode(choice) for choice in example.choices]
         fitting = _halved_choices if truncation == "halves" else _fitting_choices
-        candidates = fitting(*texts, choices, n_ctx)
+        candidates = fitting(context, question, choices, n_ctx)
         cut = sum(map(len, _flat(candidates))) < sum(
-            len(texts[0]) + len(texts[1]) + len(choice) for choice in choices
+            len(context) + len(question) + len(choice) for choice in choices
         )
     else:
-        first, second = PAIR_RULES[truncation](*texts, n_ctx)
+        first, second = PAIR_RULES[truncation](texts[0], texts[1], n_ctx)
         candidates = (
             [[first, second], [second, first]] if shape == "similarity" else [[first, second]]
         )
@@ -101,11 +107,11 @@ def encode(
 
 
 def encode_all(
-    examples: Iterable,
-    shape: str,
+    examples: Iterable[Example],
+    shape: Shape,
     tokenizer: Tokenizer,
     n_ctx: int,
-    truncation: str | None = None,
+    truncation: Truncation | None = None,
 ) -> tuple[list[list[list[int]]], int]:
     """The candidates of each example, and the number of examples that were cut (see `encode`)."""
     encoded = [encode(example, shape, tokenizer, n_ctx, truncation) for example in examples]

@@ -18,6 +18,7 @@ from gpt1_jax.data.metrics import METRICS
 from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.data.tasks import Task
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.model.objective import Network, task_losses, token_losses
 
 # Updates between evaluations of a language model where eval.every does not say.
@@ -96,21 +97,19 @@ def window_starts(n_tokens: int, n_ctx: int, stride: int) -> list[tuple[int, int
 
 
 def stream_losses(
-    network: Network,
-    params: dict,
+    model: PlacedModel,
     read: Callable[[int, int], np.ndarray],
     n_tokens: int,
-    config: EvaluationConfig,
-    place: Callable[[np.ndarray], jax.Array],
+    stride: int | None = None,
     windows: int | None = None,
 ) -> tuple[float, int]:
     """Sum of the losses in nats, and their number, over a stream of tokens.
 
-    `read(start, stop)` gives ids, `place` puts a batch [N, L] on the devices; `windows` caps how
-    many windows are read.
+    `read(start, stop)` gives ids; `stride` lies between windows, by default n_ctx; `windows` caps
+    how many are read.
     """
-    n_ctx = network.body.config.n_ctx
-    stride = n_ctx if config.stride is None else config.stride
+    n_ctx = model.config.n_ctx
+    stride = n_ctx if stride is None else stride
     if stride > n_ctx:
         raise UserError(f"eval.stride {stride} is longer than model.n_ctx {n_ctx}")
     starts = window_starts(n_tokens, n_ctx, stride)[:windows]
@@ -118,19 +117,14 @@ def stream_losses(
         (read(start, min(start + n_ctx + 1, n_tokens)), target - start) for start, target in starts
     )
     total, count = 0.0, 0
-    for losses in window_losses(network, params, read_windows, config.batch_size, place):
+    for losses in window_losses(model, read_windows):
         total += losses.sum(dtype=np.float64)
         count += len(losses)
     return float(total), count
 
 
 def window_losses(
-    network: Network,
-    params: dict,
-    windows: Iterable[tuple[np.ndarray, int]],
-    batch_size: int,
-    place: Callable[[np.ndarray], jax.Array],
-    fit: bool = False,
+    model: PlacedModel, windows: Iterable[tuple[np.ndarray, int]], fit: bool = False
 ) -> Iterator[np.ndarray]:
     """For each window (ids, first), the losses in nats of ids[first:], each given all before it.
 
@@ -139,20 +133,26 @@ def window_losses(
 
         ids [7 8 9 5], first 2:   inputs 7 8 9   targets 8 9 5   losses of 9 5
     """
-    n_ctx = network.body.config.n_ctx
+    n_ctx = model.config.n_ctx
     windows = iter(windows)
-    while chosen := list(itertools.islice(windows, batch_size)):
-        n_rows, length = batch_size, n_ctx
+    while chosen := list(itertools.islice(windows, model.batch_size)):
+        n_rows, length = model.batch_size, n_ctx
         if fit:
-            n_rows = min(batch_size, power_of_two(len(chosen)))
+            n_rows = min(model.batch_size, power_of_two(len(chosen)))
             length = min(n_ctx, power_of_two(max(len(ids) for ids, _ in chosen) - 1))
         inputs_NL = np.zeros((n_rows, length), np.int32)
         targets_NL = np.zeros_like(inputs_NL)
         for row, (ids, _) in enumerate(chosen):
             inputs_NL[row, : len(ids) - 1], targets_NL[row, : len(ids) - 1] = ids[:-1], ids[1:]
-        losses_NL = fetched(sequence_losses(network, params, place(inputs_NL), place(targets_NL)))
+        losses_NL = model_losses(model, inputs_NL, targets_NL)
         for row, (ids, first) in enumerate(chosen):
             yield losses_NL[row, first - 1 : len(ids) - 1]
+
+
+def model_losses(model: PlacedModel, inputs_NL: np.ndarray, targets_NL: np.ndarray) -> np.ndarray:
+    """`sequence_losses` of arrays that are on this host, and back to it."""
+    inputs, targets = model.put(inputs_NL), model.put(targets_NL)
+    return fetched(sequence_losses(model.network, model.params, inputs, targets))
 
 
 def power_of_two(least: int) -> int:
@@ -183,15 +183,12 @@ def perplexity_metrics(total: float, count: int, n_tokens: int, split_info: dict
     return metrics
 
 
-def answer_all(
-    network: Network,
-    params: dict,
-    batches: Iterable[dict],
-    place: Callable[[dict], dict],
-    count: int,
-) -> np.ndarray:
+def answer_all(model: PlacedModel, batches: Iterable[dict], count: int) -> np.ndarray:
     """Logits of `count` examples, [count, k] or [count, C], from batches whose tail is padding."""
-    logits = [fetched(task_logits(network, params, place(batch))) for batch in batches]
+    logits = [
+        fetched(task_logits(model.network, model.params, model.put_batch(batch)))
+        for batch in batches
+    ]
     return np.concatenate(logits)[:count].astype(np.float64)
 
 

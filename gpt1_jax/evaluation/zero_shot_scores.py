@@ -1,26 +1,19 @@
 """The zero-shot probes put to a network: log-probabilities of the options, thresholds, scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 
 from gpt1_jax.data.metrics import METRICS
-from gpt1_jax.evaluation.evaluate import fetched, power_of_two, sequence_losses
+from gpt1_jax.evaluation.evaluate import model_losses, power_of_two
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.evaluation.probes import PROBES, Encoded, Pair, Question
-from gpt1_jax.model.objective import Network
 
 # The shortest length that sequences are padded to; the others are its doubles, and n_ctx.
 SHORTEST = 16
 
 
-def mean_log_probabilities(
-    network: Network,
-    params: dict,
-    pairs: Sequence[Pair],
-    place: Callable[[np.ndarray], jax.Array],
-    batch_size: int = 64,
-) -> np.ndarray:
+def mean_log_probabilities(model: PlacedModel, pairs: Sequence[Pair]) -> np.ndarray:
     """For each (context, continuation) of ids, the mean log-probability in nats [N] of the
     continuation's tokens given what stands before them. Pairs fit into n_ctx, see `fitted`.
 
@@ -29,25 +22,25 @@ def mean_log_probabilities(
 
         context [7, 8], continuation [9, 5]:   inputs 7 8 9   targets 8 9 5   scored - 9 5
 
-    Sequences go through the model in the order of their length, `batch_size` at a time, padded to a
-    few lengths so that little of it is padding and few programs are compiled.
+    Sequences go through the model in the order of their length, a batch at a time, padded to a few
+    lengths so that little of it is padding and few programs are compiled.
     """
     lengths_N = np.array([len(context) + len(rest) - 1 for context, rest in pairs])
     scored_N = np.array([len(rest) - (not context) for context, rest in pairs])
     means_N = np.full(len(pairs), -np.inf)
     order = [i for i in np.argsort(lengths_N, kind="stable") if scored_N[i] > 0]
-    for first in range(0, len(order), batch_size):
-        chosen = order[first : first + batch_size]
+    for first in range(0, len(order), model.batch_size):
+        chosen = order[first : first + model.batch_size]
         longest = max(SHORTEST, power_of_two(int(lengths_N[chosen[-1]])))
-        length = min(longest, network.body.config.n_ctx)
-        inputs_NL = np.zeros((batch_size, length), np.int32)
+        length = min(longest, model.config.n_ctx)
+        inputs_NL = np.zeros((model.batch_size, length), np.int32)
         targets_NL, counted_NL = np.zeros_like(inputs_NL), np.zeros(inputs_NL.shape)
         for row, index in enumerate(chosen):
             ids, last = [*pairs[index][0], *pairs[index][1]], lengths_N[index]
             inputs_NL[row, :last], targets_NL[row, :last] = ids[:-1], ids[1:]
             counted_NL[row, last - scored_N[index] : last] = 1.0
-        losses_NL = sequence_losses(network, params, place(inputs_NL), place(targets_NL))
-        totals_N = (fetched(losses_NL).astype(np.float64) * counted_NL).sum(axis=1)
+        losses_NL = model_losses(model, inputs_NL, targets_NL)
+        totals_N = (losses_NL.astype(np.float64) * counted_NL).sum(axis=1)
         means_N[chosen] = -totals_N[: len(chosen)] / scored_N[chosen]
     return means_N
 
@@ -66,19 +59,12 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(thresholds[matthews.round(9).argmax()])
 
 
-def measure(
-    questions: Sequence[Question],
-    network: Network,
-    params: dict,
-    place: Callable[[np.ndarray], jax.Array] = jax.device_put,
-    batch_size: int = 64,
-) -> list[dict]:
+def measure(questions: Sequence[Question], model: PlacedModel) -> list[dict]:
     """Puts the questions to a model. For each: probe, task, metric, value (a fraction), relative
-    (0 at random, 1 at the best known), n, how many of these were cut, and the anchors in percent.
-    `place` puts a batch [N, L] on the devices."""
+    (0 at random, 1 at the best known), n, how many of these were cut; the anchors in percent."""
 
     def scores(encoded: Encoded) -> np.ndarray:
-        means = mean_log_probabilities(network, params, encoded.pairs, place, batch_size)
+        means = mean_log_probabilities(model, encoded.pairs)
         return means.reshape(len(encoded.labels), -1)
 
     rows = []

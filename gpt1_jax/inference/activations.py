@@ -12,33 +12,33 @@ import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.evaluate import power_of_two
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.model.attention import attention
 from gpt1_jax.model.gpt import Attention, Block
 from gpt1_jax.model.lstm import Layer
 from gpt1_jax.model.objective import Network
 
 
-def hidden_states(network: Network, params: dict, ids: list[int]) -> np.ndarray:
+def hidden_states(model: PlacedModel, ids: list[int]) -> np.ndarray:
     """float32 [n + 1, L, D]: the sum of token and position, then the output of each layer."""
-    states = _watched(network, params, _padded(network, ids))[0]
+    states = _watched(model.network, model.params, _padded(model.config.n_ctx, ids))[0]
     return np.stack([np.asarray(state_NLD[0, : len(ids)], np.float32) for state_NLD in states])
 
 
-def attention_weights(network: Network, params: dict, ids: list[int]) -> np.ndarray:
+def attention_weights(model: PlacedModel, ids: list[int]) -> np.ndarray:
     """float32 [n, H, L, L]: how much each token (row) takes from each token before it and itself.
 
     Raises UserError for the LSTM.
     """
-    if network.body.config.body == "lstm":
+    if model.config.body == "lstm":
         raise UserError("the LSTM has no attention; hidden_states works for both bodies")
-    weights = _watched(network, params, _padded(network, ids))[1]
+    weights = _watched(model.network, model.params, _padded(model.config.n_ctx, ids))[1]
     length = len(ids)
     return np.stack([np.asarray(w_NHLL[0, :, :length, :length], np.float32) for w_NHLL in weights])
 
 
-def _padded(network: Network, ids: list[int]) -> np.ndarray:
+def _padded(n_ctx: int, ids: list[int]) -> np.ndarray:
     """[1, L] with zeros after the text, which no token of it sees."""
-    n_ctx = network.body.config.n_ctx
     if not ids:
         raise UserError("the text is empty; expected at least one token")
     if len(ids) > n_ctx:

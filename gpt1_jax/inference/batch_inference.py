@@ -1,9 +1,7 @@
 """Whole files through a model, in bounded memory: all rows are checked before the first of them is
 computed, and the output appears whole or not at all."""
 
-import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,17 +12,18 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from gpt1_jax.data import task_files
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
-from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.inference.trained_model import TrainedModel
+from gpt1_jax.messages import no_output
 from gpt1_jax.text import sources
 
-# Examples held at a time, and numbers of a line that are turned to text at a time.
+# Numbers of a line that are turned to text at a time.
 CHUNK = 1024
 
 
-def score(model: Trained, pattern: str, output: str | None, stride: int | None) -> dict:
+def score(model: TrainedModel, pattern: str, output: str | None, stride: int | None) -> dict:
     """Writes a JSON line for each document of the files that `pattern` names: `ids`, `logprobs` in
     nats (null for the first token), `mean_logprob`, `perplexity`. Returns the totals; their loss
     and perplexity are over all tokens but the first of each document.
@@ -64,56 +63,21 @@ def score(model: Trained, pattern: str, output: str | None, stride: int | None) 
     }
 
 
-def predict(model: Trained, path: str, output: str) -> dict:
-    """Writes a JSON line with the prediction of each row of `path`, in their order. The rows are
-    like those of the task's files, with or without labels; also .gz, .xz. Returns the number of
-    examples, and of those that were cut to fit the context.
-
-    Raises UserError for a language model; a row that is none of the task's, with its line; an
-    output that cannot be written.
-    """
-    shape = model.require_task().shape
-    path = Path(path).expanduser()
-    with written(output, [path]) as file:
-        n_examples, n_truncated = sum(1 for _ in task_files.stream(path, shape)), 0
-        examples = task_files.stream(path, shape)
-        with tqdm(total=n_examples, unit="examples", disable=None) as progress:
-            while chunk := list(itertools.islice(examples, CHUNK)):
-                answers, n_cut = model.answers(chunk)
-                file.writelines(json.dumps(answer) + "\n" for answer in answers)
-                n_truncated += n_cut
-                progress.update(len(chunk))
-    return {
-        "step": model.step,
-        "examples": n_examples,
-        "truncated": n_truncated,
-        "output": output,
-    }
-
-
 @contextmanager
 def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
     """A file to write to, which takes the place of `output` when all went well; standard output for
     None. UserError where it cannot be written, or is one of the inputs."""
     if output is None:
-        yield sys.stdout
+        try:
+            yield sys.stdout
+            sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in disk.WHILE_WRITING:
+                raise
+            raise no_output(error) from None
         return
-    path = Path(output).expanduser()
-    if not path.parent.is_dir():
-        raise UserError(f"--output={output}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--output={output}: the folder {path.parent} cannot be written to")
-    if path.is_dir():
-        raise UserError(f"--output={output} is a folder; expected a file in it")
-    if path.exists() and any(other.exists() and path.samefile(other) for other in inputs):
-        raise UserError(f"--output={output} is the file of --input; choose another")
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with temporary.open("w") as file:
-            yield file
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk.replacing(Path(output).expanduser(), inputs=inputs) as file:
+        yield file
 
 
 def _documents(paths: list[Path]) -> Iterator[tuple[str, Iterator[str]]]:
@@ -138,7 +102,7 @@ def _require_texts(pattern: str, paths: list[Path]) -> int:
     return count
 
 
-def _encoded(model: Trained, paths: list[Path]) -> Iterator[np.ndarray]:
+def _encoded(model: TrainedModel, paths: list[Path]) -> Iterator[np.ndarray]:
     """The ids of each document, encoded as a whole."""
     for place, blocks in _documents(paths):
         ids = np.array(model.tokenizer.encode("".join(blocks)), np.int32)

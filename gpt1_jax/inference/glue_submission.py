@@ -7,12 +7,14 @@ One file for each test set, MultiNLI having two; `index` counts the rows of the 
 Predictions are names of classes for MNLI, AX, QNLI and RTE, numbers for the others.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 
-from gpt1_jax.data import task_files
+from gpt1_jax import disk
 from gpt1_jax.data.labels import HIGHEST_SCORE
+from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.errors import UserError
 
@@ -22,9 +24,9 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
     the server knows, or to the file `output`, which then ends in .tsv.
 
     Args:
-      model: a Trained of one of the tasks that the server scores.
+      model: a TrainedModel of one of the tasks that the server scores.
       task: another one of those, whose classes the model has: "ax" for a model of MNLI.
-      path: a JSONL file with the rows of the test set in their order; by default the task's own
+      path: a file with the rows of the test set in their order; by default the task's own
         test set, from where the training found the task.
 
     Returns:
@@ -34,7 +36,7 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
       UserError: a task that the server does not score, classes that it does not know, a test set
         that is not there, an output that cannot be written. Nothing is written then.
     """
-    if model.task is None:
+    if not model.task.has_head:
         raise UserError(f"{model.workdir} holds a language model; fine-tune it on a task first")
     name = task or model.task.name
     row = TASKS.get(name)
@@ -53,7 +55,7 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
         if path is None:
             examples = model.load_task(row.name, split).splits[split]
         else:
-            examples = task_files.read(Path(path).expanduser(), row.shape)
+            examples = read_examples(Path(path).expanduser(), RowFormat(row.shape, task=row))
         expected = row.counts["tfds"][split]
         if len(examples) != expected:
             print(
@@ -73,16 +75,15 @@ def _words(row, model):
         if not model.task.regression:
             raise UserError(f"--glue: {model.workdir} predicts classes, but STS-B wants scores")
         return lambda score: f"{min(max(score, 0.0), float(HIGHEST_SCORE)):.6f}"
-    numbers = {label: number for number, label in enumerate(row.labels)}
-    if row.glue_numbers:
-        numbers |= {number: number for number in range(len(row.labels))}
-    unknown = [label for label in model.labels if label not in numbers]
+    unknown = [label for label in model.labels if row.class_number(label) is None]
     if unknown or model.task.regression:
         raise UserError(
             f"--glue: {model.workdir} has the label {unknown[0]!r}; {row.name} has "
             f"{', '.join(map(str, row.labels))}"
         )
-    return (lambda label: str(numbers[label])) if row.glue_numbers else str
+    if row.glue_numbers:
+        return lambda label: str(row.class_number(label))
+    return lambda label: str(row.labels[row.class_number(label)])
 
 
 def _targets(row, output: Path, path: str | None) -> dict[str, Path]:
@@ -114,8 +115,9 @@ def _targets(row, output: Path, path: str | None) -> dict[str, Path]:
 
 def _write(files: dict[Path, list[str]]) -> None:
     """All of the files or, if one cannot be written, none."""
-    for target, lines in files.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.with_name(target.name + ".tmp").write_text("".join(lines))
-    for target in files:
-        os.replace(target.with_name(target.name + ".tmp"), target)
+    with contextlib.ExitStack() as written:
+        for target, lines in files.items():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = written.enter_context(disk.replacing(target))
+            file.write("".join(lines))
+            file.flush()  # all of them have found their place before the first is put into it

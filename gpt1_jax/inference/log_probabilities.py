@@ -4,14 +4,14 @@ Shapes: L tokens of a document.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-import jax
 import numpy as np
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.evaluate import window_losses, window_starts
-from gpt1_jax.model.objective import Network
+from gpt1_jax.evaluation.placed_model import PlacedModel
 
 # Windows at a time. At the paper's sizes the scores of one over all tokens take 83 MB.
 BATCH = 8
@@ -25,25 +25,21 @@ def checked_stride(stride: int | None, n_ctx: int) -> int:
 
 
 def log_probabilities(
-    network: Network,
-    params: dict,
-    documents: Iterable[np.ndarray],
-    stride: int,
-    place: Callable[[np.ndarray], jax.Array],
+    model: PlacedModel, documents: Iterable[np.ndarray], stride: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """For each document of ids, the ids and float32 [L]: the log-probability in nats of each token
     given those before it in its window (see evaluate.window_starts); NaN for the first token.
 
     Documents are read as they are needed: at most one of them, or BATCH short ones, is held.
     """
-    n_ctx = network.body.config.n_ctx
+    n_ctx, model = model.config.n_ctx, replace(model, batch_size=BATCH)
     for group in _groups(documents, n_ctx, stride):
         windows = (
             (ids[start : start + n_ctx + 1], target - start)
             for ids, starts in group
             for start, target in starts
         )
-        losses = window_losses(network, params, windows, BATCH, place, fit=True)
+        losses = window_losses(model, windows, fit=True)
         for ids, starts in group:
             logprobs_L = np.full(len(ids), np.nan, np.float32)
             for _, target in starts:

@@ -10,11 +10,11 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import probes, zero_shot_scores
 from gpt1_jax.evaluation.probes import ProbeConfig, Question
 from gpt1_jax.inference import trained_model
-from gpt1_jax.inference.trained_model import Trained
+from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
-def of_trained(model: Trained, config: ProbeConfig) -> tuple[list[dict], int]:
+def of_trained(model: TrainedModel, config: ProbeConfig) -> tuple[list[dict], int]:
     """The rows of `probes.measure` for a model, and the number of tokens that it read for them."""
     questions = _questions(model, config)
     splits = [split for q in questions for split in (q.dev, q.train) if split]
@@ -42,20 +42,18 @@ def curve(workdir: str | Path, config: ProbeConfig) -> list[dict]:
     ]
 
 
-def _questions(model: Trained, config: ProbeConfig) -> list[Question]:
+def _questions(model: TrainedModel, config: ProbeConfig) -> list[Question]:
     # A text of the training begins after an end token, if it had those.
     separator = model.tokenizer.separator(model.config.data.separator)
     beginning = [] if separator is None else [separator]
     return probes.prepare(config, model.tokenizer, beginning, model.model_config.n_ctx)
 
 
-def _measured(model: Trained, questions: list[Question]) -> list[dict]:
-    batch_size = model.config.eval.batch_size
-    params = jax.device_put(model.params)
-    return zero_shot_scores.measure(questions, model.network, params, batch_size=batch_size)
+def _measured(model: TrainedModel, questions: list[Question]) -> list[dict]:
+    return zero_shot_scores.measure(questions, model.placed)
 
 
-def _untrained(model: Trained) -> Trained:
+def _untrained(model: TrainedModel) -> TrainedModel:
     """The model as it was before its first update."""
     params = model.network.init(jax.random.key(model.config.seed))
     return dataclasses.replace(model, params=params, step=0)

@@ -4,46 +4,17 @@ Shapes: N samples, L tokens of the prompt, V rows of the token table.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.placed_model import PlacedModel
+from gpt1_jax.inference.config import DEFAULT_LENGTH, SampleConfig
 from gpt1_jax.model.objective import Network
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-
-DEFAULT_LENGTH = 64
-STOPS = ("newline", "document", "none")
-
-
-@dataclass(frozen=True)
-class SampleConfig:
-    """`length` new tokens for each of `num_samples`; None gives 64, or what fits the context.
-    Temperature 0 takes the likeliest token; `top_k` 0 and `top_p` 1 leave the distribution whole.
-    A sample may end before: in front of a line end with `stop` "newline", at the end token with
-    "document"; None is "document" where the tokenizer has such a token, else "none".
-    """
-
-    length: int | None = None
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    num_samples: int = 1
-    seed: int = 0
-    stop: str | None = None
-
-    def __post_init__(self):
-        if self.stop not in (None, *STOPS):
-            raise UserError(f"--stop={self.stop}; expected one of {', '.join(STOPS)}")
-        if (self.length is not None and self.length < 1) or self.num_samples < 1:
-            raise UserError("--length and --num_samples must be at least 1")
-        if not 0 <= self.temperature < float("inf") or self.top_k < 0 or not 0 < self.top_p <= 1:
-            raise UserError(
-                "expected --temperature >= 0, --top_k >= 0 and 0 < --top_p <= 1, got "
-                f"{self.temperature}, {self.top_k}, {self.top_p}"
-            )
 
 
 def restrict(logits_NV: jax.Array, temperature: float, top_k: int, top_p: float) -> jax.Array:
@@ -118,8 +89,7 @@ def stop_ids(stop: str | None, tokenizer: Tokenizer) -> list[int]:
 
 
 def generate(
-    network: Network,
-    params: dict,
+    model: PlacedModel,
     prompt: list[int],
     config: SampleConfig,
     n_text: int,
@@ -131,7 +101,7 @@ def generate(
     `n_text` is the number of text ids, tokenizer.vocab_size. Raises UserError for an empty prompt
     and where prompt and new tokens together are longer than the context.
     """
-    room = network.body.config.n_ctx - len(prompt)
+    room = model.config.n_ctx - len(prompt)
     if not prompt:
         raise UserError("the prompt is empty; give --prompt at least one character")
     if room < 1:
@@ -151,5 +121,5 @@ def generate(
     key = jax.random.key(config.seed)
     # What is no part of the compiled loop is left out of what it is compiled for.
     config = replace(config, seed=0, stop=None, num_samples=1)
-    tokens_NT = _generate(network, params, prompt_NL, config, stop_V, key)
+    tokens_NT = _generate(model.network, model.params, prompt_NL, config, stop_V, key)
     return np.asarray(tokens_NT)

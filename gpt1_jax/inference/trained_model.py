@@ -12,26 +12,29 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gpt1_jax.data import task_files, task_loading, transformations
+from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.batches import Examples
+from gpt1_jax.data.task_files import RowFormat, examples_of_rows
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
 from gpt1_jax.data.tasks import TASKS, Example, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import power_of_two
+from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import activations, log_probabilities, sample
-from gpt1_jax.inference.sample import SampleConfig
+from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
+from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-from gpt1_jax.weights import convert
+from gpt1_jax.weights.source import read_weights
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """Parameters of a workdir at `step`, with the network and the tokenizer they belong to.
     `task` and `labels` only of a fine-tuned model; `config` is the whole of config.json.
 
@@ -50,7 +53,7 @@ class Trained:
     tokenizer: Tokenizer
     step: int
     config: Experiment
-    task: Task | None
+    task: Task
     labels: tuple
 
     @property
@@ -65,10 +68,10 @@ class Trained:
     def sample(self, prompt: str, config: SampleConfig | None = None, **settings) -> list[str]:
         """Texts that continue the prompt, without it. Settings are the fields of SampleConfig:
         length, temperature, top_k, top_p, num_samples, seed, stop."""
-        config = SampleConfig(**settings) if config is None else replace(config, **settings)
+        require_keys(settings, keys(SampleConfig))
+        config = build(SampleConfig, vars(config or SampleConfig()) | settings)
         tokens_NT = sample.generate(
-            self.network,
-            self._placed,
+            self.placed,
             self.tokenizer.encode(prompt),
             config,
             self.tokenizer.vocab_size,
@@ -97,9 +100,7 @@ class Trained:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The ids and the float32 log-probabilities [L] of each document of ids, NaN for the first
         token; as many documents are held as fill a batch."""
-        return log_probabilities.log_probabilities(
-            self.network, self._placed, documents, stride, jax.device_put
-        )
+        return log_probabilities.log_probabilities(self.placed, documents, stride)
 
     def stride(self, stride: int | None) -> int:
         """The stride of `score`: as given, else eval.stride of the run. UserError outside 1 to
@@ -115,7 +116,7 @@ class Trained:
             states = model.hidden_states("It was a bright cold day")
             states[-1].shape == (len(model.tokens("It was a bright cold day")), 768)
         """
-        return activations.hidden_states(self.network, self._placed, self._ids(text))
+        return activations.hidden_states(self.placed, self._ids(text))
 
     def attention_weights(self, text: str | Sequence[int]) -> np.ndarray:
         """float32 [n_layer, H, L, L]: how much each token (third axis) takes from each token before
@@ -123,7 +124,7 @@ class Trained:
 
             plt.imshow(model.attention_weights("It was a bright cold day")[0, 3])
         """
-        return activations.attention_weights(self.network, self._placed, self._ids(text))
+        return activations.attention_weights(self.placed, self._ids(text))
 
     def evaluate_tokens(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
         """Held-out metrics on a split of a folder of `prepare`, by default that of the training,
@@ -139,18 +140,14 @@ class Trained:
                 f"that of {self.workdir} ({self.tokenizer.fingerprint[:12]})"
             )
         separator = self.tokenizer.separator(data.separator)
+        shards.verify(folder, self.workdir / shards.VERIFIED)
         tokens = Tokens.open(folder, split, separator)
         if len(tokens) < 2:
             raise UserError(
                 f"the {split} split of {folder} has {len(tokens)} token(s); expected at least 2"
             )
         total, count = evaluate.stream_losses(
-            self.network,
-            self._placed,
-            tokens.read,
-            len(tokens),
-            self.config.eval,
-            jax.device_put,
+            self.placed, tokens.read, len(tokens), self.config.eval.stride
         )
         metrics = evaluate.perplexity_metrics(total, count, len(tokens), tokens.split_info)
         return metrics, count
@@ -181,7 +178,7 @@ class Trained:
             config = replace(own, path=str(task), train_examples=None, dev_examples=None)
         if not self.task.regression and self.task.shape != "multiple_choice":
             config = replace(config, labels=self.labels)
-        loaded = task_loading.load(config, only=split)
+        loaded = task_loading.load_task(config, only=split, whole=config.path != own.path)
         for note in loaded.notes:
             print(note, file=sys.stderr)
         return loaded if row else replace(loaded, task=self.task)
@@ -195,7 +192,7 @@ class Trained:
 
         Raises UserError for a language model, and for rows that are none of the task's.
         """
-        examples = task_files.from_rows(rows, self.require_task().shape)
+        examples = examples_of_rows(rows, self.row_format)
         answers, n_cut = self.answers(examples)
         if n_cut:
             print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
@@ -214,9 +211,17 @@ class Trained:
         pairs = zip(labels, rows, strict=True)
         return [{"label": label, "probabilities": row} for label, row in pairs], n_cut
 
+    @property
+    def row_format(self) -> RowFormat:
+        """How rows look, as in the training. UserError for a language model."""
+        task = self.require_task()
+        row = TASKS.get(task.name)
+        known = row if row and row.shape == task.shape else None
+        return RowFormat(task.shape, self.config.task.columns, known)
+
     def require_task(self) -> Task:
         """The task it was fine-tuned on. UserError if it is a language model."""
-        if self.task is None:
+        if not self.task.has_head:
             raise UserError(f"{self.workdir} holds a language model; fine-tune it on a task first")
         return self.task
 
@@ -231,9 +236,10 @@ class Trained:
         return list(text)
 
     @cached_property
-    def _placed(self) -> dict:
-        """The parameters on the device, where they stay."""
-        return jax.device_put(self.params)
+    def placed(self) -> PlacedModel:
+        """The model on the device, where it stays: what the measures of `evaluation` take."""
+        params = jax.device_put(self.params)
+        return PlacedModel(self.network, params, batch_size=self.config.eval.batch_size)
 
     def _logits(self, examples: list[Example]) -> tuple[np.ndarray, int, int]:
         """[N, k], or [N, C] for multiple choice; the number of tokens that went in, and of examples
@@ -254,31 +260,26 @@ class Trained:
         )
         batch_size = min(self.config.eval.batch_size, power_of_two(len(candidates)))
         sorted_logits = evaluate.answer_all(
-            self.network,
-            self._placed,
-            source.evaluation(batch_size),
-            jax.device_put,
-            len(candidates),
+            self.placed, source.evaluation(batch_size), len(candidates)
         )
         logits = np.empty_like(sorted_logits)
         logits[order] = sorted_logits
         return logits, sum(len(ids) for each in candidates for ids in each), n_cut
 
 
-def load(source: str | Path, step: int | None = None, tokenizer: str | None = None) -> Trained:
+def load(source: str | Path, step: int | None = None, tokenizer: str | None = None) -> TrainedModel:
     """The model of a run at `step`, by default at its best step if it is fine-tuned, else at the
     newest whose files are sound; or that of weights in another layout: `hf:D`, `hf:NAME` on the
     Hub, `openai:D`, whose text becomes ids in the mode `tokenizer`. Raises UserError if there is
     none."""
-    found = convert.read(source, tokenizer, step)
-    task = found.task
-    return Trained(
+    found = read_weights(source, tokenizer, step)
+    return TrainedModel(
         workdir=Path(source).expanduser(),
-        network=network(found.model, "plain", task and task.shape, found.n_outputs),
+        network=network(found.model, "plain", found.task.shape, found.n_outputs),
         params=found.params,
         tokenizer=found.tokenizer,
         step=found.step,
         config=stored(found.config),
-        task=task,
+        task=found.task,
         labels=found.labels,
     )

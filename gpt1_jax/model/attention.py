@@ -4,14 +4,14 @@ Shapes: N sequences, L queries, M keys, H heads, K size of one head.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.errors import UserError
 from gpt1_jax.model.dropout import dropout
 
-IMPLEMENTATIONS = ("plain", "cudnn")
+Implementation = Literal["plain", "cudnn"]
 # The released code replaces forbidden scores by this value rather than by minus infinity.
 FORBIDDEN = -1e9
 
@@ -20,14 +20,7 @@ FORBIDDEN = -1e9
 class AttentionConfig:
     """`plain` runs everywhere; `cudnn` is flash attention on NVIDIA GPUs (bfloat16, no dropout)."""
 
-    implementation: str = "plain"
-
-    def __post_init__(self):
-        if self.implementation not in IMPLEMENTATIONS:
-            raise UserError(
-                f"attention.implementation is {self.implementation!r}; "
-                f"expected one of {', '.join(IMPLEMENTATIONS)}"
-            )
+    implementation: Implementation = "plain"
 
 
 def attention(
@@ -35,7 +28,7 @@ def attention(
     key_NMHK: jax.Array,
     value_NMHK: jax.Array,
     *,
-    implementation: str = "plain",
+    implementation: Implementation = "plain",
     offset: jax.Array | int = 0,
     keys_N: jax.Array | None = None,
     rate: float = 0.0,

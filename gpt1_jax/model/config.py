@@ -1,23 +1,31 @@
 """The sizes and variants of the model."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gpt1_jax.errors import UserError
 
-BODIES = ("transformer", "lstm")
-
+Body = Literal["transformer", "lstm"]
+Preset = Literal["paper", "released"]
+EmbeddingDropout = Literal["activation", "table"]
+SoftmaxRows = Literal["tokens", "all"]
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 # What is meant where the keys of these names are None. The released code, train.py of
 # openai/finetune-transformer-lm, has tokens, specials and positions in one table.
-PRESETS = {
+PRESETS: dict[Preset, dict[str, str]] = {
     "paper": {"embd_dropout_on": "activation", "softmax_rows": "tokens"},
     "released": {"embd_dropout_on": "table", "softmax_rows": "all"},
 }
 
-
-DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16, "float16": jnp.float16}
+DTYPES: dict[Dtype, DTypeLike] = {
+    "float32": jnp.float32,
+    "bfloat16": jnp.bfloat16,
+    "float16": jnp.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -33,10 +41,10 @@ class ModelConfig:
     over "all", positions included; of these over the first `softmax_positions`, which at None are
     n_ctx, or in fine-tuning as many as the task's longest sequence has tokens.
 
-    Raises UserError for settings that do not fit together."""
+    Raises UserError for numbers outside their range, and for settings that do not fit together."""
 
-    preset: str = "paper"
-    body: str = "transformer"
+    preset: Preset = "paper"
+    body: Body = "transformer"
     vocab_size: int = 40478
     n_special: int = 0
     n_ctx: int = 512
@@ -48,12 +56,12 @@ class ModelConfig:
     attn_dropout: float | None = None
     resid_dropout: float | None = None
     clf_dropout: float | None = None
-    embd_dropout_on: str | None = None
-    softmax_rows: str | None = None
+    embd_dropout_on: EmbeddingDropout | None = None
+    softmax_rows: SoftmaxRows | None = None
     softmax_positions: int | None = None
     init_std: float = 0.02
     layer_norm_epsilon: float = 1e-5
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
     scan_layers: bool = False
     remat: bool = False
     n_units: int = 2048
@@ -61,8 +69,6 @@ class ModelConfig:
     tied_output: bool = True
 
     def __post_init__(self):
-        if self.body not in BODIES:
-            raise UserError(f"model.body is {self.body!r}; expected one of {', '.join(BODIES)}")
         if self.body == "transformer" and not self.tied_output:
             raise UserError("model.tied_output=False is for model.body=lstm; GPT-1 ties its output")
         if self.body == "lstm" and self.scan_layers:
@@ -75,8 +81,6 @@ class ModelConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"model.{name} is {getattr(self, name)}; expected at least 1")
         self._check_preset()
-        if self.dtype not in DTYPES:
-            raise UserError(f"model.dtype is {self.dtype!r}; expected one of {', '.join(DTYPES)}")
         for place in ("embd", "attn", "resid", "clf"):
             if not 0.0 <= self.rate(place) < 1.0:
                 raise UserError(f"a dropout rate is {self.rate(place)}; expected 0 <= rate < 1")
@@ -87,16 +91,7 @@ class ModelConfig:
         return self.dropout if own is None else own
 
     def _check_preset(self):
-        if self.preset not in PRESETS:
-            raise UserError(
-                f"model.preset is {self.preset!r}; expected one of {', '.join(PRESETS)}"
-            )
         for name, default in PRESETS["paper"].items():
-            known = [values[name] for values in PRESETS.values()]
-            if self.choice(name) not in known:
-                raise UserError(
-                    f"model.{name} is {self.choice(name)!r}; expected one of {', '.join(known)}"
-                )
             if self.body == "lstm" and self.choice(name) != default:
                 raise UserError(
                     f"model.{name} is {self.choice(name)!r}, which is for model.body=transformer: "
@@ -132,7 +127,7 @@ class ModelConfig:
         return self.n_ctx if self.softmax_positions is None else self.softmax_positions
 
     @property
-    def compute_dtype(self) -> jnp.dtype:
+    def compute_dtype(self) -> DTypeLike:
         return DTYPES[self.dtype]
 
     def flops_per_token(self, length: int) -> int:

@@ -1,12 +1,12 @@
-"""Values of a config as their types: text from the command line is read as a literal."""
+"""Dotted keys: of nested dicts, and of nested dataclasses, which they fill with typed values."""
 
-import ast
-import types
+import dataclasses
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.typed_values import convert, nearest
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -32,52 +32,35 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def convert(value: Any, hint: Any, key: str) -> Any:
-    """`value` as the type `hint`; text, as the command line gives it, is read as a literal."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    readings = _readings(value, options)
-    if types.NoneType in options and (None in readings or value in ("None", "none")):
-        return None
-    for reading in readings:
-        for option in options:
-            converted = _as_type(reading, option)
-            if converted is not None:
-                return converted
-    names = " or ".join(getattr(option, "__name__", str(option)) for option in options)
-    raise UserError(f"{key} is {value!r}; expected {names.replace('NoneType', 'None')}")
+def keys(cls: Any, prefix: str = "") -> list[str]:
+    """The keys of a dataclass whose sections are dataclasses."""
+    found = []
+    for name, hint in typing.get_type_hints(cls).items():
+        key = prefix + name
+        found += keys(hint, key + ".") if dataclasses.is_dataclass(hint) else [key]
+    return found
 
 
-def _readings(value: Any, options: tuple) -> list[Any]:
-    """What a value may mean: text is a literal where no text is wanted, and a list with commas."""
-    if not isinstance(value, str) or str in options:
-        return [value]
-    readings = [value.split(",")] if any(map(_is_tuple, options)) else []
-    try:
-        return [ast.literal_eval(value), *readings]
-    except (ValueError, SyntaxError):
-        return readings
+def require_keys(given: Iterable[str], known: Sequence[str]) -> None:
+    """Raises UserError for a key that is none of the known ones, with the nearest of them."""
+    last_words = {key.rpartition(".")[2]: key for key in reversed(known)}
+    for key in given:
+        if key not in known:
+            near = nearest(key, known) or last_words.get(
+                nearest(key.rpartition(".")[2], last_words) or ""
+            )
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise UserError(f"unknown config key {key!r}{hint}")
 
 
-def _is_tuple(hint: Any) -> bool:
-    return typing.get_origin(hint) is tuple
-
-
-def _as_type(value: Any, hint: Any) -> Any:
-    """The value as one plain type or tuple, None where it is of another type."""
-    if _is_tuple(hint):
-        items = [value] if isinstance(value, int | str) else value
-        element = typing.get_args(hint)[0]
-        options = typing.get_args(element) or (element,)
-        fits = isinstance(items, list | tuple) and all(
-            isinstance(item, options) and not isinstance(item, bool) for item in items
-        )
-        return tuple(items) if fits else None
-    if hint is bool:
-        return value if isinstance(value, bool) else None
-    if isinstance(value, bool):
-        return None
-    if hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # 1e6 is how people write a million updates
-    if hint is float and isinstance(value, int):
-        return float(value)
-    return value if isinstance(hint, type) and isinstance(value, hint) else None
+def build(cls: Any, given: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass with the values of dotted keys `given`, each as the type of its field, and the
+    defaults for all others. Raises UserError for a value of another type."""
+    values = {}
+    for name, hint in typing.get_type_hints(cls).items():
+        key = prefix + name
+        if dataclasses.is_dataclass(hint):
+            values[name] = build(hint, given, key + ".")
+        elif key in given:
+            values[name] = convert(given[key], hint, key)
+    return cls(**values)

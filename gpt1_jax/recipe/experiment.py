@@ -6,15 +6,13 @@ dataclass has, or a value of another type, is an error before anything starts.
 """
 
 import dataclasses
-import difflib
 import json
 import runpy
 import traceback
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ml_collections import ConfigDict
 
@@ -27,10 +25,13 @@ from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.model.attention import AttentionConfig
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import ObjectiveConfig
-from gpt1_jax.recipe.config_values import convert, flatten, nested
+from gpt1_jax.recipe.config_values import build, flatten, keys, nested, require_keys
 from gpt1_jax.recipe.optimizer import OptimizerConfig
 from gpt1_jax.recipe.sharding import MeshConfig
+from gpt1_jax.typed_values import nearest
 from gpt1_jax.weights.checkpoint import CheckpointConfig
+
+Extend = Literal["stretch", "restart"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,9 @@ class Experiment:
     initial: where parameters come from (a workdir, openai:D, hf:D, hf:NAME); None starts fresh.
     n_transfer: which of them: None all blocks, k the embeddings and k blocks, -1 none.
     stop_after: save and stop after this update, with the schedule of the whole run.
+    extend: how a run goes on to more updates than it was begun with: "stretch" puts one schedule
+      over all of them, "restart" begins a new one, with its warm-up, after the last update that was
+      made; None refuses. The moments of the optimiser are kept. config.json records it.
     """
 
     steps: int | None = None
@@ -62,6 +66,7 @@ class Experiment:
     initial: str | None = None
     n_transfer: int | None = None
     stop_after: int | None = None
+    extend: Extend | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -108,11 +113,13 @@ OPERATIONAL = (
     "eval",
     "probes",
     "stop_after",
+    "extend",
     "data.driver",
     "data.prefetch",
     "data.path",
     # How a task is read shows in resolved.data, a digest of its tokens.
     "task.path",
+    "task.columns",
     "task.data_dir",
     "task.check_counts",
     "task.ambiguous_pronouns",
@@ -183,63 +190,27 @@ def _from_file(path: Path, arguments: str) -> ConfigDict:
 
 def _updated(given: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """`given` with `overrides`; the length of a run that was asked for replaces the other one."""
-    for key in overrides:
-        if key not in KEYS:
-            raise UserError(unknown_key(key))
+    require_keys(overrides, KEYS)
     for key, other in (("steps", "epochs"), ("epochs", "steps")):
         if overrides.get(key) not in (None, "None", "none") and other not in overrides:
             given.pop(other, None)
-    return given | overrides
+    return {**given, **overrides}
 
 
 def experiment(given: Mapping[str, Any]) -> Experiment:
     """The experiment with the values of dotted keys `given`, and the defaults for all others."""
-    for key in given:
-        if key not in KEYS:
-            raise UserError(unknown_key(key))
-    return _build(Experiment, given, prefix="")
+    require_keys(given, KEYS)
+    return build(Experiment, given)
 
 
 def section(name: str, base: Any, overrides: Mapping[str, str]) -> Any:
     """The section `base` of an experiment with the values of dotted keys `overrides`."""
-    for key in overrides:
-        if key not in KEYS or not key.startswith(f"{name}."):
-            raise UserError(unknown_key(key))
+    require_keys(overrides, [key for key in KEYS if key.startswith(f"{name}.")])
     given = flatten(dataclasses.asdict(base), f"{name}.") | dict(overrides)
-    return _build(type(base), given, f"{name}.")
+    return build(type(base), given, f"{name}.")
 
 
-def _build(cls: type, given: Mapping[str, Any], prefix: str) -> Any:
-    values = {}
-    for name, hint in typing.get_type_hints(cls).items():
-        key = prefix + name
-        if dataclasses.is_dataclass(hint):
-            values[name] = _build(hint, given, key + ".")
-        elif key in given:
-            values[name] = convert(given[key], hint, key)
-    return cls(**values)
-
-
-def _keys(cls: type, prefix: str = "") -> list[str]:
-    keys = []
-    for name, hint in typing.get_type_hints(cls).items():
-        if dataclasses.is_dataclass(hint):
-            keys += _keys(hint, f"{prefix}{name}.")
-        else:
-            keys.append(prefix + name)
-    return keys
-
-
-KEYS = tuple(_keys(Experiment))
-
-
-def unknown_key(key: str) -> str:
-    """One line about a key that does not exist, with the nearest one that does."""
-    last_words = {known.rpartition(".")[2]: known for known in reversed(KEYS)}
-    near = difflib.get_close_matches(key, KEYS, n=1)
-    near_last = difflib.get_close_matches(key.rpartition(".")[2], last_words, n=1)
-    nearest = near[0] if near else last_words[near_last[0]] if near_last else None
-    return f"unknown config key {key!r}" + (f"; did you mean {nearest!r}?" if nearest else "")
+KEYS = tuple(keys(Experiment))
 
 
 def with_arguments(
@@ -264,8 +235,8 @@ def with_arguments(
             continue
         key = short.get(name, name) if equals else words.get(name)
         if key not in KEYS:
-            near = difflib.get_close_matches(name, [*words, *short, *KEYS], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; expected {', '.join(words)}"
+            near = nearest(name, [*words, *short, *KEYS])
+            hint = f"; did you mean {near!r}?" if near else f"; expected {', '.join(words)}"
             raise UserError(f"unknown config argument {part!r}{hint}")
         found[key] = value if equals else name
     return ConfigDict(nested(_updated(flatten(config.to_dict()), found)))

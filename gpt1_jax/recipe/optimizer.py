@@ -8,7 +8,7 @@ updates already done, so that with warm-up the first update has rate 0.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +17,19 @@ import optax
 from gpt1_jax.errors import UserError
 
 Schedule = Callable[[jax.Array], jax.Array]
+ScheduleName = Literal["warmup_cosine", "warmup_linear", "warmup_constant"]
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Rates and decay. The defaults are those of pre-training (section 4.1 of the paper) and, where
-    it is silent, of the released code. `warmup` is a fraction of all updates; `accumulation` is the
-    number of microbatches that one update is computed in."""
+    it is silent, of the released code. `warmup` below 1 is a fraction of all updates, as the
+    released code has it, otherwise a whole number of updates, as the paper has it; `accumulation`
+    is the number of microbatches that one update is computed in. Raises UserError for a number
+    outside its range."""
 
     learning_rate: float = 2.5e-4
-    schedule: str = "warmup_cosine"
+    schedule: ScheduleName = "warmup_cosine"
     warmup: float = 0.002
     b1: float = 0.9
     b2: float = 0.999
@@ -37,20 +40,27 @@ class OptimizerConfig:
     accumulation: int = 1
 
     def __post_init__(self):
-        if self.schedule not in SCHEDULES:
-            raise UserError(
-                f"optimizer.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}"
-            )
         for name in ("learning_rate", "eps", "l2"):
             if not 0.0 <= getattr(self, name) < math.inf:
                 raise UserError(f"optimizer.{name} is {getattr(self, name)}; expected 0 or more")
         for name in ("b1", "b2"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"optimizer.{name} is {getattr(self, name)}; expected 0 <= b < 1")
-        if not 0.0 <= self.warmup < 1.0:
-            raise UserError(f"optimizer.warmup is {self.warmup}; expected a fraction 0 <= w < 1")
+        if not (0.0 <= self.warmup < 1.0 or (self.warmup >= 1.0 and self.warmup % 1 == 0)):
+            raise UserError(
+                f"optimizer.warmup is {self.warmup}; expected a fraction of the run, 0 <= w < 1, "
+                "or a whole number of updates"
+            )
         if self.accumulation < 1:
             raise UserError(f"optimizer.accumulation is {self.accumulation}; expected at least 1")
+
+    def require_room(self, total_updates: int) -> None:
+        """Raises UserError for a warm-up that is longer than the whole run."""
+        if self.warmup > total_updates:
+            raise UserError(
+                f"optimizer.warmup is {self.warmup:.0f} updates and the whole run has "
+                f"{total_updates}; expected at most as many, or a fraction of the run below 1"
+            )
 
 
 def _warm(x: jax.Array, warmup: float, after: jax.Array) -> jax.Array:
@@ -73,18 +83,21 @@ def warmup_linear(x: jax.Array, warmup: float) -> jax.Array:
     return _warm(x, warmup, jnp.ones_like(x)) * (1.0 - x)
 
 
-SCHEDULES = {
+SCHEDULES: dict[ScheduleName, Callable[[jax.Array, float], jax.Array]] = {
     "warmup_cosine": warmup_cosine,
     "warmup_linear": warmup_linear,
     "warmup_constant": warmup_constant,
 }
 
 
-def schedule(config: OptimizerConfig, total_updates: int) -> Schedule:
-    """The factor of the learning rate after `count` updates have been done."""
+def schedule(config: OptimizerConfig, total_updates: int, begins_after: int = 0) -> Schedule:
+    """The factor of the learning rate after `count` updates have been done, of a schedule over
+    those that follow the first `begins_after` of `total_updates`."""
     factor = SCHEDULES[config.schedule]
+    length = total_updates - begins_after
+    warmup = config.warmup if config.warmup < 1.0 else config.warmup / length
     return lambda count: factor(
-        jnp.asarray(count, jnp.float32) / jnp.float32(total_updates), config.warmup
+        jnp.asarray(jnp.maximum(count - begins_after, 0), jnp.float32) / jnp.float32(length), warmup
     )
 
 
@@ -96,14 +109,16 @@ def _grown(b: float, done: jax.Array) -> jax.Array:
 class ReleasedAdamState(NamedTuple):
     """Updates done, and the two moments, each a tree like the parameters."""
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] as optax calls it
     mu: optax.Updates
     nu: optax.Updates
 
 
-def released_adam(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
-    """Adam with decay as in the released opt.py, without its clipping."""
-    factor = schedule(config, total_updates)
+def released_adam(
+    config: OptimizerConfig, total_updates: int, begins_after: int = 0
+) -> optax.GradientTransformation:
+    """Adam with decay as in the released opt.py, without its clipping. See `schedule`."""
+    factor = schedule(config, total_updates, begins_after)
 
     def init(params):
         return ReleasedAdamState(
@@ -112,9 +127,9 @@ def released_adam(config: OptimizerConfig, total_updates: int) -> optax.Gradient
             nu=jax.tree.map(jnp.zeros_like, params),
         )
 
-    def update(gradients, state, params):
-        mu = jax.tree.map(lambda m, g: config.b1 * m + (1 - config.b1) * g, state.mu, gradients)
-        nu = jax.tree.map(lambda v, g: config.b2 * v + (1 - config.b2) * g**2, state.nu, gradients)
+    def update(updates, state, params=None):
+        mu = jax.tree.map(lambda m, g: config.b1 * m + (1 - config.b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: config.b2 * v + (1 - config.b2) * g**2, state.nu, updates)
         done = jnp.asarray(state.count + 1, jnp.float32)
         correction = jnp.sqrt(_grown(config.b2, done)) / _grown(config.b1, done)
         step = config.learning_rate * correction * factor(state.count)
@@ -123,15 +138,17 @@ def released_adam(config: OptimizerConfig, total_updates: int) -> optax.Gradient
             decay = config.l2 if p.ndim > 1 or config.vector_l2 else 0.0
             return -step * (m / (jnp.sqrt(v) + config.eps) + decay * p)
 
-        updates = jax.tree.map(change, mu, nu, params)
-        return updates, ReleasedAdamState(count=state.count + 1, mu=mu, nu=nu)
+        changes = jax.tree.map(change, mu, nu, params)
+        return changes, ReleasedAdamState(count=state.count + 1, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init, update)
 
 
-def optimizer(config: OptimizerConfig, total_updates: int) -> optax.GradientTransformation:
-    """Clipping of all gradients together to one norm, then the released Adam."""
-    adam = released_adam(config, total_updates)
+def optimizer(
+    config: OptimizerConfig, total_updates: int, begins_after: int = 0
+) -> optax.GradientTransformation:
+    """Clipping of all gradients together to one norm, then the released Adam. See `schedule`."""
+    adam = released_adam(config, total_updates, begins_after)
     if config.max_grad_norm > 0:
         return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
     return optax.chain(adam)

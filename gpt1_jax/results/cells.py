@@ -1,14 +1,17 @@
-"""Cells of the paper's tables as rows of text."""
+"""What the report says of one cell of ours: its numbers, why it has none, and how its runs were
+configured. Plain text; the page and the Markdown files each set it in their own way."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpt1_jax.results.averages import rounded
-from gpt1_jax.results.finished_runs import Run
+from gpt1_jax.results.finished_runs import FinishedRun
 from gpt1_jax.results.tables import BASELINES, Entry, Grid
 
-CELL_HEADER = (
+# Numbers
+
+HEADER = (
     "cell",
     "published (test)",
     "median",
@@ -20,12 +23,18 @@ CELL_HEADER = (
 )
 
 
-def with_scores(shown: Grid) -> list[Entry]:
-    return [entry for entry in shown.entries if entry.scores]
+def with_scores(grid: Grid) -> list[Entry]:
+    """The cells of a grid that have a value of ours."""
+    return [entry for entry in grid.entries if entry.scores]
 
 
-def cell_values(entry: Entry) -> list[str]:
-    """What CELL_HEADER names, but for the cell itself."""
+def title(entry: Entry) -> str:
+    """The row and the column of a cell."""
+    return f"{entry.variant.title}: {entry.column.title}"
+
+
+def values(entry: Entry) -> list[str]:
+    """What HEADER names, but for the cell itself."""
     scores = entry.scores
     numbers = (scores.median, min(scores.values), max(scores.values))
     baselines = [entry.baselines.get(name) for name in BASELINES]
@@ -38,15 +47,6 @@ def cell_values(entry: Entry) -> list[str]:
     ]
 
 
-def config(entry: Entry) -> str:
-    """The config strings that give the paper's value; none for an average."""
-    return f"{entry.config} from {entry.variant.pretraining}" if entry.config else ""
-
-
-def cell_name(entry: Entry) -> str:
-    return f"{entry.variant.title}: {entry.column.title}"
-
-
 def published(entry: Entry) -> str:
     """The published value, with that on the data of now where they have changed."""
     if entry.published is None:
@@ -55,47 +55,37 @@ def published(entry: Entry) -> str:
     return f"{entry.published}" + (f" ({entry.column.current} on v2)" if changed else "")
 
 
+# Cells without a value
+
 REASONS_HEADER = ("cell", "config", "why")
 
 
 def reasons(entries: Sequence[Entry]) -> list[tuple[str, str, str]]:
     """Why there is no value, with the config string that would give it."""
     return [
-        (cell_name(entry), config(entry), entry.scores.reason)
-        for entry in entries
-        if not entry.scores
+        (title(entry), config(entry), entry.scores.reason) for entry in entries if not entry.scores
     ]
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config as dotted keys, without what follows from them."""
-    found = {}
-    for name, value in tree.items():
-        if not prefix and name in ("identity", "resolved"):
-            continue
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = value
-    return found
+# Configs
 
 
-def config_lines(config: Mapping[str, Any]) -> str:
-    """One `key = value` a line."""
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in flat(config).items())
+def config(entry: Entry) -> str:
+    """The config strings that give the paper's value; none for an average."""
+    return f"{entry.config} from {entry.variant.pretraining}" if entry.config else ""
 
 
-def differences(run: Run, reference: Run) -> list[str]:
-    """What a run was told otherwise than another: `seed = 1 (0)`."""
-    mine, theirs = flat(run.config), flat(reference.config)
-    return [
-        f"{key} = {json.dumps(mine.get(key))} ({json.dumps(theirs.get(key))})"
-        for key in dict.fromkeys((*mine, *theirs))
-        if mine.get(key) != theirs.get(key)
-    ]
+def command(run: FinishedRun) -> str:
+    """What was typed."""
+    return run.result.get("command", "not recorded")
 
 
-def reference(entry: Entry, grid: Grid) -> Run | None:
+def config_lines(run: FinishedRun) -> str:
+    """The config of a run, one `key = value` a line."""
+    return "".join(f"{_json(key)[1:-1]} = {_json(value)}\n" for key, value in _flat(run.config))
+
+
+def reference(entry: Entry, grid: Grid) -> FinishedRun | None:
     """The run that others of a task are compared with: the full row's first seed."""
     for other in grid.entries:
         same_task = other.column.task == entry.column.task
@@ -104,6 +94,27 @@ def reference(entry: Entry, grid: Grid) -> Run | None:
     return None
 
 
-def command(run: Run) -> str:
-    """What was typed."""
-    return run.result.get("command", "not recorded")
+def differences(run: FinishedRun, against: FinishedRun) -> list[str]:
+    """What a run was told otherwise than another: `seed = 1 (0)`."""
+    mine, theirs = dict(_flat(run.config)), dict(_flat(against.config))
+    return [
+        f"{key} = {_json(mine.get(key))} ({_json(theirs.get(key))})"
+        for key in dict.fromkeys((*mine, *theirs))
+        if mine.get(key) != theirs.get(key)
+    ]
+
+
+def _json(value: object) -> str:
+    """JSON that opens no tag, wherever it is pasted."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A config as dotted keys and values, without what follows from them."""
+    for name, value in tree.items():
+        if not prefix and name in ("identity", "resolved"):
+            continue
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value

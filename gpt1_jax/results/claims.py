@@ -4,11 +4,13 @@ from what is printed, and the same of our runs with their seeds and spread.
 
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
+from typing import Literal
 
 from gpt1_jax.results.averages import GLUE, glue_score, mean, rounded
 from gpt1_jax.results.finished_runs import Scores
+from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Column, Paper, Table
-from gpt1_jax.results.tables import Entry, Grid
+from gpt1_jax.results.tables import FURTHER, Entry, Grid
 
 ABLATIONS = 5
 GLUE_COLUMNS = {"MNLI-m": "matched", "MNLI-mm": "mismatched"}
@@ -16,7 +18,7 @@ METRIC_WORDS = {"spearman": "Spearman"}
 
 
 def published(paper: Paper) -> list[str]:
-    """What the paper says, from its own cells."""
+    """What the paper says, from its own cells, in Markdown."""
     margins = margins_of_paper(paper)
     won = {title: margin for title, margin in margins.items() if margin > 0}
     lost = {title: margin for title, margin in margins.items() if margin <= 0}
@@ -40,7 +42,7 @@ def margins_of_paper(paper: Paper) -> dict[str, Decimal]:
 
 def _own_and_best(table: Table, column: Column) -> tuple[float, float]:
     place = table.columns.index(column)
-    (own,) = (row.values[place] for row in table.rows if row.variant)
+    (own,) = (row.numbers[place] for row in table.rows if row.variant)
     quoted = [row.values[place] for row in table.rows if not row.variant]
     return own, max(value for value in quoted if value is not None)
 
@@ -68,7 +70,7 @@ def _published_ablations(paper: Paper) -> Iterator[str]:
     tasks = [column.title for column in table.columns if column.task]
     rows = {
         row.variant: dict(
-            zip([c.title for c in table.columns], map(_decimal, row.values), strict=True)
+            zip([c.title for c in table.columns], map(_decimal, row.numbers), strict=True)
         )
         for row in table.rows
     }
@@ -100,7 +102,7 @@ def _published_ablations(paper: Paper) -> Iterator[str]:
 
 
 def measured(paper: Paper, grids: Sequence[Grid]) -> list[str]:
-    """The same of our runs, as far as they go."""
+    """The same of our runs, as far as they go, in Markdown."""
     entries = [entry for grid in grids for entry in grid.entries if entry.scores]
     by_variant: dict[str, dict[tuple, Entry]] = {}
     for entry in entries:
@@ -114,6 +116,10 @@ def measured(paper: Paper, grids: Sequence[Grid]) -> list[str]:
     return found or ["Nothing has run yet that a sentence could be about."]
 
 
+def _table_words(table: int | str) -> str:
+    return "tasks that are not in the paper" if table == FURTHER else f"table {table}"
+
+
 def _place(entry: Entry) -> tuple:
     return entry.table, entry.column.title
 
@@ -121,9 +127,10 @@ def _place(entry: Entry) -> tuple:
 def _against_others(paper: Paper, entries: Sequence[Entry]) -> Iterator[str]:
     """Our full model against the best row that the paper quotes."""
     margins, spreads = {}, {}
+    headlines = {column: number for number, column in paper.headlines().values()}
     for entry in entries:
-        number, column = paper.headlines().get(entry.column.task, (None, None))
-        if entry.variant.name == "full" and (entry.table, entry.column) == (number, column):
+        column, number = entry.column, headlines.get(entry.column)
+        if entry.variant.name == "full" and number is not None and number == entry.table:
             _, best = _own_and_best(paper.tables[number], column)
             margins[column.title] = _decimal(entry.scores.median) - _decimal(best)
             spreads[column.title] = _spread(entry.scores)
@@ -139,12 +146,12 @@ def _against_others(paper: Paper, entries: Sequence[Entry]) -> Iterator[str]:
 def _against_full(variant: str, pairs: Mapping[tuple, tuple[Entry, Entry]]) -> Iterator[str]:
     """What a row of table 5 changes, on average and task by task."""
     what = WORDS.get(variant, variant)
-    changes: dict[str, dict[str, Decimal]] = {verdict: {} for verdict in VERDICTS}
+    changes: dict[Verdict, dict[str, Decimal]] = {name: {} for name in VERDICTS}
     spreads = {}
     for full, other in pairs.values():
         title = full.column.title
         if full.column.metric == "average":
-            where = f"{title}, table {full.table}"
+            where = f"{escaped(title)}, {_table_words(full.table)}"
             yield f"{what}, {where}: {compared(full.scores, other.scores)}."
         elif full.column.task:
             changes[verdict(full.scores, other.scores)][title] = _change(full.scores, other.scores)
@@ -161,7 +168,8 @@ WORDS = {
     "no_aux_lm": "Without the auxiliary language model loss, which helps where this is lower",
     "lstm": "The LSTM in place of the Transformer",
 }
-VERDICTS = {
+Verdict = Literal["lower", "higher", "within", "unknown"]
+VERDICTS: dict[Verdict, str] = {
     "lower": "lower",
     "higher": "higher",
     "within": "no further apart than seeds are",
@@ -169,9 +177,9 @@ VERDICTS = {
 }
 
 
-def verdict(full: Scores, other: Scores) -> str:
-    """A key of VERDICTS: a change of the median counts if it is more than the spread of the seeds
-    of either."""
+def verdict(full: Scores, other: Scores) -> Verdict:
+    """What another row is beside the full one: a change of the median counts if it is more than the
+    spread of the seeds of either."""
     change = other.median - full.median
     if min(full.n, other.n) == 1:
         return "unknown"
@@ -215,7 +223,7 @@ def _listed(changes: Mapping[str, Decimal], remarks: Mapping[str, str] | None = 
     """`CoLA +10.4, RACE +5.7`, the largest first; each with its remark in brackets."""
     ordered = sorted(changes.items(), key=lambda item: -abs(item[1]))
     return ", ".join(
-        f"{title} {_signed(change)}" + (f" ({remarks[title]})" if remarks else "")
+        f"{escaped(title)} {_signed(change)}" + (f" ({remarks[title]})" if remarks else "")
         for title, change in ordered
     )
 

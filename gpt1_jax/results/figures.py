@@ -8,12 +8,15 @@ import itertools
 import math
 import statistics
 import textwrap
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import visible
 from gpt1_jax.results.averages import percent, rounded
-from gpt1_jax.results.finished_runs import Measured, Run
+from gpt1_jax.results.finished_runs import FinishedRun, FinishedRuns, ProbeRow, ReproducedRun
+from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Paper
 from gpt1_jax.results.tables import scale_words, task_title
 
@@ -29,8 +32,8 @@ PROBE_KEYS = ("body", "step", "probe", "task", "metric", "value", "n")
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure: file name without ending, title, images, what stands below it, and as a table what
-    it was drawn from, unless that is the metrics of whole runs."""
+    """A figure: file name without ending, title, images, what stands below it (in Markdown), and as
+    a table what it was drawn from, unless that is the metrics of whole runs."""
 
     name: str
     title: str
@@ -41,16 +44,16 @@ class Drawing:
     rows: tuple[tuple, ...] = ()
 
 
-def drawings(paper: Paper, measured: Measured) -> list[Drawing]:
+def drawings(paper: Paper, finished: FinishedRuns) -> list[Drawing]:
     """Every figure that the runs are enough for. UserError if matplotlib is not installed."""
     made = [
-        _transfer(paper, measured),
-        _probes(paper, measured),
+        _transfer(paper, finished),
+        _probes(paper, finished),
         _losses(
-            "loss_pretraining", "Loss of pre-training", measured, measured.pretraining.values()
+            "loss_pretraining", "Loss of pre-training", finished, finished.pretraining.values()
         ),
-        _losses("loss_finetuning", "Loss of fine-tuning", measured, measured.runs),
-        _losses("loss_single", "Loss of single runs", measured, measured.single),
+        _losses("loss_finetuning", "Loss of fine-tuning", finished, finished.runs),
+        _losses("loss_single", "Loss of single runs", finished, finished.single),
     ]
     return [drawing for drawing in made if drawing]
 
@@ -61,9 +64,11 @@ def _pyplot():
     except ModuleNotFoundError:
         raise UserError("figures need matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
-    # Without a salt of one's own the ids of an SVG change from run to run.
     matplotlib.rcParams |= {
+        # Without a salt of one's own the ids of an SVG change from run to run.
         "svg.hashsalt": "gpt1",
+        # Text as text: half the size, and it can be searched and read aloud.
+        "svg.fonttype": "none",
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -73,13 +78,22 @@ def _pyplot():
     return pyplot
 
 
+def _label(name: str) -> str:
+    """A name as it is drawn: on one line, without mathematics, and never left out of a legend, as
+    matplotlib does with what begins with an underscore."""
+    return visible(name).replace("$", "\\$").replace("_", " _", int(name.startswith("_")))
+
+
 def _images(figure) -> tuple[bytes, bytes]:
     """PNG and SVG, without the date."""
     from matplotlib import pyplot
 
     files = io.BytesIO(), io.BytesIO()
-    figure.savefig(files[0], format="png", dpi=150, metadata={"Software": None})
-    figure.savefig(files[1], format="svg", metadata={"Date": None, "Creator": None})
+    with warnings.catch_warnings():
+        # Letters that the font lacks are drawn as boxes in the PNG; the SVG holds text.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        figure.savefig(files[0], format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(files[1], format="svg", metadata={"Date": None, "Creator": None})
     pyplot.close(figure)
     return files[0].getvalue(), files[1].getvalue()
 
@@ -87,10 +101,10 @@ def _images(figure) -> tuple[bytes, bytes]:
 # Figure 2, left
 
 
-def _transfer(paper: Paper, measured: Measured) -> Drawing | None:
+def _transfer(paper: Paper, finished: FinishedRuns) -> Drawing | None:
     """Scores by the number of blocks transferred: dev solid, train dashed, a y axis for each of two
     tasks; more tasks have panels of their own."""
-    runs = [run for run in measured.runs if run.figure == "2left"]
+    runs = [run for run in finished.runs if run.figure == "2left"]
     if not runs:
         return None
     pyplot = _pyplot()
@@ -106,12 +120,12 @@ def _transfer(paper: Paper, measured: Measured) -> Drawing | None:
             axes = left if place == 0 else left.twinx()
             axes.spines["right"].set_visible(place == 1)
             points = _points([run for run in runs if run.task == task])
-            rows += [(measured.scale, task, *point) for point in points]
+            rows += [(finished.scale, task, *point) for point in points]
             lines += _draw_transfer(axes, points, task, COLOURS[place])
         left.set_xlabel("blocks transferred (0: the embeddings only)")
         left.xaxis.get_major_locator().set_params(integer=True)
         left.legend(handles=lines, loc="lower center", bbox_to_anchor=(0.5, 1.0), **LEGEND)
-    title = f"{paper.figures['2left'].title} ({scale_words(measured.scale)})"
+    title = f"{paper.figures['2left'].title} ({scale_words(finished.scale)})"
     figure.suptitle(title)
     return Drawing(
         "figure2left",
@@ -127,7 +141,7 @@ def _transfer(paper: Paper, measured: Measured) -> Drawing | None:
     )
 
 
-def _points(runs: Sequence[Run]) -> list[tuple]:
+def _points(runs: Sequence[ReproducedRun]) -> list[tuple]:
     """(blocks, split, metric, median, min, max, n) in per cent, in order."""
     values: dict[tuple, list[float]] = {}
     for run in runs:
@@ -148,7 +162,7 @@ def _summary(values: list[float]) -> tuple:
 
 
 def _draw_transfer(axes, points: list[tuple], task: str, colour: str) -> list:
-    lines = []
+    lines, title = [], _label(task_title(task))
     for split, style, words in (("dev", "-", "dev"), ("train_examples", "--", "train")):
         chosen = [point for point in points if point[1] == split]
         if not chosen:
@@ -161,10 +175,10 @@ def _draw_transfer(axes, points: list[tuple], task: str, colour: str) -> list:
             color=colour,
             marker="o",
             ms=3,
-            label=f"{task_title(task)}, {words}",
+            label=f"{title}, {words}",
         )
         axes.fill_between(blocks, lows, highs, color=colour, alpha=0.15, lw=0)
-        axes.set_ylabel(f"{task_title(task)}: {metrics[0]}, %", color=colour)
+        axes.set_ylabel(f"{title}: {metrics[0]}, %", color=colour)
         axes.tick_params(axis="y", colors=colour)
         lines.append(line)
     return lines
@@ -173,30 +187,30 @@ def _draw_transfer(axes, points: list[tuple], task: str, colour: str) -> list:
 # Figure 2, right
 
 
-def _probes(paper: Paper, measured: Measured) -> Drawing | None:
+def _probes(paper: Paper, finished: FinishedRuns) -> Drawing | None:
     """Zero-shot scores by updates of pre-training, 0 chance and 1 the best known: the Transformer
     solid, the LSTM dashed, a colour for each task."""
-    if not measured.probes:
+    if not finished.probes:
         return None
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(figsize=(6.4, 4.8), layout="constrained")
-    steps = [row["step"] for row in measured.probes]
+    steps = [row["step"] for row in finished.probes]
     # A logarithmic axis has no 0: what was measured before the first update stands left of it all.
     origin = min(filter(None, steps), default=2) / 2
-    names = list(dict.fromkeys(row["probe"] for row in measured.probes))
+    names = list(dict.fromkeys(row["probe"] for row in finished.probes))
     rows = []
     for name, body in itertools.product(names, BODIES):
-        chosen = [r for r in measured.probes if (r["probe"], r["body"]) == (name, body)]
+        chosen = [r for r in finished.probes if (r["probe"], r["body"]) == (name, body)]
         chosen.sort(key=lambda row: row["step"])
-        relative = [_relative(measured, row) for row in chosen]
+        relative = [_relative(finished, row) for row in chosen]
         style, title = BODIES[body]
         if chosen:
             colour = COLOURS[names.index(name) % len(COLOURS)]
-            label = f"{name.replace('_', ' ')}, {title}"
+            label = f"{_label(_probe_title(name))}, {title}"
             x = [row["step"] or origin for row in chosen]
             axes.plot(x, relative, style, color=colour, marker="o", ms=3, label=label)
         rows += [
-            (measured.scale, *(row[key] for key in PROBE_KEYS), float(rounded(place, 4)))
+            (finished.scale, *(row[key] for key in PROBE_KEYS), float(rounded(place, 4)))
             for row, place in zip(chosen, relative, strict=True)
         ]
     axes.set_xscale("log")
@@ -206,10 +220,10 @@ def _probes(paper: Paper, measured: Measured) -> Drawing | None:
     axes.set_xlabel("updates of pre-training")
     axes.set_ylabel("relative performance (0: chance, 1: best known)")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), **LEGEND)
-    title = f"{paper.figures['2right'].title} ({scale_words(measured.scale)})"
+    title = f"{paper.figures['2right'].title} ({scale_words(finished.scale)})"
     figure.suptitle(title)
-    anchors = f"Anchors, in per cent of the metric: {_anchors(measured)}."
-    figure.supxlabel("\n".join(textwrap.wrap(anchors, 95)), fontsize=7)
+    anchors = f"Anchors, in per cent of the metric: {_anchors(finished)}."
+    figure.supxlabel("\n".join(textwrap.wrap(_label(anchors), 95)), fontsize=7)
     early = " The points farthest left are from before the first update." if 0 in steps else ""
     return Drawing(
         "figure2right",
@@ -219,33 +233,39 @@ def _probes(paper: Paper, measured: Measured) -> Drawing | None:
         rows=tuple(rows),
         notes=(
             f"Solid: Transformer; dashed: LSTM.{early}",
-            f"{anchors} The paper does not print its own.",
+            f"{escaped(anchors)} The paper does not print its own.",
             f"The paper, on tasks of its own choice: {paper.figures['2right'].claim}",
         ),
     )
 
 
-def _relative(measured: Measured, row: dict) -> float:
+def _probe_title(name: str) -> str:
+    return visible(name.replace("_", " "))
+
+
+def _relative(finished: FinishedRuns, row: ProbeRow) -> float:
     """(score - random) / (best - random)."""
-    anchors = measured.anchors[row["probe"]]
+    anchors = finished.anchors[row["probe"]]
     return (percent(row["value"]) - anchors["random"]) / (anchors["best"] - anchors["random"])
 
 
-def _anchors(measured: Measured) -> str:
+def _anchors(finished: FinishedRuns) -> str:
     return "; ".join(
-        f"{name.replace('_', ' ')} 0 = {anchors['random']:g}, 1 = {anchors['best']:g}"
-        + (f" ({anchors['source']})" if "source" in anchors else "")
-        for name, anchors in measured.anchors.items()
+        f"{_probe_title(name)} 0 = {anchors['random']:g}, 1 = {anchors['best']:g}"
+        + (f" ({visible(anchors['source'])})" if "source" in anchors else "")
+        for name, anchors in finished.anchors.items()
     )
 
 
 # Loss curves
 
 
-def _losses(name: str, title: str, measured: Measured, runs: Iterable[Run]) -> Drawing | None:
+def _losses(
+    name: str, title: str, finished: FinishedRuns, runs: Iterable[FinishedRun]
+) -> Drawing | None:
     """Loss by updates, a panel for each task, and each of its figures: lines are training, dots are
     held-out."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[FinishedRun]] = {}
     for run in runs:
         groups.setdefault(_panel(run), []).append(run)
     if not groups:
@@ -263,7 +283,7 @@ def _losses(name: str, title: str, measured: Measured, runs: Iterable[Run]) -> D
         _draw_losses(axes, members)
         axes.set(xlabel="updates", ylabel="loss")
         axes.set_title(group, fontsize=8)
-    title = f"{title} ({scale_words(measured.scale)})"
+    title = f"{title} ({scale_words(finished.scale)})"
     figure.suptitle(title)
     return Drawing(
         name,
@@ -276,14 +296,13 @@ def _losses(name: str, title: str, measured: Measured, runs: Iterable[Run]) -> D
     )
 
 
-def _panel(run: Run) -> str:
-    if run.metric is None:
-        return "pre-training"
-    title = task_title(run.task or run.config["task"]["name"])
-    return f"{title}, by blocks transferred" if run.figure == "2left" else title
+def _panel(run: FinishedRun) -> str:
+    title = "pre-training" if run.task_name is None else _label(task_title(run.task_name))
+    by_blocks = isinstance(run, ReproducedRun) and run.figure == "2left"
+    return f"{title}, by blocks transferred" if by_blocks else title
 
 
-def _draw_losses(axes, runs: Sequence[Run]) -> None:
+def _draw_losses(axes, runs: Sequence[FinishedRun]) -> None:
     """Lines of one kind share a colour."""
     from matplotlib import colormaps
 
@@ -313,10 +332,10 @@ def _smoothed(steps: Sequence[int], values: Sequence[float]) -> tuple[list, list
     return [steps[place] for place in places], means
 
 
-def _kind(run: Run) -> str:
+def _kind(run: FinishedRun) -> str:
     """What lines of one colour share."""
+    if not isinstance(run, ReproducedRun):
+        return _label(run.folder)
     if run.figure == "2left":
         return f"{run.n_transfer} blocks"
-    if run.variant:
-        return run.variant.replace("_", " ")
-    return run.folder
+    return _label(run.variant.replace("_", " "))

@@ -1,39 +1,121 @@
 """What has run: the files of a `reproduce`, and of single runs, as they were copied from anywhere.
 
-A reproduction is a folder with reproduction.json, which names its runs (see reproduce.py). Run
-folders that lie under no reproduction.json are single runs.
+A reproduction is a folder with reproduction.json, which names its runs (experiments/ledger.py
+writes it). Run folders that lie under no reproduction.json are single runs.
 """
 
-import json
 import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any, Literal, NamedTuple, NotRequired
 
+from typing_extensions import TypedDict
+
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.results.averages import mean, percent
-from gpt1_jax.run_files import read_rows
+from gpt1_jax.results.paper import FigureName
+from gpt1_jax.run_files import Result, read_rows
 
 REPRODUCTION = "reproduction.json"
+_REMEDY = "expected a file of a run; copy it again or delete the run"
+
+Scale = Literal["paper", "small"]
+"""How large a reproduction is: as the paper's, or a small model on capped training sets."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Place(TypedDict):
+    """A run of a reproduction: where it lies, and which cell it is for."""
+
+    folder: str
+    variant: str
+    task: str
+    seed: int
+    n_transfer: NotRequired[int | None]
+    figure: NotRequired[FigureName | None]
+    further: NotRequired[dict[str, dict[str, float]]]
+
+
+class Missing(TypedDict):
+    """Why a cell of the tables or a figure has no run; of probes, the variant is a body."""
+
+    variant: str
+    task: str
+    figure: FigureName | None
+    reason: str
+
+
+class Baselines(TypedDict):
+    """What those who cannot read score on a task, as fractions, by tables.BASELINES; and how many
+    examples it has by split."""
+
+    metric: str
+    examples: NotRequired[dict[str, int]]
+
+
+class ProbeRow(TypedDict):
+    """A zero-shot score of a checkpoint."""
+
+    body: str
+    step: int
+    probe: str
+    task: str
+    metric: str
+    value: float
+    n: int
+
+
+class Anchors(TypedDict):
+    """What a probe is relative to, in per cent of its metric: chance, and the best known score."""
+
+    random: float
+    best: float
+    source: NotRequired[str]
+
+
+class Reproduction(TypedDict):
+    """reproduction.json."""
+
+    scale: Scale
+    runs: list[Place]
+    seeds: NotRequired[list[int]]
+    pretraining: NotRequired[dict[str, str]]
+    missing: NotRequired[list[Missing]]
+    baselines: NotRequired[dict[str, Baselines]]
+    probes: NotRequired[list[ProbeRow]]
+    anchors: NotRequired[dict[str, Anchors]]
+
+
+class _Task(TypedDict):
+    metric: str | None
+
+
+class _Config(TypedDict):
+    """config.json, as far as a report needs it."""
+
+    task: _Task
+
+
+class Best(NamedTuple):
+    """A checkpoint, and its score on dev as a fraction."""
+
+    step: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
     """One run: what it was told (config.json) and what it left (result.json, metrics.jsonl).
 
-    folder: where it lies, relative to the folder of all runs. variant, task, seed, n_transfer,
-    figure: its place in the reproduction, None where it has none. further: metrics on splits that
-    were measured after the training.
+    folder: where it lies, relative to the folder of all runs. further: metrics by split that were
+    measured after the training.
     """
 
     folder: str
-    config: dict
-    result: dict
-    rows: list[dict]
-    variant: str | None = None
-    task: str | None = None
-    seed: int | None = None
-    n_transfer: int | None = None
-    figure: str | None = None
+    config: dict[str, Any]
+    result: Result
+    rows: list[dict[str, Any]]
     further: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
@@ -41,15 +123,32 @@ class Run:
         """The metric of its task, None for a pre-training."""
         return self.config["task"]["metric"]
 
+    @property
+    def task_name(self) -> str | None:
+        """Of its task, or of the folder that a task of one's own lies in; None for a
+        pre-training."""
+        if self.metric is None:
+            return None
+        task = self.config["task"]
+        return task.get("name") or PurePath(task.get("path") or "unnamed").name
+
+    @property
+    def best(self) -> Best | None:
+        """The checkpoint that was chosen, None where no task was learned."""
+        best = self.result.get("best")
+        if best is None or best["step"] is None or best["score"] is None:
+            return None
+        return Best(best["step"], best["score"])
+
     def score(self, metric: str, split: str = "dev") -> float | None:
         """The value at the best step, as in the metrics; None if it was not measured."""
-        best = self.result.get("best")
+        best = self.best
         if best is None:
             return None
         if metric == self.metric and split == "dev":
-            return best["score"]
+            return best.score
         for row in self.rows:
-            if row["step"] == best["step"] and row["split"] == split and metric in row:
+            if row["step"] == best.step and row["split"] == split and metric in row:
                 return row[metric]
         return self.further.get(split, {}).get(metric)
 
@@ -59,13 +158,30 @@ class Run:
         return [row["step"] for row in rows], [row[metric] for row in rows]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ReproducedRun(FinishedRun):
+    """A fine-tuning with its place in a reproduction. n_transfer: how many blocks it took over,
+    where that was chosen; figure: which figure it is for, None for the tables."""
+
+    variant: str
+    task: str
+    seed: int
+    n_transfer: int | None = None
+    figure: FigureName | None = None
+
+    @property
+    def metric(self) -> str:
+        """The metric of its task."""
+        return self.config["task"]["metric"]
+
+
 @dataclass(frozen=True)
 class Scores:
     """A metric of one cell in per cent: a value for each seed that has run, or the reason why there
     is none."""
 
     by_seed: dict[int, float] = field(default_factory=dict)
-    runs: tuple[Run, ...] = ()
+    runs: tuple[ReproducedRun, ...] = ()
     splits: tuple[str, ...] = ()
     reason: str = ""
 
@@ -74,14 +190,17 @@ class Scores:
 
     @property
     def values(self) -> list[float]:
+        """A value for each seed."""
         return list(self.by_seed.values())
 
     @property
     def n(self) -> int:
+        """How many seeds."""
         return len(self.by_seed)
 
     @property
     def median(self) -> float:
+        """Of the seeds."""
         return statistics.median(self.values)
 
     @property
@@ -91,20 +210,26 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """All that is known of what has run. `scale` is None where there are only single runs."""
+class FinishedRuns:
+    """All that is known of what has run.
 
-    scale: str | None
-    runs: tuple[Run, ...] = ()
-    unfinished: dict[tuple, str] = field(default_factory=dict)
-    pretraining: dict[str, Run] = field(default_factory=dict)
-    missing: tuple[dict, ...] = ()
-    baselines: dict[str, dict] = field(default_factory=dict)
-    probes: tuple[dict, ...] = ()
-    anchors: dict[str, dict] = field(default_factory=dict)
-    single: tuple[Run, ...] = ()
+    scale: None where there are only single runs. runs: those of the tables and of figure 2 (left).
+    unfinished: by variant and task, why a run of the reproduction is not in `runs`. pretraining: by
+    body. missing, baselines, probes, anchors: as in reproduction.json. single: runs of no
+    reproduction.
+    """
 
-    def of_cell(self, variant: str, task: str) -> tuple[Run, ...]:
+    scale: Scale | None
+    runs: tuple[ReproducedRun, ...] = ()
+    unfinished: dict[tuple[str, str], str] = field(default_factory=dict)
+    pretraining: dict[str, FinishedRun] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
+    baselines: dict[str, Baselines] = field(default_factory=dict)
+    probes: tuple[ProbeRow, ...] = ()
+    anchors: dict[str, Anchors] = field(default_factory=dict)
+    single: tuple[FinishedRun, ...] = ()
+
+    def of_cell(self, variant: str, task: str) -> tuple[ReproducedRun, ...]:
         """The runs of a cell of a table by seed; those of figures stay out."""
         found = [
             run for run in self.runs if (run.variant, run.task, run.figure) == (variant, task, None)
@@ -116,30 +241,39 @@ class Measured:
         variant: str,
         task: str,
         metric: str,
-        splits: tuple[str, ...],
+        splits: Sequence[str],
         table: int | None = None,
     ) -> Scores:
         """The scores of a cell, the mean over those of `splits` that all of its runs measured."""
         runs = self.of_cell(variant, task)
-        measured = [
-            split for split in splits if all(run.score(metric, split) is not None for run in runs)
-        ]
-        if not runs or not measured:
+        measured: dict[str, list[float]] = {}
+        for split in splits:
+            found = [run.score(metric, split) for run in runs]
+            values = [value for value in found if value is not None]
+            if runs and len(values) == len(runs):
+                measured[split] = values
+        if not measured:
             reason = self._reason(variant, task, metric, splits, table, bool(runs))
             return Scores(reason=reason)
-        by_seed = {
-            run.seed: percent(mean(run.score(metric, split) for split in measured)) for run in runs
-        }
+        means = [percent(mean(values)) for values in zip(*measured.values(), strict=True)]
+        by_seed = {run.seed: value for run, value in zip(runs, means, strict=True)}
         return Scores(by_seed, runs, tuple(measured))
 
-    def _reason(self, variant, task, metric, splits, table, has_runs: bool) -> str:
+    def _reason(
+        self,
+        variant: str,
+        task: str,
+        metric: str,
+        splits: Sequence[str],
+        table: int | None,
+        has_runs: bool,
+    ) -> str:
         if has_runs:
             return f"its runs did not measure {metric} on {' and '.join(splits)}"
         if (variant, task) in self.unfinished:
             return self.unfinished[variant, task]
         for entry in self.missing:
-            wanted = {"table": table, "variant": variant, "task": task, "figure": None}
-            if all(entry.get(name) in (None, value) for name, value in wanted.items()):
+            if (entry["variant"], entry["task"], entry["figure"]) == (variant, task, None):
                 return entry["reason"]
         return self._to_run(f"--table={table} --tasks={task}") if table else "not run"
 
@@ -153,7 +287,7 @@ class Measured:
         return "; ".join(dict.fromkeys(reasons)) or self._to_run(f"--figure={name}")
 
 
-def load(folder: Path) -> Measured:
+def read_runs(folder: Path) -> FinishedRuns:
     """What lies under a folder.
 
     Raises UserError if there is no such folder, no run in it or more than one reproduction; and,
@@ -167,34 +301,28 @@ def load(folder: Path) -> Measured:
             f"--runs={folder} holds {len(roots)} reproductions, {roots[0]} and {roots[1]} among "
             "them; report one at a time"
         )
-    single = [
-        _run(path.parent, path.parent.relative_to(folder).as_posix())
+    single = tuple(
+        FinishedRun(**_files(path.parent, path.parent.relative_to(folder).as_posix()))
         for path in sorted(folder.rglob("config.json"))
         if _finished(path.parent) and not any(root in path.parents for root in roots)
-    ]
+    )
     if roots:
-        return _reproduction(roots[0], tuple(single))
+        return _reproduction(roots[0], single)
     if not single:
         raise UserError(
             f"--runs={folder} has no results: neither a {REPRODUCTION} nor a folder with "
             "config.json and result.json"
         )
-    return Measured(scale=None, single=tuple(single))
+    return FinishedRuns(scale=None, single=single)
 
 
-def _reproduction(root: Path, single: tuple[Run, ...]) -> Measured:
+def _reproduction(root: Path, single: tuple[FinishedRun, ...]) -> FinishedRuns:
     path = root / REPRODUCTION
-    whole = _object(path, ("scale", "runs"))
+    whole = json_files.read(path, Reproduction, _REMEDY)
     runs, unfinished = [], {}
     for entry in whole["runs"]:
-        for key in ("variant", "task", "seed", "folder"):
-            if key not in entry:
-                raise UserError(f"{path}: a run without {key}; `reproduce` writes this file anew")
-        folder = root / entry["folder"]
-        if _finished(folder):
-            place = {k: entry.get(k) for k in ("variant", "task", "seed", "n_transfer", "figure")}
-            further = entry.get("further", {})
-            runs.append(_run(folder, entry["folder"], further=further, **place))
+        if _finished(root / entry["folder"]):
+            runs.append(_reproduced(root, entry))
         else:
             unfinished[entry["variant"], entry["task"]] = (
                 f"{entry['folder']} has no result.json: not finished, or not copied"
@@ -203,12 +331,12 @@ def _reproduction(root: Path, single: tuple[Run, ...]) -> Measured:
         if row["probe"] not in whole.get("anchors", {}):
             raise UserError(f"{path}: no anchors of the probe {row['probe']}; probe again")
     pretraining = {
-        name: _run(root / folder, folder)
+        name: FinishedRun(**_files(root / folder, folder))
         for name, folder in whole.get("pretraining", {}).items()
         # Released weights, or a folder that was not copied, left no files here.
         if _finished(root / folder)
     }
-    return Measured(
+    return FinishedRuns(
         scale=whole["scale"],
         runs=tuple(runs),
         unfinished=unfinished,
@@ -225,26 +353,31 @@ def _finished(folder: Path) -> bool:
     return (folder / "config.json").exists() and (folder / "result.json").exists()
 
 
-def _run(folder: Path, name: str, **place) -> Run:
-    config = _object(folder / "config.json", ("task",))
-    return Run(
-        folder=name,
-        config=config,
-        result=_object(folder / "result.json", ("metrics",)),
-        rows=read_rows(folder / "metrics.jsonl"),
-        **place,
+def _reproduced(root: Path, entry: Place) -> ReproducedRun:
+    """The run of an entry of reproduction.json."""
+    run = ReproducedRun(
+        **_files(root / entry["folder"], entry["folder"]),
+        further=entry.get("further", {}),
+        variant=entry["variant"],
+        task=entry["task"],
+        seed=entry["seed"],
+        n_transfer=entry.get("n_transfer"),
+        figure=entry.get("figure"),
     )
+    if run.metric is None:
+        raise UserError(f"{root / run.folder}/config.json names no metric; it is no fine-tuning")
+    return run
 
 
-def _object(path: Path, keys: tuple[str, ...]) -> dict:
-    """A JSON object with these keys, said in one line if it is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error}); copy it again or delete the run"
-        ) from None
-    for key in keys:
-        if not isinstance(value, dict) or key not in value:
-            raise UserError(f"{path} has no key {key}; it is not a file of a run")
-    return value
+def _files(folder: Path, name: str) -> dict[str, Any]:
+    """What a FinishedRun is made of."""
+    place = folder / "config.json"
+    # As it stands there: what was checked has the keys in another order.
+    config = json_files.read(place, dict[str, Any], _REMEDY)
+    json_files.shaped(config, _Config, str(place), _REMEDY)
+    return {
+        "folder": name,
+        "config": config,
+        "result": json_files.read(folder / "result.json", Result, _REMEDY),
+        "rows": read_rows(folder / "metrics.jsonl"),
+    }

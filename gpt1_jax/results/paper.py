@@ -6,11 +6,17 @@ The numbers themselves are data, in configs/paper.py. Nothing here knows of mode
 import runpy
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from gpt1_jax.config_files import find_config
 
 INDEX = "configs/paper.py"
 FINETUNING = "configs/finetune.py"
+
+FigureName = Literal["2left", "2right"]
+Source = Literal["paper", "quoted", "leaderboard"]
+"""Whose number it is: the paper's own, one that it quotes, or what stands beside its row on the
+leaderboard of GLUE."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Variant:
 class Column:
     """A column of a table: a task and a metric, or an average over other columns.
 
-    metric: a key of scores.METRICS; `glue` or `average` where the column is computed.
+    metric: a key of data.metrics.METRICS; `glue` or `average` where the column is computed.
     split: where the paper measured; splits: where runs do, the mean of them if there are several.
     current: what the full model scores on the data as they are distributed now, if those changed.
     headline: the column which stands for its task, of those that share it.
@@ -57,6 +63,14 @@ class Row:
     values: tuple[float | None, ...]
     variant: str | None = None
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The values of a row without a dash, as the paper's own are. ValueError if it has one."""
+        found = tuple(value for value in self.values if value is not None)
+        if len(found) < len(self.values):
+            raise ValueError(f"the row {self.title} has a dash")
+        return found
+
 
 @dataclass(frozen=True)
 class Table:
@@ -73,7 +87,7 @@ class Table:
 class Figure:
     """A figure: which config strings draw it, and what the paper says that it shows."""
 
-    name: str
+    name: FigureName
     title: str
     tasks: tuple[str, ...]
     configs: tuple[str, ...]
@@ -82,9 +96,8 @@ class Figure:
 
 @dataclass(frozen=True)
 class Cell:
-    """A published value. `source` is `paper` for its own models, `quoted` for those of others,
-    `leaderboard` for what stands beside the paper's row on the GLUE leaderboard. `config` and
-    `pretraining` are config strings, None where nothing here produces the value."""
+    """A published value. `config` and `pretraining` are config strings, None where nothing here
+    produces the value."""
 
     table: int | None
     row: str
@@ -92,7 +105,7 @@ class Cell:
     value: float
     metric: str
     split: str
-    source: str
+    source: Source
     task: str | None = None
     variant: str | None = None
     config: str | None = None
@@ -133,7 +146,9 @@ class Paper:
             for column, value in zip(table.columns, row.values, strict=True):
                 if value is None:
                     continue
-                trained = variant is not None and column.task is not None
+                config = pretraining = None
+                if variant and column.task:
+                    config, pretraining = variant.finetuning(column.task), variant.pretraining
                 yield Cell(
                     table=table.number,
                     row=row.title,
@@ -144,12 +159,12 @@ class Paper:
                     source="paper" if variant else "quoted",
                     task=column.task,
                     variant=row.variant,
-                    config=variant.finetuning(column.task) if trained else None,
-                    pretraining=variant.pretraining if trained else None,
+                    config=config,
+                    pretraining=pretraining,
                 )
 
 
-def load() -> Paper:
+def read_paper() -> Paper:
     """The index of configs/paper.py, from the current folder or the installation."""
     index = runpy.run_path(str(find_config(INDEX)))
     return Paper(

@@ -4,15 +4,16 @@ Needs no JAX and none of the data: a laptop with copies of config.json, result.j
 and reproduction.json is enough. The same files give the same report.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
-from gpt1_jax.results import claims, figures, finished_runs, html_page, markdown, paper, tables
-from gpt1_jax.results.averages import percent, rounded
+from gpt1_jax.results import claims, csv_files, figures, html_page, markdown_files, tables
 from gpt1_jax.results.figures import Drawing
-from gpt1_jax.results.finished_runs import Measured, Run
+from gpt1_jax.results.finished_runs import FinishedRuns, read_runs
+from gpt1_jax.results.markdown import escaped
+from gpt1_jax.results.paper import Paper, read_paper
 from gpt1_jax.results.tables import Grid, scale_words
 
 
@@ -23,27 +24,28 @@ def report(runs: str | Path, output: str | Path) -> dict:
     Args:
       runs: a folder with the reproduction.json and the run folders of `reproduce`, or with the
         folders of single runs.
-      output: the folder to write to. Everything is worked out before the first file is written,
-        and each is replaced in one step.
+      output: the folder to write to. Everything is worked out, and every place found free or a
+        file, before the first file is written; each is replaced in one step.
 
     Returns:
       `files` written, `scale`, and how many cells of ours have a `value` or are `missing`.
 
     Raises:
-      UserError: no results, a file that cannot be read, an output that is no folder, no matplotlib.
+      UserError: no results, a file that cannot be read, an output that is no folder or cannot take
+        a file, no matplotlib.
     """
     runs, output = Path(runs).expanduser(), Path(output).expanduser()
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; expected a folder")
-    index, found = paper.load(), finished_runs.load(runs)
-    grids = tables.grids(index, found)
-    files = _files(index, found, grids, figures.drawings(index, found))
-    try:
-        output.mkdir(parents=True, exist_ok=True)
+    paper, found = read_paper(), read_runs(runs)
+    grids = tables.grids(paper, found)
+    files = _files(paper, found, grids, figures.drawings(paper, found))
+    with disk.as_user_error(f"--output={output}"), disk.WorkdirLock(output, "writing", "--output"):
+        for name in files:
+            disk.output_path(output / name)
         for name, content in files.items():
-            _write(output / name, content)
-    except OSError as error:
-        raise UserError(f"--output={output} cannot be written: {error.strerror}") from None
+            written = content.encode() if isinstance(content, str) else content
+            disk.write_bytes(output / name, written)
     entries = [entry for grid in grids for entry in grid.entries]
     with_value = sum(bool(entry.scores) for entry in entries)
     return {
@@ -55,47 +57,42 @@ def report(runs: str | Path, output: str | Path) -> dict:
     }
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
-
-
 def _files(
-    index: paper.Paper, found: Measured, grids: Sequence[Grid], drawings: Sequence[Drawing]
+    paper: Paper, found: FinishedRuns, grids: Sequence[Grid], drawings: Sequence[Drawing]
 ) -> dict[str, str | bytes]:
     """The content of every file by name."""
-    tasks = tables.tasks_by_group(index)
-    said = [
-        ("The paper, from its cells", claims.published(index)),
-        (f"Our runs ({scale_words(found.scale)})", claims.measured(index, grids)),
-    ]
-    title = f"GPT-1: published and measured ({scale_words(found.scale)})"
-    introduction = _introduction(found, grids) + _no_figures(index, found, drawings)
-    kinds = [(kind, ", ".join(names)) for kind, names in tasks.items()]
+    scale = scale_words(found.scale)
+    title = f"GPT-1: published and measured ({scale})"
+    introduction = _introduction(found, grids) + _no_figures(paper, found, drawings)
+    said = {
+        "The paper, from its cells": claims.published(paper),
+        f"Our runs ({scale})": claims.measured(paper, grids),
+    }
+    tasks = tables.tasks_by_group(paper)
+    kinds = [(kind, name) for kind, names in tasks.items() for name in names]
     files: dict[str, str | bytes] = {
-        "table1.md": f"# Table 1: the tasks\n\n{markdown.table(('Kind', 'Tasks'), kinds, False)}",
-        "table1.csv": markdown.to_csv(
-            ("kind", "task"), [(kind, name) for kind, names in tasks.items() for name in names]
-        ),
+        "table1.md": markdown_files.tasks(tasks),
+        "table1.csv": csv_files.to_csv(("kind", "task"), kinds),
     }
     for grid in grids:
-        files[f"{grid.name}.md"] = markdown.grid(grid)
-        files[f"{grid.name}.csv"] = markdown.grid_csv(grid, found.scale)
+        files[f"{grid.name}.md"] = markdown_files.grid(grid)
+        files[f"{grid.name}.csv"] = csv_files.grid(grid, found.scale)
     for drawing in drawings:
         files[f"{drawing.name}.png"] = drawing.png
         files[f"{drawing.name}.svg"] = drawing.svg
         if drawing.rows:
-            files[f"{drawing.name}.csv"] = markdown.to_csv(drawing.header, drawing.rows)
-    files[markdown.APPENDIX] = markdown.appendix(grids, found.single, scale_words(found.scale))
-    files["index.md"] = _index(title, introduction, said, grids, drawings, found.single)
+            files[f"{drawing.name}.csv"] = csv_files.to_csv(drawing.header, drawing.rows)
+    files[markdown_files.APPENDIX] = markdown_files.appendix(grids, found.single, scale)
+    files["index.md"] = markdown_files.index(
+        title, introduction, said, grids, drawings, found.single
+    )
     files["report.html"] = html_page.page(
         title, introduction, said, tasks, grids, drawings, found.single
     )
     return files
 
 
-def _introduction(found: Measured, grids: Sequence[Grid]) -> list[str]:
+def _introduction(found: FinishedRuns, grids: Sequence[Grid]) -> list[str]:
     """What the reader has before him."""
     if found.scale is None:
         return [
@@ -113,45 +110,11 @@ def _introduction(found: Measured, grids: Sequence[Grid]) -> list[str]:
     return lines
 
 
-def _no_figures(index: paper.Paper, found: Measured, drawings: Sequence[Drawing]) -> list[str]:
+def _no_figures(paper: Paper, found: FinishedRuns, drawings: Sequence[Drawing]) -> list[str]:
+    """Which figures of the paper are not here, and why."""
     drawn = {drawing.name for drawing in drawings}
     return [
-        f"Figure {name} ({figure.title}) has no runs: {found.why_no_figure(name)}."
-        for name, figure in index.figures.items()
+        f"Figure {name} ({figure.title}) has no runs: {escaped(found.why_no_figure(name))}."
+        for name, figure in paper.figures.items()
         if found.scale and f"figure{name}" not in drawn
     ]
-
-
-def _index(
-    title: str,
-    introduction: Sequence[str],
-    said: Sequence[tuple[str, Sequence[str]]],
-    grids: Sequence[Grid],
-    drawings: Sequence[Drawing],
-    single: Sequence[Run],
-) -> str:
-    """The page that leads to the others."""
-    parts = [f"# {title}\n", *(f"{line}\n" for line in introduction), "## Tables\n"]
-    parts.append(
-        "- [Table 1: the tasks](table1.md) ([CSV](table1.csv))\n"
-        + "".join(f"- [{grid.title}]({grid.name}.md) ([CSV]({grid.name}.csv))\n" for grid in grids)
-        + f"- [The runs behind them]({markdown.APPENDIX})\n"
-        + "- report.html: all of it on one page\n"
-    )
-    for heading, lines in said:
-        parts += [f"## {heading}\n", "".join(f"- {line}\n" for line in lines)]
-    for drawing in drawings:
-        parts += [f"## {drawing.title}\n", f"![{drawing.title}]({drawing.name}.png)\n"]
-        notes = "".join(f"- {note}\n" for note in drawing.notes)
-        parts.append(notes + (f"- [CSV]({drawing.name}.csv)\n" if drawing.rows else ""))
-    if single:
-        rows = [_single(run) for run in single]
-        parts += ["## Single runs\n", markdown.table(("run", "task", "metric", "best dev"), rows)]
-    return "\n".join(parts)
-
-
-def _single(run: Run) -> tuple[str, ...]:
-    best = run.result.get("best")
-    score = str(rounded(percent(best["score"]))) if best else "–"
-    task = run.config["task"].get("name") or "pre-training"
-    return f"[{run.folder}]({markdown.APPENDIX})", task, run.metric or "–", score

@@ -5,13 +5,15 @@ An entry is one cell of ours; a grid is a table as it is shown, the rows of othe
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Literal
 
 from gpt1_jax.data.tasks import TASKS
+from gpt1_jax.messages import visible
 from gpt1_jax.results.averages import GLUE, glue_score, mean, percent, rounded
-from gpt1_jax.results.finished_runs import Measured, Scores
+from gpt1_jax.results.finished_runs import FinishedRuns, Scores
 from gpt1_jax.results.paper import Column, Paper, Row, Table, Variant
 
 FURTHER = "further"
@@ -24,6 +26,10 @@ BASELINES = {
     "hypothesis_only": "Bag of words, hypothesis only",
 }
 _MNLI_SPLITS = {"matched": "dev", "mismatched": "dev_mismatched"}
+
+LineKind = Literal["quoted", "paper", "ours", "baseline", "examples"]
+"""Whose numbers a row has: of a method that the paper quotes, of the paper's own model, of ours, of
+what cannot read; or how many examples there were."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ class Entry:
     @property
     def name(self) -> str:
         """Unique among the entries, and fit for a link."""
-        column = re.sub(r"\W+", "-", self.column.title.lower())
+        column = re.sub(r"[\s,.()-]+", "-", self.column.title.lower())
+        column = re.sub(r"[^a-z0-9-]", lambda found: f"_{ord(found[0]):x}_", column)
         return f"table-{self.table}-{self.variant.name.replace('_', '-')}-{column}"
 
     @property
@@ -50,12 +57,16 @@ class Entry:
         return self.variant.finetuning(self.column.task) if self.column.task else None
 
 
+ScoresOf = dict[Column, dict[str, Scores]]
+"""By column and the name of a variant."""
+
+
 @dataclass(frozen=True)
 class Line:
-    """A row of a grid: `kind` is quoted, paper, ours, baseline or examples; `entries` are ours."""
+    """A row of a grid; `entries` are the cells of ours."""
 
     title: str
-    kind: str
+    kind: LineKind
     cells: tuple[str, ...]
     entries: tuple[Entry, ...] = ()
 
@@ -79,7 +90,7 @@ def scale_words(scale: str | None) -> str:
 
 def task_title(name: str) -> str:
     """How the paper names a task; a task of one's own has its own name."""
-    return TASKS[name].title if name in TASKS else name
+    return TASKS[name].title if name in TASKS else visible(name)
 
 
 def shown(scores: Scores) -> str:
@@ -95,55 +106,58 @@ def shown(scores: Scores) -> str:
 def tasks_by_group(paper: Paper) -> dict[str, list[str]]:
     """Table 1, from the tasks table: the titles of the paper's twelve tasks by their kind."""
     groups: dict[str, list[str]] = {}
+    headlines = paper.headlines()
     for name, task in TASKS.items():
-        if name in paper.headlines():
+        if name in headlines and task.group:
             groups.setdefault(task.group, []).append(task.title)
     return groups
 
 
-def grids(paper: Paper, measured: Measured) -> list[Grid]:
+def grids(paper: Paper, finished: FinishedRuns) -> list[Grid]:
     """Tables 2 to 5 with what has run, and the tasks that only we have, if there are any."""
-    found = [_grid(paper, measured, table) for table in paper.tables.values()]
-    own = _further(paper, measured)
-    return [*found, _grid(paper, measured, own)] if own else found
+    found = [_grid(paper, finished, table) for table in paper.tables.values()]
+    own = _further(paper, finished)
+    return [*found, _grid(paper, finished, own)] if own else found
 
 
-def _grid(paper: Paper, measured: Measured, table: Table) -> Grid:
+def _grid(paper: Paper, finished: FinishedRuns, table: Table) -> Grid:
     variants = [paper.variants[row.variant] for row in table.rows if row.variant]
-    columns = {column: _column(measured, table, variants, column) for column in table.columns}
+    columns = {column: _column(finished, table, variants, column) for column in table.columns}
     table, columns = _with_average_of_some(table, variants, columns)
     entries = [
-        entry for variant in variants for entry in _entries(measured, table, variant, columns)
+        entry for variant in variants for entry in _entries(finished, table, variant, columns)
     ]
     name = f"table{table.number}" if table.number else FURTHER
     title = f"Table {table.number}: {table.title}" if table.number else table.title
     return Grid(
         name=name,
-        title=f"{title} ({scale_words(measured.scale)})",
+        title=f"{title} ({scale_words(finished.scale)})",
         header=("", *(column.title for column in table.columns)),
-        lines=tuple(_lines(measured, table, variants, entries)),
-        notes=tuple(_notes(measured, table, entries)),
+        lines=tuple(_lines(finished, table, variants, entries)),
+        notes=tuple(_notes(finished, table, entries)),
         entries=tuple(entries),
     )
 
 
 def _column(
-    measured: Measured, table: Table, variants: Sequence[Variant], column: Column
+    finished: FinishedRuns, table: Table, variants: Sequence[Variant], column: Column
 ) -> dict[str, Scores]:
     """The scores of a column by variant; of an average, of what its other columns have."""
     if column.metric == "glue":
-        return {variant.name: _glue(measured, variant.name) for variant in variants}
+        return {variant.name: _glue(finished, variant.name) for variant in variants}
     if column.metric == "average":
         rest = [other for other in table.columns if other.task]
         return {
-            variant.name: _average({c.title: _scores(measured, table, variant, c) for c in rest})
+            variant.name: _average({c.title: _scores(finished, table, variant, c) for c in rest})
             for variant in variants
         }
-    return {variant.name: _scores(measured, table, variant, column) for variant in variants}
+    return {variant.name: _scores(finished, table, variant, column) for variant in variants}
 
 
-def _scores(measured: Measured, table: Table, variant: Variant, column: Column) -> Scores:
-    return measured.scores(
+def _scores(finished: FinishedRuns, table: Table, variant: Variant, column: Column) -> Scores:
+    if column.task is None:
+        raise ValueError(f"{column.title} is worked out from other columns")
+    return finished.scores(
         variant.name, column.task, column.metric, column.splits, table.number or None
     )
 
@@ -164,10 +178,10 @@ def _average(columns: dict[str, Scores]) -> Scores:
     return Scores(by_seed, splits=tuple(splits))
 
 
-def _glue(measured: Measured, variant: str) -> Scores:
+def _glue(finished: FinishedRuns, variant: str) -> Scores:
     """The GLUE score of our runs, on dev."""
     found = {
-        (task, metric): measured.scores(
+        (task, metric): finished.scores(
             variant,
             task,
             "accuracy" if task == "mnli" else metric,
@@ -188,7 +202,9 @@ def _glue(measured: Measured, variant: str) -> Scores:
     return dataclasses.replace(averaged, by_seed=by_seed)
 
 
-def _with_average_of_some(table: Table, variants: Sequence[Variant], columns: dict):
+def _with_average_of_some(
+    table: Table, variants: Sequence[Variant], columns: ScoresOf
+) -> tuple[Table, ScoresOf]:
     """Where Avg cannot be had, adds the mean over the columns that every row has which has any, and
     gives the published rows the mean over the same columns."""
     tasks = [column for column in table.columns if column.task]
@@ -210,8 +226,8 @@ def _with_average_of_some(table: Table, variants: Sequence[Variant], columns: di
     places = [table.columns.index(column) for column in common]
 
     def widened(row: Row) -> Row:
-        values = [row.values[place] for place in places]
-        whole = None if None in values else float(rounded(mean(values)))
+        values = [value for value in (row.values[place] for place in places) if value is not None]
+        whole = float(rounded(mean(values))) if len(values) == len(places) else None
         return dataclasses.replace(row, values=(whole, *row.values))
 
     scores = {
@@ -225,7 +241,9 @@ def _with_average_of_some(table: Table, variants: Sequence[Variant], columns: di
     return table, {extra: scores, **columns}
 
 
-def _entries(measured: Measured, table: Table, variant: Variant, columns: dict) -> list[Entry]:
+def _entries(
+    finished: FinishedRuns, table: Table, variant: Variant, columns: ScoresOf
+) -> list[Entry]:
     (row,) = (row for row in table.rows if row.variant == variant.name)
     return [
         Entry(
@@ -234,42 +252,51 @@ def _entries(measured: Measured, table: Table, variant: Variant, columns: dict) 
             column=column,
             published=published,
             scores=columns[column][variant.name],
-            baselines=_baselines(measured, column),
+            baselines=_baselines(finished, column),
         )
         for column, published in zip(table.columns, row.values, strict=True)
     ]
 
 
-def _baselines(measured: Measured, column: Column) -> dict[str, float]:
-    found = measured.baselines.get(column.task, {})
+def _baselines(finished: FinishedRuns, column: Column) -> dict[str, float]:
+    found = finished.baselines.get(column.task or "", {})
     if found.get("metric") != column.metric:
         return {}
     return {name: percent(found[name]) for name in BASELINES if name in found}
 
 
-def _lines(measured: Measured, table: Table, variants: Sequence[Variant], entries: list[Entry]):
+def _lines(
+    finished: FinishedRuns, table: Table, variants: Sequence[Variant], entries: list[Entry]
+) -> Iterator[Line]:
+    """The rows of the paper, then ours, then those who cannot read."""
     for row in table.rows:
         values = ["–" if value is None else str(Decimal(str(value))) for value in row.values]
         if any(value is not None for value in row.values):
-            kind = "paper" if row.variant else "quoted"
-            yield Line(f"{row.title}, published" if row.variant else row.title, kind, tuple(values))
+            if row.variant:
+                yield Line(f"{row.title}, published", "paper", tuple(values))
+            else:
+                yield Line(row.title, "quoted", tuple(values))
     for variant in variants:
         mine = tuple(entry for entry in entries if entry.variant == variant)
-        title = f"{variant.title}, ours, {scale_words(measured.scale)}"
+        title = f"{variant.title}, ours, {scale_words(finished.scale)}"
         yield Line(title, "ours", tuple(shown(entry.scores) for entry in mine), mine)
     for name, title in BASELINES.items():
-        found = [_baselines(measured, column).get(name) for column in table.columns]
+        found = [_baselines(finished, column).get(name) for column in table.columns]
         if any(value is not None for value in found):
             cells = ["–" if value is None else str(rounded(value)) for value in found]
             yield Line(title, "baseline", tuple(cells))
-    examples = [measured.baselines.get(c.task, {}).get("examples", {}) for c in table.columns]
+    examples = [
+        finished.baselines.get(column.task or "", {}).get("examples", {})
+        for column in table.columns
+    ]
     if any(examples):
         cells = [f"{e['train']:,} + {e['dev']:,}" if e else "–" for e in examples]
         yield Line("Examples, train + dev", "examples", tuple(cells))
 
 
-def _notes(measured: Measured, table: Table, entries: list[Entry]):
-    if measured.scale == "small":
+def _notes(finished: FinishedRuns, table: Table, entries: list[Entry]) -> Iterator[str]:
+    """What stands below a table."""
+    if finished.scale == "small":
         yield (
             "Small scale: a small model and capped training sets. These numbers are not those of "
             "GPT-1; what can be compared is which rows are ahead of which."
@@ -290,15 +317,17 @@ def _notes(measured: Measured, table: Table, entries: list[Entry]):
     yield from dict.fromkeys(column.note for column in table.columns if column.note)
 
 
-def _further(paper: Paper, measured: Measured) -> Table | None:
+def _further(paper: Paper, finished: FinishedRuns) -> Table | None:
     """The tasks that have run and are in no table of the paper, by all variants that they have."""
     known = {column.task for table in paper.tables.values() for column in table.columns}
-    runs = [run for run in measured.runs if run.figure is None and run.task not in known]
+    runs = [run for run in finished.runs if run.figure is None and run.task not in known]
     if not runs:
         return None
+    measured = list(dict.fromkeys((run.task, run.metric) for run in runs))
+    names = [name for name, _ in measured]
     columns = tuple(
-        Column(task_title(name), metric, name)
-        for name, metric in dict.fromkeys((run.task, run.metric) for run in runs)
+        Column(task_title(name) + (f" ({metric})" if names.count(name) > 1 else ""), metric, name)
+        for name, metric in measured
     )
     if len(columns) > 1:
         columns = (Column("Avg", "average"), *columns)

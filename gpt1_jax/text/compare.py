@@ -4,35 +4,24 @@ import difflib
 import functools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.text import workers
+from gpt1_jax.text.config import CompareConfig
 from gpt1_jax.text.sources import Files, matching
-from gpt1_jax.text.workers import say
 from gpt1_jax.tokenization import loading, text_rules
 from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
+from gpt1_jax.tokenization.tokenizer import VocabularyMode
 
-MODES = ("original", "hf_basic")
 DEFINITION = (
     "an id differs if difflib.SequenceMatcher (autojunk off), applied to the ids of the two modes "
     "for each line with the line end before it, finds no partner for it"
 )
 _EXAMPLES = 10
 _LONGEST_EXAMPLE = 40  # characters
-
-
-@dataclass(frozen=True)
-class CompareConfig:
-    """modes: both of MODES. inputs: globs of text files. vocab: the vocabulary of both, a folder or
-    a name on the Hub. workers: processes; None is the number of cores."""
-
-    modes: tuple[str, ...]
-    inputs: tuple[str, ...]
-    vocab: str
-    workers: int | None = None
 
 
 class _Counts(NamedTuple):
@@ -72,12 +61,9 @@ def compare(config: CompareConfig) -> dict:
 
 
 def _check(config: CompareConfig) -> None:
-    given = "--compare=" + ",".join(config.modes)
-    for mode in config.modes:
-        if mode not in MODES:
-            raise UserError(f"{given}: unknown mode {mode!r}; expected {' and '.join(MODES)}")
     if len(config.modes) != 2 or len(set(config.modes)) != 2:
-        raise UserError(f"{given}: expected two different modes, as in {','.join(MODES)}")
+        given, known = (",".join(modes) for modes in (config.modes, get_args(VocabularyMode)))
+        raise UserError(f"--compare={given}: expected two different modes, as in {known}")
     if config.workers is not None and config.workers < 1:
         raise UserError(f"workers={config.workers}: expected at least 1")
 
@@ -91,7 +77,9 @@ def _parts(files: Files) -> Iterator[tuple[bool, str, str]]:
             before, first = text_rules.before(before, block), False
 
 
-def _compared(vocab: str, modes: tuple[str, str], part: tuple[bool, str, str]) -> _Counts:
+def _compared(
+    vocab: str, modes: tuple[VocabularyMode, ...], part: tuple[bool, str, str]
+) -> _Counts:
     first, before, text = part
     pair = [_tokenizer(vocab, mode) for mode in modes]
     ids, differing, unknown, replaced = Counter(), Counter(), Counter(), Counter()

@@ -7,51 +7,31 @@ journal from which the same arguments continue. The result is a function of the 
 whatever the number of workers and however often it was interrupted.
 """
 
-import errno
-import fcntl
-import json
-import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
+from gpt1_jax.disk import WorkdirLock, as_user_error, write_json
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.text import workers
+from gpt1_jax.messages import say
+from gpt1_jax.text import workers, workplace
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks, take_survey, unit_hash
 from gpt1_jax.text.encoding import encode_blocks, id_dtype, in_pieces
-from gpt1_jax.text.inputs import TRAIN, Inputs, PrepareConfig, check_config, find_inputs
-from gpt1_jax.text.shards import (
-    FORMAT,
-    MANIFEST,
-    UNFINISHED,
-    Tokens,
-    read_manifest,
-    verify,
-    write_json,
-)
-from gpt1_jax.text.sources import (
-    Document,
-)
-from gpt1_jax.text.workers import say
+from gpt1_jax.text.inputs import TRAIN, Inputs, check_config, find_inputs
+from gpt1_jax.text.shards import FORMAT, MANIFEST, Manifest, read_manifest
+from gpt1_jax.text.sources import NamedText, TextChanged
 from gpt1_jax.tokenization import gpt1_bpe, loading, sentencepiece_bpe, text_rules, vocabulary
 from gpt1_jax.tokenization import tokenizer as tokenizers
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
-__all__ = ["Document", "PrepareConfig", "Tokens", "prepare", "read_manifest", "verify"]
-
-
-_NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR)
-
 
 def prepare(
     config: PrepareConfig,
-    documents: Iterable[Document] | None = None,
-    valid_documents: Iterable[Document] | None = None,
+    documents: Iterable[NamedText] | None = None,
+    valid_documents: Iterable[NamedText] | None = None,
 ) -> dict:
     """Make the folder config.output, or finish it; progress goes to standard error.
 
@@ -72,37 +52,57 @@ def prepare(
     trained = _given(config)
     arguments = _arguments(config, inputs, trained)
     output = Path(config.output)
-    if (output / MANIFEST).exists():
-        manifest = read_manifest(output)
-        _check_same(output, manifest["arguments"], arguments)
-        shutil.rmtree(output / UNFINISHED, ignore_errors=True)
-        say(f"{output} is already prepared with these arguments; nothing to do")
-    else:
-        manifest = _prepared(config, inputs, trained, arguments)
+    workplace.check_apart(output, inputs.paths)
+    # Whatever is decided by what lies in the folder is decided by the one that has it.
+    with as_user_error(output), WorkdirLock(output, "preparing", "--output"):
+        manifest = _already(output, inputs, config, arguments)
+        if manifest is None:
+            manifest = _prepared(output, inputs, config, trained, arguments)
     return _summary(output, manifest) | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def _prepared(config: PrepareConfig, inputs: "Inputs", trained, arguments: dict) -> dict:
-    output = Path(config.output)
-    _check_free(output, arguments)
+def _already(
+    output: Path, inputs: Inputs, config: PrepareConfig, arguments: dict
+) -> Manifest | None:
+    """The manifest of a finished folder, if the same arguments and the same text made it."""
+    if not (output / MANIFEST).exists():
+        return None
+    manifest = read_manifest(output)
+    workplace.check_same(output, manifest["arguments"], arguments)
+    then = manifest["source"]["sha256"]
+    if not inputs.fixed and (now := take_survey(inputs, config).sha256) != then:
+        raise UserError(
+            f"{output}: prepared from another text of the same length (sha256 {then[:12]}, now "
+            f"{now[:12]}); choose another --output, or delete the folder"
+        )
+    workplace.clear(output)
+    say(f"{output} is already prepared with these arguments; nothing to do")
+    return manifest
+
+
+def _prepared(
+    output: Path, inputs: Inputs, config: PrepareConfig, trained: Tokenizer | None, arguments: dict
+) -> Manifest:
+    workplace.check_free(output, arguments)
     try:
-        survey = _survey_so_far(output) or take_survey(inputs, config)
-        with _workplace(output, arguments, survey) as folder:
-            if not (folder / MANIFEST).exists():
-                tokenizer = _tokenizer(folder, inputs, survey, config, trained)
-                splits = encode_blocks(folder, inputs, survey, config, tokenizer)
-                manifest = _manifest(inputs, survey, tokenizer, arguments, splits)
-                write_json(folder / MANIFEST, manifest)
-            _move_up(folder, output)
+        before = workplace.survey_so_far(output)
+        survey = before if before and inputs.fixed else take_survey(inputs, config)
+        if before not in (None, survey):
+            say(f"{output}: the text has changed since it was begun, so it begins anew")
+            workplace.clear(output)
+        folder = workplace.begin(output, arguments, survey)
+        if not (folder / MANIFEST).exists():
+            tokenizer = _tokenizer(folder, inputs, survey, config, trained)
+            splits = encode_blocks(folder, inputs, survey, config, tokenizer)
+            manifest = _manifest(inputs, survey, tokenizer, arguments, splits)
+            write_json(folder / MANIFEST, manifest, indent=None)
+        workplace.move_up(output)
+    except TextChanged:
+        workplace.clear(output)
+        raise
     except (KeyboardInterrupt, BrokenProcessPool) as error:
         reason = "a worker was lost" if isinstance(error, BrokenProcessPool) else "interrupted"
         raise Interrupted(f"{output}: {reason}; the same command continues") from None
-    except OSError as error:
-        if error.errno not in _NO_PLACE:
-            raise
-        raise UserError(
-            f"{output}: {error.strerror}; mend that or choose another --output, and start again"
-        ) from None
     return read_manifest(output)
 
 
@@ -137,68 +137,6 @@ def _arguments(config: PrepareConfig, inputs: Inputs, trained: Tokenizer | None)
         "sample_characters": config.sample_characters,
         "shard_tokens": config.shard_tokens,
     }
-
-
-def _check_same(folder: Path, theirs: dict, ours: dict) -> None:
-    for key in ours:
-        if theirs.get(key) != ours[key]:
-            raise UserError(
-                f"{folder}: prepared with other arguments ({key}: {theirs.get(key)}, now "
-                f"{ours[key]}); choose another --output, or delete the folder"
-            )
-
-
-# The folder while it is made
-
-
-def _check_free(output: Path, arguments: dict) -> None:
-    """Nothing but an earlier attempt with the same arguments may be there."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: a file; expected a folder to make")
-    others = sorted(path.name for path in output.glob("*") if path.name != UNFINISHED)
-    started = output / UNFINISHED / "arguments.json"
-    if others and not (output / UNFINISHED / MANIFEST).exists():
-        raise UserError(
-            f"{output}: holds {others[0]} and no {MANIFEST}; choose an empty or a new folder"
-        )
-    if started.exists():
-        _check_same(output, json.loads(started.read_bytes()), arguments)
-
-
-def _survey_so_far(output: Path) -> "Survey | None":
-    try:
-        return Survey(**json.loads((output / UNFINISHED / "survey.json").read_bytes()))
-    except FileNotFoundError:
-        return None
-
-
-@contextmanager
-def _workplace(output: Path, arguments: dict, survey: "Survey") -> Iterator[Path]:
-    """The folder `unfinished`, this process alone in it."""
-    folder = output / UNFINISHED
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{output}: another process is preparing it; wait for it") from None
-        # In this order: a survey never stands beside the arguments of another attempt.
-        write_json(folder / "arguments.json", arguments)
-        write_json(folder / "survey.json", asdict(survey))
-        yield folder
-
-
-def _move_up(folder: Path, output: Path) -> None:
-    """Put what is finished in its place; with the manifest, the last, the folder is valid."""
-    for path in sorted(folder.glob("*.npy")):
-        os.replace(path, output / path.name)
-    if (folder / "tokenizer").exists():
-        os.replace(folder / "tokenizer", output / "tokenizer")
-    os.replace(folder / MANIFEST, output / MANIFEST)
-    shutil.rmtree(folder)
-
-
-# First reading: check, count, and divide
 
 
 # Second reading: the tokenizer
@@ -260,9 +198,6 @@ def _original_words(piece: list[Block]) -> Counter[str]:
         counts.update(text_rules.count_words(block.before + block.text))
         counts.subtract(text_rules.count_words(block.before))
     return +counts
-
-
-# Third reading: ids
 
 
 # Manifest

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.text import workers
-from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, PrepareConfig
-from gpt1_jax.text.sources import Source, last_cut
-from gpt1_jax.text.workers import say
+from gpt1_jax.text.config import PrepareConfig
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
+from gpt1_jax.text.sources import Source, TextChanged, last_cut
 from gpt1_jax.tokenization import text_rules
 
 
@@ -69,13 +70,11 @@ def _counted(
     source: Source, digest, progress: workers.Progress, seed: int, fraction: float
 ) -> _Count:
     count = _Count()
-    for name, blocks in source.documents():
+    for name, blocks in _seen(source, digest):
         characters = 0
-        for block in _unless_blank(blocks):
-            digest.update(block.encode())
+        for block in blocks:
             characters += len(block)
             progress.add(len(block))
-        digest.update(b"\xff")  # a byte that UTF-8 never has keeps documents apart
         if not characters:
             count.empty += 1
             continue
@@ -132,8 +131,9 @@ def divided_blocks(inputs: Inputs, survey: Survey, config: PrepareConfig) -> Ite
 def _split(
     inputs: Inputs, survey: Survey, seed: int, cut: Callable, regrouped: Callable
 ) -> Iterator[Block]:
-    for name, blocks in inputs.train.documents():
-        text = regrouped(_unless_blank(blocks))
+    digest = hashlib.sha256()
+    for name, blocks in _seen(inputs.train, digest):
+        text = regrouped(blocks)
         if survey.tail is not None:
             yield from _with_tail(text, survey.tail, cut)
             continue
@@ -141,8 +141,25 @@ def _split(
         held_out = (by_hash and name != survey.always_train) or name == survey.always_valid
         yield from _labelled(text, VALID if held_out else TRAIN)
     if inputs.valid:
-        for _, blocks in inputs.valid.documents():
-            yield from _labelled(regrouped(_unless_blank(blocks)), VALID)
+        for _, blocks in _seen(inputs.valid, digest):
+            yield from _labelled(regrouped(blocks), VALID)
+    if digest.hexdigest() != survey.sha256:
+        raise TextChanged(
+            "the text changed while it was prepared; start again when nobody writes to it"
+        )
+
+
+def _seen(source: Source, digest) -> Iterator[tuple[str, Iterator[str]]]:
+    """The documents without blank ones, each of which passes through the digest when it is read."""
+
+    def seen(blocks: Iterable[str]) -> Iterator[str]:
+        for block in _unless_blank(blocks):
+            digest.update(block.encode())
+            yield block
+
+    for name, blocks in source.documents():
+        yield name, seen(blocks)
+        digest.update(b"\xff")  # a byte that UTF-8 never has keeps documents apart
 
 
 def _before_a_word(text: str, is_first: bool) -> int:

@@ -25,18 +25,19 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import inspect
-import multiprocessing
 import os
 import platform
 import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.text import workers as processes
+
+_CHUNK = 32  # files that a worker reads at a time
 
 STANDARD_LIBRARY = "python"
 REFERENCE = "pydoc_data/topics.py"  # the language reference, which some distributions leave out
@@ -161,12 +162,17 @@ def documents(packages: Iterable[str] | None = None, workers: int = 1) -> Corpus
     ]
     seen: set[str] = set()
     found = []
-    for (name, _, source), texts in zip(files, _read_all(files, workers), strict=True):
-        for text in texts:
-            fresh = [line for line in text.split("\n") if line not in seen]
-            seen.update(fresh)
-            if fresh:
-                found.append(Document("\n".join(dict.fromkeys(fresh)), name, source))
+    sizes = [file.stat().st_size for _, file, _ in files]
+    with processes.Progress("reading the documentation", sum(sizes)) as progress:
+        for (name, _, source), texts, size in zip(
+            files, _read_all(files, workers), sizes, strict=True
+        ):
+            for text in texts:
+                fresh = [line for line in text.split("\n") if line not in seen]
+                seen.update(fresh)
+                if fresh:
+                    found.append(Document("\n".join(dict.fromkeys(fresh)), name, source))
+            progress.add(size)
     if not found:
         raise UserError(f"documentation of {', '.join(wanted)}: no English prose is installed")
     versions = {name: _version(name) for name, root in roots.items() if root is not None}
@@ -216,10 +222,14 @@ def _read_all(files: list[tuple[str, Path, str]], workers: int) -> Iterator[list
     if workers <= 1 or len(paths) < 100:
         yield from map(read, paths)
         return
-    # Started afresh rather than forked: the parent may hold threads of an accelerator runtime.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(read, paths, chunksize=32)
+    chunks = [paths[first : first + _CHUNK] for first in range(0, len(paths), _CHUNK)]
+    with processes.mapping(workers) as mapped:
+        for texts in mapped(_read_chunk, chunks):
+            yield from texts
+
+
+def _read_chunk(files: list[Path]) -> list[list[str]]:
+    return [read(file) for file in files]
 
 
 # From a file to docstrings

@@ -1,7 +1,6 @@
 """Blocks of text to ids, in worker processes, journalled so that a killed run goes on."""
 
 import functools
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,12 +9,15 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import TypedDict
 
+from gpt1_jax import disk, json_files
+from gpt1_jax.messages import say
 from gpt1_jax.text import workers
+from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks
-from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, PrepareConfig
-from gpt1_jax.text.shards import Encoded, Shards, write_json
-from gpt1_jax.text.workers import say
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
+from gpt1_jax.text.shards import Encoded, Shards, State
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
@@ -103,13 +105,21 @@ def id_dtype(tokenizer: Tokenizer) -> np.dtype:
     return np.dtype("<u2" if tokenizer.size < 2**16 else "<u4")
 
 
-def _journal_so_far(folder: Path) -> dict:
+class _Journal(TypedDict):
+    """How many pieces are done, and what came of them by split."""
+
+    pieces: int
+    splits: dict[str, State]
+
+
+def _journal_so_far(folder: Path) -> _Journal:
+    remedy = f"delete {folder} and prepare again"
     try:
-        return json.loads((folder / "journal.json").read_bytes())
+        return json_files.read(folder / "journal.json", _Journal, remedy)
     except FileNotFoundError:
         return {"pieces": 0, "splits": {}}
 
 
 def _save_journal(folder: Path, pieces: int, splits: dict[str, Shards]) -> None:
     states = {name: split.state() for name, split in splits.items()}
-    write_json(folder / "journal.json", {"pieces": pieces, "splits": states})
+    disk.write_json(folder / "journal.json", {"pieces": pieces, "splits": states}, indent=None)

@@ -1,53 +1,17 @@
-"""What is to be prepared: the settings, and the documents that they name."""
+"""The documents that the settings of `prepare` name."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
+from gpt1_jax.text.config import VALID_FRACTION, PrepareConfig
 from gpt1_jax.text.sources import Files, Source, Texts, TextSet, matching, text_set
-from gpt1_jax.text.workers import say
-from gpt1_jax.tokenization import loading, sentencepiece_bpe
+from gpt1_jax.tokenization import sentencepiece_bpe
 
 # The two splits of a corpus.
 TRAIN, VALID = "train", "valid"
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """What to prepare, and how.
-
-    output: the folder to make.
-    inputs: globs of text files, see sources.Files; or
-    tfds: a text set of TFDS, with data_dir in place of its usual folder.
-    tokenizer: its mode; vocab: a folder with a trained one, used as it is; of the modes original
-      and hf_basic also one with the released vocabulary, or its name on the Hub.
-    vocab_size: of the one to train (sentencepiece, original); None is 40,000 (original: merges),
-      less for a corpus of under 4 million characters: one for each hundred. A corpus with fewer
-      possible pieces gets what there are.
-    valid: globs of the validation files; they are taken out of inputs. Otherwise
-    valid_fraction: of the documents, chosen by a hash of seed and name, at least one; a single
-      document gives its tail; 0 gives none. None is 0.01, or the held-out split of a TFDS set.
-    workers: processes; None is the number of cores.
-    shard_tokens: length of a shard; the last one is shorter.
-    sample_characters: the tokenizer is trained on about as much text, drawn with seed.
-    """
-
-    output: str
-    inputs: tuple[str, ...] = ()
-    tfds: str | None = None
-    data_dir: str | None = None
-    tokenizer: str = "sentencepiece"
-    vocab: str | None = None
-    vocab_size: int | None = None
-    valid: tuple[str, ...] = ()
-    valid_fraction: float | None = None
-    workers: int | None = None
-    runner: str = "local"
-    seed: int = 0
-    shard_tokens: int = 2**26
-    sample_characters: int = 2**27
 
 
 class Inputs(NamedTuple):
@@ -55,13 +19,18 @@ class Inputs(NamedTuple):
     valid: Source | None  # None: validation documents are taken from those of train
     fraction: float
 
+    @property
+    def fixed(self) -> bool:
+        """Whether the identities of the sources tell all changes of their text."""
+        return all(source.fixed for source in (self.train, self.valid) if source)
+
+    @property
+    def paths(self) -> list[Path]:
+        """The user's files that are read."""
+        return [path for source in (self.train, self.valid) if source for path in source.paths]
+
 
 def check_config(config: PrepareConfig) -> None:
-    if config.tokenizer not in loading.MODES:
-        known = ", ".join(loading.MODES)
-        raise UserError(f"tokenizer={config.tokenizer}: not available; expected one of: {known}")
-    if config.runner != "local":
-        raise UserError(f"runner={config.runner}: not available; expected: local")
     if config.tokenizer == "hf_basic" and not config.vocab:
         raise UserError(
             "tokenizer=hf_basic: needs vocab, a folder with the vocabulary of GPT-1 or a Hub name "
@@ -104,7 +73,7 @@ def find_inputs(config: PrepareConfig, documents, valid_documents) -> Inputs:
         valid = Texts(valid_documents)
     elif config.tfds is not None and not any(held_out):
         valid = TextSet(config.tfds, text_set(config.tfds)[1], config.data_dir)
-    fraction = 0.01 if config.valid_fraction is None else config.valid_fraction
+    fraction = VALID_FRACTION if config.valid_fraction is None else config.valid_fraction
     return Inputs(train, valid, fraction)
 
 

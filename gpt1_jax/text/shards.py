@@ -8,22 +8,24 @@ A folder of shards holds
     valid-00000.npy   other without separator, and may go on in the next shard
 """
 
-import hashlib
 import io
-import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, NotRequired
 
 import numpy as np
+from typing_extensions import TypedDict
 
+from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization import loading
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 UNFINISHED = "unfinished"  # subfolder in which a folder of shards is made
+# Of a run: which shards were found to be what they were, at which size and time of change.
+VERIFIED = "verified.json"
 _HEADER_BYTES = 128  # of a one-dimensional .npy file, whatever its length
 
 
@@ -38,6 +40,51 @@ class Encoded(NamedTuple):
     counts: Counter  # documents, characters, bytes, words
 
 
+class Shard(TypedDict):
+    """A file of ids; documents start at `offsets` in it."""
+
+    file: str
+    tokens: int
+    sha256: str
+    offsets: NotRequired[list[int]]
+
+
+class State(TypedDict):
+    """How far the shards of a split have come."""
+
+    shards: list[Shard]
+    open_tokens: int
+    counts: dict[str, int]
+
+
+class Split(TypedDict):
+    """A split in the manifest, which also has the counts of documents, characters, bytes, words."""
+
+    tokens: int
+    shards: list[Shard]
+
+
+class TokenizerInfo(TypedDict):
+    mode: str
+    fingerprint: str
+    vocab_size: int
+
+
+class SourceInfo(TypedDict):
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """manifest.json: tokenizer, source and arguments of the shards, and the shards by split."""
+
+    format: int
+    tokenizer: TokenizerInfo
+    dtype: str
+    source: SourceInfo
+    arguments: dict[str, Any]
+    splits: dict[str, Split]
+
+
 class Shards:
     """The shards of a split while they are written.
 
@@ -45,7 +92,7 @@ class Shards:
     with a state of earlier, what was written after it is cut off and written again.
     """
 
-    def __init__(self, folder: Path, split: str, dtype: np.dtype, limit: int, state: dict | None):
+    def __init__(self, folder: Path, split: str, dtype: np.dtype, limit: int, state: State | None):
         state = state or {"shards": [], "open_tokens": 0, "counts": {}}
         self.counts = Counter(state["counts"])
         self._folder, self._split, self._dtype, self._limit = folder, split, dtype, limit
@@ -73,7 +120,7 @@ class Shards:
             if self._open_tokens == self._limit:
                 self._close()
 
-    def state(self) -> dict:
+    def state(self) -> State:
         """The state after everything so far is on disk."""
         for stream in filter(None, (self._starts, self._stream)):
             stream.flush()
@@ -118,7 +165,7 @@ class Shards:
         os.fsync(stream.fileno())
         stream.close()
         path = self._path()
-        shard = {"file": path.name, "tokens": self._open_tokens, "sha256": _sha256(path)}
+        shard = {"file": path.name, "tokens": self._open_tokens, "sha256": disk.sha256(path)}
         self._shards.append(shard)
         self._stream, self._open_tokens = None, 0
 
@@ -130,7 +177,12 @@ def _opened_at(path: Path, position: int) -> io.BufferedRandom:
     """The file, cut off after so many bytes, to write on from there."""
     if position and (not path.exists() or path.stat().st_size < position):
         raise UserError(f"{path}: shorter than the journal says; delete {path.parent}")
-    stream = open(path, "r+b" if path.exists() else "w+b")  # noqa: SIM115, it outlives this call
+
+    # Never through a link, wherever it may lead.
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+
+    stream = open(path, "r+b", opener=opener)  # noqa: SIM115, it outlives this call
     stream.truncate(position)
     stream.seek(position)
     return stream
@@ -147,59 +199,68 @@ def _header(dtype: np.dtype, length: int) -> bytes:
 # Manifest
 
 
-def read_manifest(folder: str | os.PathLike) -> dict:
+def read_manifest(folder: str | os.PathLike) -> Manifest:
     """The manifest of a folder that `prepare` made.
 
     Raises:
       UserError: no such folder, an unfinished or a damaged one, or one of another format.
     """
     path = Path(folder) / MANIFEST
+    remedy = "expected the manifest that prepare wrote; copy it again"
     try:
-        manifest = json.loads(path.read_bytes())
-        known = manifest["format"] == FORMAT
-    except OSError:
+        found = json_files.read(path, dict[str, Any], remedy, "damaged")
+    except FileNotFoundError:
         if (path.parent / UNFINISHED).is_dir():
             raise UserError(
                 f"{folder}: unfinished; the prepare command that began it continues"
             ) from None
         raise UserError(f"{path}: missing; expected a folder that prepare made") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged; expected the manifest that prepare wrote") from None
-    if not known:
-        raise UserError(f"{path}: format {manifest['format']}, expected {FORMAT}; prepare it again")
-    return manifest
+    if found.get("format", FORMAT) != FORMAT:
+        raise UserError(f"{path}: format {found['format']}, expected {FORMAT}; prepare it again")
+    return json_files.shaped(found, Manifest, f"{path}: damaged", remedy)
 
 
-def verify(folder: str | os.PathLike) -> dict:
+def verify(
+    folder: str | os.PathLike, known: Path | None = None, remember: bool = False
+) -> Manifest:
     """The manifest, once every shard and the tokenizer have been found to be what it says.
 
+    A file of which `known`, a file of JSON, says that it was verified at its size and time of
+    change is not read again; with `remember`, `known` is told what was verified now.
+
     Raises:
-      UserError: names the first file that is not.
+      UserError: names the first file that is not what it was.
     """
     manifest = read_manifest(folder)
+    before, seen = _verified_before(known), {}
     for split in manifest["splits"].values():
         for shard in split["shards"]:
-            path = Path(folder) / shard["file"]
-            if not path.is_file() or _sha256(path) != shard["sha256"]:
+            path = Path(folder).absolute() / shard["file"]
+            try:
+                status = path.stat()
+                state = [shard["sha256"], status.st_size, status.st_mtime_ns]
+                sound = before.get(str(path)) == state or disk.sha256(path) == shard["sha256"]
+            except FileNotFoundError:
+                sound = False
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+            if not sound:
                 raise UserError(f"{path}: not the file that was prepared (checksum); copy it again")
+            seen[str(path)] = state
     if loading.load(folder).fingerprint != manifest["tokenizer"]["fingerprint"]:
         raise UserError(f"{folder}/tokenizer: not the tokenizer of these shards; copy it again")
+    if remember and known and seen != before:
+        disk.write_json(known, seen)
     return manifest
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: dict) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w") as stream:
-        json.dump(value, stream)
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+def _verified_before(known: Path | None) -> dict[str, list]:
+    """By path: checksum, size, time of change. Nothing where that cannot be read: it is only known
+    to save time."""
+    try:
+        return json_files.read(known, dict[str, list[str | int]], "") if known else {}
+    except (FileNotFoundError, UserError):
+        return {}
 
 
 # Reading

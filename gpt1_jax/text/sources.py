@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.text.tfds_records import TfdsSplit
 
 BLOCK = 2**20  # bytes read at a time, and characters of a block that was text already
 
@@ -37,6 +38,16 @@ TEXT_SETS = {
 }
 
 
+class NamedText(Protocol):
+    """A text in memory and what it is called."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Document:
     """A text in memory. Documents of one name are never divided between training and validation."""
@@ -45,16 +56,25 @@ class Document:
     text: str
 
 
+class TextChanged(UserError):
+    """A text that is not what it was when it was read before."""
+
+
 class Source(Protocol):
     """Documents in a fixed order.
 
     Attributes:
       description: what the manifest tells about the source, JSON values.
-      identity: a line that changes when the documents change.
+      identity: a line that changes when the documents change, if the source is `fixed`; else when
+        their names or sizes do.
+      fixed: whether the identity tells all changes.
+      paths: the files that it reads, if they are the user's own.
     """
 
     description: dict
     identity: str
+    fixed: bool
+    paths: tuple[Path, ...]
 
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]: ...
 
@@ -66,7 +86,10 @@ class Texts:
       UserError: a text without UTF-8 form.
     """
 
-    def __init__(self, documents: Iterable[Document]):
+    fixed = True
+    paths = ()
+
+    def __init__(self, documents: Iterable[NamedText]):
         self._documents = tuple(documents)
         digest = hashlib.sha256()
         for document in self._documents:
@@ -86,11 +109,18 @@ class Files:
     Args:
       paths: the files, in the order of their documents.
       root: the folder that names are relative to.
+
+    Raises:
+      TextChanged: on reading, a file that is changed meanwhile.
     """
 
+    fixed = False
+
     def __init__(self, paths: list[Path], root: Path):
+        self.paths = tuple(paths)
         self._paths = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
-        sizes = {name: path.stat().st_size for name, path in self._paths.items()}
+        self._states = {path: _state(path) for path in paths}
+        sizes = {name: self._states[path][0] for name, path in self._paths.items()}
         digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
         self.identity = f"{len(paths)} files, sha256 of names and sizes {digest}"
         self.description = {"kind": "files", "files": sizes}
@@ -102,6 +132,10 @@ class Files:
                     yield f"{name}:{number}", _blocks(_slices(text))
             else:
                 yield name, _blocks(_decoded(path))
+            if _state(path) != self._states[path]:
+                raise TextChanged(
+                    f"{path}: changed while it was read; start again when nobody writes to it"
+                )
 
 
 class TextSet:
@@ -114,6 +148,9 @@ class TextSet:
       UserError: an unknown set; on reading, one that TFDS cannot provide.
     """
 
+    fixed = True
+    paths = ()
+
     def __init__(self, name: str, split: str, data_dir: str | None):
         self._name, self._split, self._data_dir = name, split, data_dir
         self._key, _ = text_set(name)
@@ -121,32 +158,10 @@ class TextSet:
         self.description = {"kind": "tfds", "name": name, "split": split}
 
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
-        for index, row in enumerate(self._rows()):
-            text = row[self._key].decode("utf-8", errors="replace")
+        split = TfdsSplit(self._name, self._split, self._data_dir, "prepare from files")
+        for index, record in enumerate(split.records()):
+            text = record[self._key].decode("utf-8", errors="replace")
             yield f"{self._name}:{self._split}:{index}", _blocks(_slices(text))
-
-    def _rows(self):
-        try:
-            import tensorflow as tf
-            import tensorflow_datasets as tfds
-        except ImportError as error:
-            raise UserError(
-                f"tfds={self._name} needs tensorflow and tensorflow-datasets ({error.name} is "
-                "missing); install them, or prepare from files"
-            ) from None
-        tf.config.set_visible_devices([], "GPU")
-        try:
-            builder = tfds.builder(self._name, data_dir=self._data_dir)
-            builder.download_and_prepare()
-            # One file at a time and no shuffling: the order is that of the files.
-            reading = tfds.ReadConfig(interleave_cycle_length=1)
-            rows = builder.as_dataset(split=self._split, shuffle_files=False, read_config=reading)
-        except Exception as error:  # whatever its many downloaders and readers raise
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"tfds={self._name}: TFDS cannot provide split {self._split!r} ({reason})"
-            ) from error
-        return tfds.as_numpy(rows)
 
 
 def text_set(name: str) -> tuple[str, str]:
@@ -200,6 +215,15 @@ def _blocks(parts: Iterable[str]) -> Iterator[str]:
             yield text[:cut]
     if rest:
         yield rest
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """What changes with a file: its size, and the time in ns at which it was written to."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    return found.st_size, found.st_mtime_ns
 
 
 def _slices(text: str) -> Iterator[str]:

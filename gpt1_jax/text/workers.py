@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
+from gpt1_jax.messages import say
+
 PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 
 
@@ -84,7 +86,3 @@ class Progress:
             self._told = time.monotonic()
             total = f" of {self._total / 1e6:.1f}" if self._total else ""
             say(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")
-
-
-def say(line: str) -> None:
-    print(f"prepare: {line}", file=sys.stderr, flush=True)

@@ -1,17 +1,21 @@
 """A tokenizer from a folder or a vocabulary, whatever its mode."""
 
-import json
 import os
-import sys
 from pathlib import Path
+from typing import NotRequired, get_args
 
+from typing_extensions import TypedDict
+
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.tokenization import vocabulary
 from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer, OriginalTokenizer, VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL, SentencePieceTokenizer
-from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Tokenizer
+from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Mode, Tokenizer
+from gpt1_jax.tokenization.tokenizer_json import FILE, read_tokenizer_json
 
-MODES = ("sentencepiece", "original", "hf_basic")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer:
@@ -27,10 +31,27 @@ def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer
         known = ", ".join(_OF_VOCABULARY)
         raise UserError(f"tokenizer={mode}: not available here; expected one of: {known}")
     inside = Path(source).expanduser() / "tokenizer"
-    return _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
+    folder = inside if inside.is_dir() else Path(source).expanduser()
+    made = _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
+    # One of ours, which describes a tokenizer in another way, has the same name.
+    if (
+        mode == "hf_basic"
+        and (folder / FILE).is_file()
+        and not (folder / vocabulary.ENCODER).exists()
+    ):
+        read_tokenizer_json(folder / FILE).require_basic()
+    return made
 
 
 _OF_VOCABULARY = {"original": OriginalTokenizer, "hf_basic": BasicTokenizer}
+
+
+class Description(TypedDict):
+    """What a saved tokenizer says of itself."""
+
+    mode: str
+    fingerprint: str
+    versions: NotRequired[dict[str, str]]
 
 
 def load(folder: str | os.PathLike) -> Tokenizer:
@@ -43,15 +64,11 @@ def load(folder: str | os.PathLike) -> Tokenizer:
     if not (folder / DESCRIPTION).is_file():
         folder = folder / "tokenizer"
     try:
-        description = json.loads((folder / DESCRIPTION).read_bytes())
+        description = json_files.read(folder / DESCRIPTION, Description, "copy the folder again")
         mode, fingerprint = description["mode"], description["fingerprint"]
-    except OSError:
+    except FileNotFoundError:
         raise UserError(
             f"{given}: no tokenizer here; expected a folder with {DESCRIPTION}, as prepare makes it"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder / DESCRIPTION}: damaged; expected an object with mode and fingerprint"
         ) from None
     if mode not in MODES:
         raise UserError(f"{folder / DESCRIPTION}: unknown mode {mode!r}; known: {', '.join(MODES)}")
@@ -67,7 +84,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
         )
     now, then = tokenizer.versions(), description.get("versions", {})
     if now != then:
-        print(f"{folder}: made with {then}, here is {now}; ids may differ", file=sys.stderr)
+        say(f"{folder}: made with {then}, here is {now}; ids may differ")
     return tokenizer
 
 

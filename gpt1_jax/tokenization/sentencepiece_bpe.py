@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from itertools import accumulate, chain
 from pathlib import Path
 
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
-from gpt1_jax.tokenization.tokenizer import Tokenizer, require_utf8, write_bytes, write_description
+from gpt1_jax.tokenization.tokenizer import Tokenizer, require_utf8, write_description
 
 SIZES = range(300, 2**20 + 1)  # 256 bytes, <unk> and end leave room for at least 42 pieces
 
@@ -98,7 +99,7 @@ class SentencePieceTokenizer(Tokenizer):
     def save(self, folder: str | os.PathLike) -> None:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / MODEL, self._model)
+        disk.write_bytes(folder / MODEL, self._model)
         write_description(self, folder)
 
 

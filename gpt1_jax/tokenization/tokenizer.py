@@ -13,15 +13,19 @@ The mode is a part of the fingerprint, which every set of shards and every run r
 of two tokenizers never meet.
 """
 
-import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal
 
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 
 DESCRIPTION = "tokenizer.json"
+# Those that take the vocabulary of GPT-1, and all of them.
+VocabularyMode = Literal["original", "hf_basic"]
+Mode = Literal["sentencepiece", VocabularyMode]
 
 
 class Tokenizer(ABC):
@@ -76,10 +80,6 @@ class Tokenizer(ABC):
     def encode(self, text: str) -> list[int]:
         """Ids of a text, each below vocab_size."""
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """`encode` of each text."""
-        return [self.encode(text) for text in texts]
-
     @abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; special tokens, end and padding have none."""
@@ -111,10 +111,4 @@ def write_description(tokenizer: Tokenizer, folder: Path) -> None:
     }
     if versions := tokenizer.versions():
         description["versions"] = versions
-    write_bytes(folder / DESCRIPTION, (json.dumps(description, indent=1) + "\n").encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    disk.write_json(folder / DESCRIPTION, description)

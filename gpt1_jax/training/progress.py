@@ -7,6 +7,7 @@ import time
 import jax
 from tqdm import tqdm
 
+from gpt1_jax.messages import say
 from gpt1_jax.training.start import Run
 
 
@@ -67,11 +68,19 @@ class Progress:
         if not self._terminal and time.monotonic() - self._said > 10:
             self.say(f"step {step}/{self._bar.total}: {text}")
 
+    @property
+    def visible(self) -> bool:
+        """Whether anybody sees it."""
+        return not self._quiet
+
     def say(self, line: str) -> None:
         """One line on standard error, above the bar if there is one."""
         if not self._quiet:
             self._said = time.monotonic()
-            tqdm.write(line, file=sys.stderr)
+            if self._terminal:
+                tqdm.write(line, file=sys.stderr)
+            else:
+                say(line)
 
     def close(self) -> None:
         self._bar.close()

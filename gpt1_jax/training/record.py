@@ -6,14 +6,16 @@ Only process 0 writes. A row is on disk before a checkpoint of its step commits,
 
 import json
 import os
+import time
+from io import FileIO
 from pathlib import Path
 
-from gpt1_jax.disk import write_json
+from gpt1_jax.disk import NO_ROOM, as_user_error, write_json, write_text
 from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import read_rows
 
 
-class Record:
+class MetricsWriter:
     """The metrics of one run. Rows are {"step", "split", name: value, ...}.
 
     newest: the last values of each split among the rows that a resumed run keeps.
@@ -32,30 +34,25 @@ class Record:
         for row in rows:
             values = {name: value for name, value in row.items() if name not in ("step", "split")}
             self.newest[row["split"]] = values
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        os.replace(temporary, path)
-        self._file = path.open("a")
+        write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._file = path.open("ab", buffering=0)
         if config.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            # purge_step hides what an interrupted run had drawn beyond its last checkpoint.
-            self._events = SummaryWriter(str(workdir / "events"), purge_step=resumed_from + 1)
+            self._events = _Events(workdir / "events", resumed_from + 1)
 
     def row(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Adds one row, to be made durable by `flush`."""
+        """Adds one row, to be made durable by `flush`. UserError where the disk is full."""
         if not self._active:
             return
-        self._file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        if self._events:
-            for name, value in values.items():
-                self._events.add_scalar(f"{split}/{name}", value, step)
+        with as_user_error(self.workdir, NO_ROOM):
+            _append(self._file, json.dumps({"step": step, "split": split, **values}) + "\n")
+            if self._events:
+                self._events.add(step, split, values)
 
     def flush(self) -> None:
         """Returns when all rows are on disk."""
         if self._active:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            with as_user_error(self.workdir, NO_ROOM):
+                os.fsync(self._file.fileno())
 
     def result(self, result: dict) -> None:
         """Writes result.json."""
@@ -67,4 +64,44 @@ class Record:
             self.flush()
             self._file.close()
             if self._events:
-                self._events.close()
+                with as_user_error(self.workdir, NO_ROOM):
+                    self._events.close()
+
+
+def _append(file: FileIO, line: str) -> None:
+    """Adds a whole line or, on a full disk, nothing."""
+    content, before = line.encode(), os.fstat(file.fileno()).st_size
+    try:
+        while content:
+            content = content[file.write(content) :]
+    except OSError:
+        file.truncate(before)
+        raise
+
+
+class _Events:
+    """TensorBoard events, written by the thread that trains: what goes wrong with them is raised
+    where it happens, and no queue of another thread can fill up."""
+
+    def __init__(self, folder: Path, first_step: int):
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        with as_user_error(folder):
+            folder.mkdir(exist_ok=True)
+            self._writer = EventsWriter(str(folder / "events"))
+        # Hides what an interrupted run had drawn beyond its last checkpoint.
+        start = SessionLog(status=SessionLog.START)
+        self._write(first_step, session_log=start)
+
+    def add(self, step: int, split: str, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self._write(step, summary=self._scalar(f"{split}/{name}", value))
+
+    def _write(self, step: int, **content) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))
+
+    def close(self) -> None:
+        self._writer.close()

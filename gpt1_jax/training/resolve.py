@@ -8,7 +8,6 @@ import jax
 from jax.sharding import Mesh
 
 from gpt1_jax import run_files
-from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
@@ -16,8 +15,9 @@ from gpt1_jax.recipe.experiment import COMPUTATION, Experiment
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.training.goal import Goal
 from gpt1_jax.training.state import Initial
-from gpt1_jax.weights import convert
+from gpt1_jax.weights.source import absolute_source, parse_source, read_weights
 
 # The rows start, delimiter, classify that fine-tuning adds to the token table.
 N_SPECIAL = 3
@@ -51,9 +51,9 @@ def named_source(experiment: Experiment, workdir: Path) -> Initial | None:
                 source,
                 ModelConfig(**config["model"]),
                 loading.load(workdir / "tokenizer"),
-                lambda: convert.read(source).params,
+                lambda: read_weights(source).params,
             )
-    found = convert.read(source)
+    found = read_weights(source)
     return Initial(source, found.model, found.tokenizer, lambda: found.params)
 
 
@@ -75,7 +75,7 @@ def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
     where = source.source if source else str(Path(path) / "tokenizer")
     tokenizer = source.tokenizer if source else loading.load(where)
     if tokenizer.fingerprint != expected:
-        kind, folder = convert.parse(where)
+        kind, folder = parse_source(where)
         mode = "" if kind == "native" else f"--tokenizer={tokenizer.mode} "
         raise UserError(
             f"the tokens in {path} were made by another tokenizer ({expected[:12]}) than that in "
@@ -93,7 +93,7 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
 
     return dataclasses.replace(
         experiment,
-        initial=convert.absolute(experiment.initial),
+        initial=absolute_source(experiment.initial),
         data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
         task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
         probes=dataclasses.replace(experiment.probes, path=absolute(experiment.probes.path)),
@@ -105,7 +105,7 @@ def resolved(
     explicit: set[str],
     source: Initial | None,
     tokenizer: Tokenizer,
-    loaded: LoadedTask | None,
+    loaded: LoadedTask,
 ) -> Experiment:
     """The experiment with what it left open: sizes of the source, vocabulary, name of the task."""
     model = experiment.model
@@ -128,10 +128,10 @@ def resolved(
     model = dataclasses.replace(
         model,
         vocab_size=tokenizer.vocab_size,
-        n_special=N_SPECIAL if loaded else model.n_special,
+        n_special=N_SPECIAL if loaded.task.has_head else model.n_special,
     )
     experiment = dataclasses.replace(experiment, model=model)
-    if loaded is None:
+    if not loaded.task.has_head:
         return experiment
     task = dataclasses.replace(
         experiment.task,
@@ -175,7 +175,7 @@ def check_devices(experiment: Experiment, mesh: Mesh) -> None:
         )
 
 
-def with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, held_out):
+def with_softmax_positions(experiment: Experiment, goal: Goal) -> Experiment:
     """The experiment with the number of position rows that its softmax runs over.
 
     The released code shrinks n_ctx to the longest sequence of all three splits, and with it the
@@ -184,18 +184,7 @@ def with_softmax_positions(experiment: Experiment, tokenizer, loaded, source, he
     model = experiment.model
     if model.choice("softmax_rows") == "tokens":
         return experiment
-    longest = model.n_ctx
-    if loaded is not None:
-        longest = max(source.longest, held_out.longest)
-        if "test" in loaded.available:
-            test, _ = transformations.encode_all(
-                task_loading.load(experiment.task, only="test").splits["test"],
-                loaded.task.shape,
-                tokenizer,
-                model.n_ctx,
-                loaded.task.truncation,
-            )
-            longest = max(longest, *(len(ids) for candidates in test for ids in candidates))
+    longest = goal.longest
     if model.softmax_positions is not None and model.softmax_positions < longest:
         raise UserError(
             f"model.softmax_positions is {model.softmax_positions}, but sequences have up to "

@@ -5,9 +5,7 @@ fresh parameters.
 """
 
 import contextlib
-import hashlib
-import json
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +14,16 @@ import jax
 from jax.sharding import Mesh
 
 from gpt1_jax import disk, run_files
-from gpt1_jax.data import task_loading, transformations
-from gpt1_jax.data.batches import Examples, Windows
-from gpt1_jax.data.task_loading import LoadedTask
-from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
+from gpt1_jax.messages import say
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
 from gpt1_jax.text import shards
-from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
+from gpt1_jax.training.goal import Goal, goal, loaded_task
 from gpt1_jax.training.resolve import (
     check_devices,
     check_lengths,
@@ -37,7 +33,7 @@ from gpt1_jax.training.resolve import (
     with_absolute_paths,
     with_softmax_positions,
 )
-from gpt1_jax.training.state import begun, initial_state, resumed
+from gpt1_jax.training.state import Standing, TrainState, begun, initial_state, resumed
 from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.checkpoint import Checkpoints
@@ -47,25 +43,23 @@ from gpt1_jax.weights.checkpoint import Checkpoints
 class Run:
     """A run that is ready to take its next step, the one after `first_step`.
 
-    state: {"params", "optimizer", "step"} on the devices of `mesh`; progress: what a checkpoint
-    says besides (step, best_step, best_score); `held_out`: the token stream or the dev examples;
-    `questions`: the zero-shot probes, none where they are off.
+    state: on the devices of `mesh`. questions: the zero-shot probes, none where they are off.
+    config: config.json.
     """
 
     experiment: Experiment
     workdir: Path
     mesh: Mesh
     network: Network
-    source: Windows | Examples
-    held_out: Tokens | Examples | None
-    task: LoadedTask | None
+    goal: Goal
     questions: list[Question]
     total_steps: int
     first_step: int
-    state: dict[str, Any]
-    progress: dict[str, Any]
+    state: TrainState
+    standing: Standing
     checkpoints: Checkpoints
-    lock: disk.WorkdirLock | None
+    held: Claim
+    schedule_after: int
     config: dict[str, Any]
 
     @property
@@ -76,8 +70,7 @@ class Run:
     def close(self) -> None:
         """Ends writing, and lets another process have the workdir."""
         self.checkpoints.close()
-        if self.lock:
-            self.lock.release()
+        self.held.release()
 
     @property
     def rows(self) -> slice:
@@ -88,45 +81,44 @@ class Run:
         return slice(min(starts), max(stops))
 
 
-def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -> Run:
+def start(
+    experiment: Experiment, explicit: set[str], workdir: Path, tell: Callable[[str], None] = say
+) -> Run:
     """The run, resumed or new. `explicit` are the config keys that were set rather than defaulted;
-    `say` gets a line about each thing worth knowing. Raises UserError for whatever does not fit."""
-    say = say or (lambda line: print(line, file=sys.stderr))
+    `tell` gets a line about each thing worth knowing. Raises UserError for whatever does not fit.
+    """
     experiment = with_absolute_paths(experiment)
     initial = named_source(experiment, workdir)
     tokenizer = the_tokenizer(experiment, initial)
-    loaded = task_loading.load(experiment.task) if experiment.is_task else None
+    loaded = loaded_task(experiment)
     experiment = resolved(experiment, explicit, initial, tokenizer, loaded)
     check_lengths(experiment)
     mesh = sharding.mesh(experiment.mesh)
     check_devices(experiment, mesh)
-    source, held_out, data = _data(experiment, tokenizer, loaded, say)
-    questions = _questions(experiment, tokenizer, say)
-    experiment = with_softmax_positions(experiment, tokenizer, loaded, source, held_out)
-    total = experiment.steps or max(1, int(experiment.epochs * source.steps_per_epoch))
-    net = network(
-        experiment.model,
-        experiment.attention.implementation,
-        loaded and loaded.task.shape,
-        loaded.n_outputs if loaded else 0,
-    )
-    config = _config(experiment, tokenizer, data, loaded, total, questions)
-    shapes, shardings, fresh = initial_state(net, experiment.optimizer, mesh)
+    towards = goal(experiment, tokenizer, loaded, tell)
+    questions = _questions(experiment, tokenizer, tell)
+    experiment = with_softmax_positions(experiment, towards)
+    total = experiment.steps or max(1, int(experiment.epochs * towards.source.steps_per_epoch))
+    experiment.optimizer.require_room(total)
+    implementation = experiment.attention.implementation
+    net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
+    config = _config(experiment, tokenizer, towards, total, questions)
     with contextlib.ExitStack() as undone:
-        lock = _claim(workdir, config)
-        if lock:
-            undone.callback(lock.release)
-        checkpoint.check_space(workdir, shapes)
-        checkpoints = Checkpoints(workdir, experiment.checkpoint)
+        held = claim(workdir, config, experiment.extend)
+        undone.callback(held.release)
+        origin = initial_state(net, experiment.optimizer, mesh)
+        checkpoint.check_space(workdir, origin.shapes)
+        if not experiment.is_task:
+            known = workdir / shards.VERIFIED
+            shards.verify(experiment.data.path, known, jax.process_index() == 0)
+        made_by = run_files.made_by(config)
+        checkpoints = Checkpoints(workdir, experiment.checkpoint, made_by)
         undone.callback(checkpoints.close)
-        abstract = jax.tree.map(
-            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-            shapes,
-            shardings,
-        )
-        state, progress = resumed(checkpoints, abstract, say) or begun(
-            experiment, fresh, initial, shardings
-        )
+        state, standing = resumed(checkpoints, origin, tell) or begun(experiment, origin, initial)
+        extensions = held.extensions(experiment.extend, standing.step, total)
+        schedule_after = schedule_begins_after(extensions)
+        experiment.optimizer.require_room(total - schedule_after)
+        config["resolved"]["extensions"] = extensions
         if jax.process_index() == 0:
             disk.write_json(workdir / "config.json", config)
             tokenizer.save(workdir / "tokenizer")
@@ -136,64 +128,22 @@ def start(experiment: Experiment, explicit: set[str], workdir: Path, say=None) -
         workdir=workdir,
         mesh=mesh,
         network=net,
-        source=source,
-        held_out=held_out,
-        task=loaded,
+        goal=towards,
         questions=questions,
         total_steps=total,
-        first_step=progress["step"],
+        first_step=standing.step,
         state=state,
-        progress=progress,
+        standing=standing,
         checkpoints=checkpoints,
-        lock=lock,
+        held=held,
+        schedule_after=schedule_after,
         config=config,
     )
 
 
-def _data(experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask | None, say):
-    """Training source, held-out data, and a digest of both."""
-    config, model = experiment.data, experiment.model
-    if loaded is not None:
-        # Examples that are missing are no progress either.
-        for note in loaded.notes:
-            print(note, file=sys.stderr)
-        sources, digest = {}, hashlib.sha256()
-        for split in ("train", "dev"):
-            candidates, cut = transformations.encode_all(
-                loaded.splits[split],
-                loaded.task.shape,
-                tokenizer,
-                model.n_ctx,
-                loaded.task.truncation,
-            )
-            say(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
-            targets = loaded.targets(split)
-            digest.update(json.dumps([candidates, targets.tolist()]).encode())
-            sources[split] = Examples(
-                candidates,
-                targets,
-                n_ctx=model.n_ctx,
-                batch_size=experiment.batch_size,
-                seed=experiment.seed,
-                buckets=config.buckets,
-            )
-        _ = sources["train"].steps_per_epoch  # refuses a training set smaller than a batch
-        return sources["train"], sources["dev"], digest.hexdigest()
-    manifest = shards.read_manifest(config.path)
-    separator = tokenizer.separator(config.separator)
-    tokens = Tokens.open(config.path, "train", separator)
-    held_out = (
-        Tokens.open(config.path, "valid", separator) if "valid" in manifest["splits"] else None
-    )
-    if held_out is not None and len(held_out) < 2:
-        say(f"the valid split of {config.path} has one token, too few to evaluate")
-        held_out = None
-    source = Windows(tokens, model.n_ctx, experiment.batch_size, experiment.seed, config.windows)
-    checksums = [shard["sha256"] for s in manifest["splits"].values() for shard in s["shards"]]
-    return source, held_out, hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
-
-
-def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Question]:
+def _questions(
+    experiment: Experiment, tokenizer: Tokenizer, tell: Callable[[str], None]
+) -> list[Question]:
     config = experiment.probes
     if not config.per_decade:
         return []
@@ -202,60 +152,28 @@ def _questions(experiment: Experiment, tokenizer: Tokenizer, say) -> list[Questi
     questions = probes.prepare(config, tokenizer, beginning, experiment.model.n_ctx)
     for question in questions:
         dev = question.dev
-        say(f"{question.probe}: {len(dev.labels)} of {question.task}, {dev.cut} cut to fit n_ctx")
+        tell(f"{question.probe}: {len(dev.labels)} of {question.task}, {dev.cut} cut to fit n_ctx")
     return questions
 
 
 def _config(
-    experiment: Experiment, tokenizer: Tokenizer, data: str, loaded, total: int, questions
+    experiment: Experiment,
+    tokenizer: Tokenizer,
+    towards: Goal,
+    total: int,
+    questions: list[Question],
 ) -> dict:
     """config.json: the whole experiment, what it was resolved to, and the identity of the run."""
+    loaded = towards.loaded
     resolved = workdirs.resolved(
         tokenizer,
-        loaded and loaded.task,
-        loaded.labels if loaded else (),
-        loaded.n_outputs if loaded else 0,
+        loaded.task,
+        loaded.labels,
+        loaded.n_outputs,
         total_steps=total,
-        data=data,
+        data=towards.digest,
     )
     config = run_config(experiment, resolved)
     # What is only looked at makes no other run.
     config["resolved"]["anchors"] = {question.probe: question.anchors for question in questions}
     return config
-
-
-def _claim(workdir: Path, config: dict) -> disk.WorkdirLock | None:
-    """Locks the workdir, after making sure that it is empty or belongs to this very run."""
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir={workdir} is a file; expected a folder")
-    if (workdir / "config.json").exists():
-        _check_same(workdir, run_files.read_config(workdir).get("identity", {}), config["identity"])
-    else:
-        for name in ("tokenizer", "metrics.jsonl", "result.json"):
-            if (workdir / name).exists():
-                raise UserError(
-                    f"--workdir={workdir} holds {name} but no config.json, so it is not that of a "
-                    "run; choose an empty or a new folder"
-                )
-    return disk.WorkdirLock(workdir) if jax.process_index() == 0 else None
-
-
-def _check_same(workdir: Path, before: dict, now: dict) -> None:
-    if before.get("steps") == 0:
-        raise UserError(
-            f"{workdir} holds weights that `convert` wrote; choose another --workdir, and start "
-            f"from them with --initial={workdir}"
-        )
-    # What was set comes before what follows from it.
-    keys = sorted(set(before) | set(now), key=lambda key: (key.startswith("resolved."), key))
-    for key in keys:
-        if before.get(key) != now.get(key):
-            raise UserError(
-                f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
-                f"{_short(now.get(key))}; choose another --workdir or the same setting"
-            )
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:40] + "..."

@@ -1,16 +1,18 @@
 """The training state: fresh, from given weights, or restored."""
 
 import functools
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
@@ -19,6 +21,31 @@ from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
+
+
+@struct.dataclass
+class TrainState:
+    """All that an update changes. step: updates done, int32."""
+
+    params: Any
+    optimizer: Any
+    step: jax.Array
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands, as its checkpoints say: updates done; of a task also the best score so
+    far, and the step at which it was reached."""
+
+    step: int = 0
+    best_step: int | None = None
+    best_score: float | None = None
+
+    def after(self, step: int, score: float | None) -> "Standing":
+        """The standing with the score of an evaluation taken in."""
+        if score is None or (self.best_score is not None and score <= self.best_score):
+            return self
+        return replace(self, best_step=step, best_score=score)
 
 
 @dataclass(frozen=True)
@@ -31,46 +58,77 @@ class Initial:
     params: Callable[[], dict]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The state before the first step: its shapes, where each leaf lies, and a compiled function of
+    a key that draws it where it will live."""
+
+    shapes: TrainState
+    shardings: TrainState
+    fresh: Callable[[jax.Array], TrainState]
+
+    @property
+    def abstract(self) -> TrainState:
+        """Shapes and places in one, as a checkpoint is restored to them."""
+        return jax.tree.map(
+            lambda leaf, where: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where),
+            self.shapes,
+            self.shardings,
+        )
+
+
 # Compiled once for all runs of a table.
 @functools.lru_cache(maxsize=8)
-def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh):
-    """Of the state before the first step: its shapes, its shardings, and a compiled function of a
-    key that draws it where it will live."""
+def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh) -> Origin:
+    """Where a training of the network begins."""
     transformation = optimizer(config, total_updates=1)  # the moments do not depend on it
 
-    def fresh(key: jax.Array) -> dict[str, Any]:
+    def fresh(key: jax.Array) -> TrainState:
         params = net.init(key)
-        return {"params": params, "optimizer": transformation.init(params), "step": jnp.int32(0)}
+        return TrainState(params, transformation.init(params), jnp.int32(0))
 
     shapes = jax.eval_shape(fresh, jax.random.key(0))
     shardings = sharding.state_shardings(mesh, shapes)
-    return shapes, shardings, jax.jit(fresh, out_shardings=shardings)
+    return Origin(shapes, shardings, jax.jit(fresh, out_shardings=shardings))
 
 
-def begun(experiment: Experiment, fresh: Callable, source: Initial | None, shardings):
+def begun(
+    experiment: Experiment, origin: Origin, source: Initial | None
+) -> tuple[TrainState, Standing]:
     """A new state, fresh or with the source's parameters in it."""
-    state = fresh(jax.random.key(experiment.seed))
+    state = origin.fresh(jax.random.key(experiment.seed))
     if source is not None:
-        host = multihost_utils.process_allgather(state["params"], tiled=True)
+        host = multihost_utils.process_allgather(state.params, tiled=True)
         params = transfer.transfer(host, source.params(), experiment.n_transfer)
-        state["params"] = jax.device_put(params, shardings["params"])
-    return state, {"step": 0, "best_step": None, "best_score": None}
+        state = state.replace(params=jax.device_put(params, origin.shardings.params))
+    return state, Standing()
 
 
-def resumed(checkpoints: Checkpoints, abstract: dict, say):
-    """The newest sound checkpoint, or None if there is none; damaged ones are set aside."""
+def resumed(
+    checkpoints: Checkpoints, origin: Origin, tell: Callable[[str], None]
+) -> tuple[TrainState, Standing] | None:
+    """The newest sound checkpoint, or None if there never was one; damaged ones are set aside.
+
+    Raises UserError where all are damaged, or gone though there were some.
+    """
     step, complaints = checkpoints.newest_sound()
+    if step is None and (complaints or checkpoints.ever_saved()):
+        # To begin again would wipe the record of the run.
+        why = complaints[0] if complaints else f"{checkpoints.folder} has none, but once had"
+        raise UserError(
+            f"no checkpoint of this run is usable: {why}; copy one back, or choose another "
+            "--workdir to begin again"
+        )
     if complaints:
         checkpoints.set_aside_after(step)
         complaints.append(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
     # Damage is no progress: it is said also to those who asked for quiet.
     for complaint in complaints:
-        print(complaint, file=sys.stderr)
+        say(complaint)
     if step is None:
         return None
-    params, optimizer_state, progress = checkpoints.restore(
-        step, abstract["params"], abstract["optimizer"]
-    )
-    count = jax.device_put(jnp.int32(step), abstract["step"].sharding)
-    say(f"resuming after step {step}")
-    return {"params": params, "optimizer": optimizer_state, "step": count}, progress
+    abstract = origin.abstract
+    params, moments, standing = checkpoints.restore(step, abstract.params, abstract.optimizer)
+    count = jax.device_put(jnp.int32(step), abstract.step.sharding)
+    tell(f"resuming after step {step}")
+    return TrainState(params, moments, count), Standing(**standing)

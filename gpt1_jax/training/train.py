@@ -18,30 +18,36 @@ from jax.sharding import Mesh
 
 from gpt1_jax.data.batches import stream
 from gpt1_jax.errors import Interrupted
+from gpt1_jax.messages import say
 from gpt1_jax.model import objective
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
-from gpt1_jax.training.actions import Trainer
+from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
 from gpt1_jax.training.progress import Progress
-from gpt1_jax.training.record import Record
+from gpt1_jax.training.record import MetricsWriter
 from gpt1_jax.training.start import Run, start
-from gpt1_jax.training.state import initial_state
+from gpt1_jax.training.state import TrainState, initial_state
 
-Update = Callable[[dict, dict, int], tuple[dict, dict]]
+Update = Callable[[TrainState, dict, int], tuple[TrainState, dict]]
 
 
 # Seeds, starting weights and data are arguments, so the runs of a table share one compiled program.
 @functools.lru_cache(maxsize=8)
 def update_function(
-    network: Network, config: OptimizerConfig, lm_coef: float, total_steps: int, mesh: Mesh
+    network: Network,
+    config: OptimizerConfig,
+    lm_coef: float,
+    total_steps: int,
+    mesh: Mesh,
+    schedule_after: int = 0,
 ) -> Update:
     """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
     chooses the dropout masks. The state is donated."""
-    transformation = optimizer(config, total_steps)
+    transformation = optimizer(config, total_steps, schedule_after)
     parts = config.accumulation
 
     def gradients(params, batch, seed, step):
@@ -68,26 +74,34 @@ def update_function(
 
     def update(state, batch, seed):
         compute = accumulated if parts > 1 else gradients
-        gradient, terms = compute(state["params"], batch, seed, state["step"])
-        updates, moments = transformation.update(gradient, state["optimizer"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
+        gradient, terms = compute(state.params, batch, seed, state.step)
+        updates, moments = transformation.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
         terms["grad_norm"] = optax.tree.norm(gradient)
-        return {"params": params, "optimizer": moments, "step": state["step"] + 1}, terms
+        return TrainState(params, moments, state.step + 1), terms
 
-    _, shardings, _ = initial_state(network, config, mesh)
+    shardings = initial_state(network, config, mesh).shardings
     everywhere = sharding.replicated(mesh)
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
 
 
-def run_to_end(run: Run, record: Record, progress: Progress, profile: tuple[int, int] | None):
-    """Takes the steps from the run's state to its last. Raises Interrupted after a signal."""
-    trainer = Trainer(run, record, progress)
+def run_to_end(
+    run: Run, writer: MetricsWriter, progress: Progress, profile: tuple[int, int] | None
+) -> dict[str, dict[str, float]]:
+    """Takes the steps from the run's state to its last. Returns the last metrics of
+    each split. Raises Interrupted after a signal."""
+    actions = Actions(run, writer, progress)
     config = run.experiment
     update = update_function(
-        run.network, config.optimizer, config.objective.lm_coef, run.total_steps, run.mesh
+        run.network,
+        config.optimizer,
+        config.objective.lm_coef,
+        run.total_steps,
+        run.mesh,
+        run.schedule_after,
     )
     batches = stream(
-        run.source,
+        run.goal.source,
         run.first_step,
         run.last_step,
         config.data.driver,
@@ -98,15 +112,15 @@ def run_to_end(run: Run, record: Record, progress: Progress, profile: tuple[int,
         for step, batch in enumerate(batches, run.first_step + 1):
             if profile and step == max(profile[0], run.first_step + 1) <= profile[1]:
                 jax.profiler.start_trace(str(run.workdir / "profile"))
-            run.state, terms = update(run.state, sharding.place_batch(run.mesh, batch), config.seed)
+            run.state, terms = update(run.state, sharding.put_batch(run.mesh, batch), config.seed)
             progress.count(batch["tokens"].shape)
             stopping = signals.stop(step) and step < run.last_step
-            trainer.after(step, terms, stopping)
+            actions.after(step, terms, stopping)
             if step == run.first_step + 1:
-                trainer.flush()
+                actions.flush()
                 progress.resume_clock()
             if profile and profile[0] <= step == min(profile[1], run.last_step):
-                trainer.flush()
+                actions.flush()
                 jax.profiler.stop_trace()
             if stopping:
                 run.checkpoints.wait()
@@ -116,7 +130,7 @@ def run_to_end(run: Run, record: Record, progress: Progress, profile: tuple[int,
                 )
     progress.pause_clock()
     run.checkpoints.wait()
-    return trainer.latest
+    return actions.latest
 
 
 def train(
@@ -134,27 +148,29 @@ def train(
     """
     began = time.monotonic()
     workdir = Path(workdir).expanduser()
-    say = (lambda line: None) if quiet else None
+    tell = (lambda line: None) if quiet else say
     with contextlib.ExitStack() as closing:
-        run = start(experiment, explicit, workdir, say)
+        run = start(experiment, explicit, workdir, tell)
         closing.callback(run.close)
         finished = read_result(workdir) if run.first_step >= run.last_step else None
         if finished and finished["step"] == run.first_step:
             return finished
-        record = Record(workdir, experiment.log, run.first_step, jax.process_index() == 0)
-        closing.callback(record.close)
+        for line in run.goal.opening(run.total_steps):
+            tell(line)
+        writer = MetricsWriter(workdir, experiment.log, run.first_step, jax.process_index() == 0)
+        closing.callback(writer.close)
         progress = Progress(run, quiet)
         closing.callback(progress.close)
-        latest = run_to_end(run, record, progress, profile)
+        latest = run_to_end(run, writer, progress, profile)
         result = _result(run, latest, progress, time.monotonic() - began)
-        record.result(result)
+        writer.result(result)
     return result
 
 
 def _result(run: Run, latest: dict, progress: Progress, wall_seconds: float) -> dict:
     devices = run.mesh.devices.flatten()
     result = {
-        "step": run.progress["step"],
+        "step": run.standing.step,
         "metrics": latest,
         **progress.rates(),
         "seconds": wall_seconds,
@@ -164,6 +180,6 @@ def _result(run: Run, latest: dict, progress: Progress, wall_seconds: float) -> 
         "tokenizer": run.config["resolved"]["tokenizer"],
         **provenance(run.config),
     }
-    if run.task:
-        result["best"] = {name: run.progress[f"best_{name}"] for name in ("step", "score")}
+    if run.goal.loaded.task.has_head:
+        result["best"] = {"step": run.standing.best_step, "score": run.standing.best_score}
     return result

@@ -5,12 +5,17 @@ that, every item gets a list of the digests of its files, because Orbax itself r
 bit as a wrong number without noticing.
 """
 
+import contextlib
+import functools
 import hashlib
 import json
 import logging
 import math
+import re
 import shutil
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +26,20 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import amount, say
 
 DIGESTS = "digests.json"
+_MADE_BY = "made_by"  # the key of a checkpoint's progress
+_AT_THE_COMMIT = {"commit_success.txt"}  # what Orbax adds when the digests are written
 ITEMS = ("params", "optimizer", "progress")
+# Of a run: the newest step that was ever committed, so that losing all checkpoints is noticed.
+COMMITTED = "committed.json"
+# Seconds after which a checkpoint whose files go missing is looked at again, and how often one that
+# is deleted meanwhile is given up for the next.
+_PAUSES = (0.1, 0.4, 1.5)
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,10 @@ def on_grid(step: int, per_decade: int) -> bool:
         return False
     nearest = round(math.log10(step) * per_decade)
     return step == round(10 ** (nearest / per_decade))
+
+
+class Gone(UserError):
+    """A checkpoint that another process deleted while it was read, newer ones having come."""
 
 
 def _digest(path: epath.Path) -> str:
@@ -130,21 +149,46 @@ class _Keep:
         ]
 
 
+@functools.cache
+def _quiet() -> None:
+    """Orbax and its threads say much about what they do, and page after page about what goes wrong;
+    all of that is raised by `save` or `wait` too, which say it in a line."""
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        # Writes that end after their event loop, which a full disk has ended, complain about that.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
 class Checkpoints:
     """The checkpoints of a run, in workdir/checkpoints."""
 
-    def __init__(self, workdir: Path | str, config: CheckpointConfig | None = None):
-        """With a config the folder can be written to; without, it is only read."""
+    def __init__(
+        self,
+        workdir: Path | str,
+        config: CheckpointConfig | None = None,
+        made_by: Mapping[str, Any] | None = None,
+    ):
+        """With a config the folder can be written to; without, it is only read. `made_by` is kept
+        with every checkpoint that is saved (run_files.made_by)."""
         self.folder = epath.Path(workdir).resolve() / "checkpoints"
         self._best = {"step": None}
-        # Orbax warns and informs on the root logger's level of absl; its news is not the user's.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        self._saving: int | None = None
+        self._made_by = dict(made_by or {})
+        self._failed = False
+        _quiet()
         options = ocp.CheckpointManagerOptions(
             create=config is not None,
             read_only=config is None,
             preservation_policy=_Keep(config, self._best) if config else None,
             # An interrupted save leaves a temporary folder behind, which nobody will finish.
             cleanup_tmp_directories=config is not None,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._note_committed),
         )
         self._manager = None
         if config is not None or self.folder.is_dir():
@@ -168,46 +212,94 @@ class Checkpoints:
         `progress` is a small JSON object; its "best_step", if any, is spared by retention.
         """
         self._best["step"] = progress.get("best_step")
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                params=_TreeSave(params),
-                optimizer=_TreeSave(optimizer),
-                progress=_JsonSave(progress),
-            ),
-            force=True,
-        )
+        with self._writing():
+            self._manager.wait_until_finished()
+            check_space(Path(self.folder.parent), (params, optimizer))
+            self._saving = step
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    params=_TreeSave(params),
+                    optimizer=_TreeSave(optimizer),
+                    progress=_JsonSave(progress | {_MADE_BY: self._made_by}),
+                ),
+                force=True,
+            )
 
     def wait(self) -> None:
-        """Returns when everything saved is committed; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is committed; raises what went wrong in the background, a
+        full disk as UserError."""
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
         if self._manager:
-            self._manager.close()
+            # What went wrong in the background is said once.
+            with contextlib.suppress(Exception) if self._failed else self._writing():
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._failed = True
+            if not _is_full(error):
+                raise
+            raise UserError(
+                f"{self.folder}: no space left for the checkpoint of step {self._saving}; free "
+                "some, and the same command goes on from the one before it"
+            ) from None
+
+    def _note_committed(self) -> None:
+        if jax.process_index() == 0 and self._saving is not None:
+            disk.write_json(Path(self.folder.parent) / COMMITTED, {"step": self._saving})
+
+    def ever_saved(self) -> bool:
+        """Whether there was a checkpoint once, also if it is gone."""
+        workdir = self.folder.parent
+        return any((workdir / name).exists() for name in (COMMITTED, "result.json"))
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint's files, or None."""
         for item in ITEMS:
             folder = self.folder / str(step) / item
+            path = Path(folder / DIGESTS)
             try:
-                expected = json.loads((folder / DIGESTS).read_text())
-            except (OSError, ValueError) as error:
-                return f"{folder / DIGESTS} cannot be read ({type(error).__name__})"
-            found = {str(p.relative_to(folder)): p for p in _files(folder)}
-            if missing := sorted(set(expected) - set(found)):
-                return f"{folder / missing[0]} is missing"
-            for name, digest in expected.items():
-                if _digest(found[name]) != digest:
-                    return f"{found[name]} does not have the digest it was written with"
+                expected = json_files.read(path, dict[str, str], "copy it again")
+                found = {str(p.relative_to(folder)): p for p in _files(folder)}
+                if missing := sorted(set(expected) - set(found)):
+                    return f"{folder / missing[0]} is missing"
+                if unknown := sorted(set(found) - set(expected) - _AT_THE_COMMIT):
+                    return f"{path} has no digest of {unknown[0]}"
+                for name, digest in expected.items():
+                    if _digest(found[name]) != digest:
+                        return f"{found[name]} does not have the digest it was written with"
+            except UserError as error:
+                return str(error)
+            except OSError as error:
+                return f"{error.filename or path} cannot be read ({error.strerror or 'missing'})"
         return None
+
+    def _sound(self, step: int) -> str | None:
+        """`damage`. Raises Gone if the checkpoint is no longer there a moment later: a process that
+        trains here deletes old ones file by file."""
+        for pause in (0, *_PAUSES):
+            time.sleep(pause)
+            if (damage := self.damage(step)) is None:
+                return None
+            if not (self.folder / str(step)).exists():
+                raise Gone(f"checkpoint {step} was deleted while it was read; start again")
+            if "missing" not in damage:
+                break
+        return damage
 
     def newest_sound(self) -> tuple[int | None, list[str]]:
         """The newest step whose files are as they were written (None if there is none), and a line
-        about each newer one that is damaged."""
+        about each newer one that is damaged. Raises Gone like `_sound`."""
         complaints = []
         for step in reversed(self.steps()):
-            damage = self.damage(step)
+            damage = self._sound(step)
             if damage is None:
                 return step, complaints
             complaints.append(f"checkpoint {step} is damaged: {damage}")
@@ -238,25 +330,104 @@ class Checkpoints:
                 progress=_JsonRestore(),
             ),
         )
-        self._best["step"] = restored["progress"].get("best_step")
-        return restored["params"], restored["optimizer"], restored["progress"]
+        progress = restored["progress"]
+        progress.pop(_MADE_BY, None)
+        self._best["step"] = progress.get("best_step")
+        return restored["params"], restored["optimizer"], progress
 
     def progress(self, step: int) -> dict:
         """The small JSON object saved with a step."""
-        restored = self._manager.restore(step, args=ocp.args.Composite(progress=_JsonRestore()))
-        return restored["progress"]
+        return self._restored(step, progress=_JsonRestore())["progress"]
+
+    def require_made_by(self, step: int, expected: Mapping[str, Any]) -> None:
+        """UserError if a checkpoint was saved by another model than the config.json beside it
+        describes, so that its parameters would mean something else."""
+        for key, value in self.progress(step).get(_MADE_BY, {}).items():
+            if expected.get(key) != value:
+                raise UserError(
+                    f"{self.folder.parent / 'config.json'} says {key} is {expected.get(key)!r}, "
+                    f"checkpoint {step} was made with {value!r}; copy the config.json of the run"
+                )
 
     def load_params(self, step: int) -> dict:
         """The parameters of a step as numpy arrays, after their digests were checked."""
-        if damage := self.damage(step):
+        if damage := self._sound(step):
             raise UserError(f"checkpoint {step} is damaged: {damage}; choose another --step")
+        return self._params(step)
+
+    def newest_params(self) -> tuple[int, dict]:
+        """The best step of a fine-tuned run, else the newest, and its parameters. What is damaged
+        is said, with what is used instead. Raises Gone like `_sound`."""
+        newest, complaints = self.newest_sound()
+        if newest is None:
+            why = f": {complaints[0]}" if complaints else ""
+            raise UserError(f"{self.folder.parent} has no usable checkpoint{why}")
+        step = newest
+        best = self.progress(newest).get("best_step")
+        if best not in (None, newest):
+            damage = self._sound(best) if best in self.steps() else "it is not there"
+            if damage is None:
+                step, complaints = best, []
+            else:
+                complaints.append(f"the best checkpoint, {best}, is damaged: {damage}")
+        params = self._params(step)
+        for complaint in complaints:
+            say(f"{complaint}; checkpoint {step} is used instead")
+        return step, params
+
+    def _params(self, step: int) -> dict:
         metadata = self._manager.item_metadata(step)["params"].tree
         as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(params=_TreeRestore(restore_args=as_numpy)),
-        )
-        return restored["params"]
+        return self._restored(step, params=_TreeRestore(restore_args=as_numpy))["params"]
+
+    def _restored(self, step: int, **items: Any) -> Any:
+        try:
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
+        except Exception:  # whatever Orbax raises where a file is gone
+            if self._sound(step) is None:
+                raise
+            raise Gone(f"checkpoint {step} was deleted while it was read; start again") from None
+
+
+def read_params(
+    workdir: Path, step: int | None, made_by: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """A step of a run and its parameters as numpy arrays; for None its best step if it is
+    fine-tuned, else the newest sound one (see `Checkpoints.newest_params`). `made_by` is what the
+    run's config.json says.
+
+    Another process may train there: where it deletes what is being read, the next one is taken.
+    Raises UserError if there is no such checkpoint, or none that is sound.
+    """
+    for attempt in range(_ATTEMPTS):
+        checkpoints = Checkpoints(workdir)
+        try:
+            if step is None:
+                found, params = checkpoints.newest_params()
+            elif step in (steps := checkpoints.steps()):
+                found, params = step, checkpoints.load_params(step)
+            else:
+                known = ", ".join(map(str, steps)) or "none"
+                raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
+            checkpoints.require_made_by(found, made_by)
+            return found, params
+        except Gone:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        finally:
+            checkpoints.close()
+    raise AssertionError
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether a disk without space is behind an error, which libraries tell in words."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in disk.NO_ROOM:
+            return True
+        if re.search(r"No space left|Disk quota|ENOSPC|EDQUOT", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def check_space(workdir: Path, state: Any) -> None:
@@ -267,6 +438,6 @@ def check_space(workdir: Path, state: Any) -> None:
     free = shutil.disk_usage(made).free
     if free < needed:
         raise UserError(
-            f"{workdir} has {free / 1e9:.2f} GB free, one checkpoint takes {needed / 1e9:.2f} GB; "
-            "free some space or choose another --workdir"
+            f"{workdir} has {amount(free)} free, one checkpoint takes {amount(needed)}; free some "
+            "space or choose another --workdir"
         )

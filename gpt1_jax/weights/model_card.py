@@ -4,8 +4,9 @@ from pathlib import Path
 
 import gpt1_jax
 from gpt1_jax.run_files import provenance
+from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 from gpt1_jax.weights import huggingface_heads
-from gpt1_jax.weights.weights import SPECIALS, Weights, n_parameters
+from gpt1_jax.weights.weights import Weights, n_parameters
 
 _USE = {
     huggingface_heads.LANGUAGE_MODEL: """\
@@ -30,9 +31,9 @@ model = AutoModelForSequenceClassification.from_pretrained(FOLDER)
 }
 
 
-def write(weights: Weights, architecture: str, folder: Path) -> None:
+def write_card(weights: Weights, architecture: str, folder: Path) -> None:
     model, tokenizer = weights.model, weights.tokenizer
-    kind = f"fine-tuned on {weights.task.name}" if weights.task else "a language model"
+    kind = f"fine-tuned on {weights.task.name}" if weights.task.has_head else "a language model"
     result = weights.result or {}
     made = provenance(weights.config)
     rows = {
@@ -79,7 +80,7 @@ def _numbers(weights: Weights, result: dict) -> str:
         for name, value in values.items()
     }
     if best := result.get("best"):
-        metric = weights.task.metric if weights.task else "score"
+        metric = weights.task.metric if weights.task.has_head else "score"
         rows[f"best dev {metric}, at update {best['step']}"] = f"{best['score']:.6g}"
     seeds = ", ".join(map(str, result.get("seeds", [])))
     text = f"Numbers of the run (seed {seeds}) at its last update, {result.get('step')}"

@@ -8,7 +8,6 @@ Shapes: V rows of the token table, D width, k outputs of a head.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,19 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from typing_extensions import TypedDict
 
+from gpt1_jax import json_files
 from gpt1_jax.data.batches import DataConfig
-from gpt1_jax.data.tasks import Task
+from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 
-# The names that the released code gives the three special tokens, in the order of their rows.
-SPECIALS = ("_start_", "_delimiter_", "_classify_")
 RECORD = "gpt1.json"
+_REMEDY = "expected what `train` or `convert` wrote; copy it again"
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Weights:
     config: dict
     source: str
     step: int = 0
-    task: Task | None = None
+    task: Task = NO_TASK
     labels: tuple = ()
     result: dict | None = None
 
@@ -79,43 +80,59 @@ def record(weights: Weights) -> dict[str, Any]:
         "model": dataclasses.asdict(weights.model),
         "step": weights.step,
         "separator": weights.separator,
-        "task": dataclasses.asdict(weights.task) if weights.task else None,
+        "task": task_json(weights.task),
         "labels": list(weights.labels),
     }
 
 
-def task_of(found: dict | None) -> Task | None:
-    """The task that JSON describes, its lists the tuples that they were."""
-    if found is None:
-        return None
-    return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+def task_json(task: Task) -> dict | None:
+    """A task as JSON has it, null for NO_TASK."""
+    return dataclasses.asdict(task) if task.has_head else None
+
+
+def task_of(found: dict | None, place: str) -> Task:
+    """The inverse of `task_json`. UserError, which names the `place`, if it is no task."""
+    return NO_TASK if found is None else json_files.shaped(found, Task, place, _REMEDY)
+
+
+def model_of(found: dict, place: str) -> ModelConfig:
+    """Sizes and settings from JSON. UserError, which names the `place`, if they are none."""
+    return json_files.shaped(found, ModelConfig, place, _REMEDY)
+
+
+class _TokenizerRecord(TypedDict):
+    mode: str
+    fingerprint: str
+
+
+class _Record(TypedDict):
+    tokenizer: _TokenizerRecord
+    model: dict[str, Any]
+    step: int
+    separator: str
+    task: dict[str, Any] | None
+    labels: list[Any]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The `RECORD` of a folder, empty where there is none: the folder was not made here."""
     path = folder / RECORD
     try:
-        found = json.loads(path.read_text())
-        return {
-            "tokenizer": {name: str(found["tokenizer"][name]) for name in ("mode", "fingerprint")},
-            "model": dataclasses.asdict(ModelConfig(**found["model"])),
-            "step": int(found["step"]),
-            "separator": str(found["separator"]),
-            "task": task_of(found["task"]),
-            "labels": tuple(found["labels"]),
-        }
+        found = json_files.read(path, _Record, _REMEDY)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not what `convert` wrote ({type(error).__name__}: {error}); convert again"
-        ) from None
+    return {
+        **found,
+        "model": dataclasses.asdict(model_of(found["model"], f"{path}: model")),
+        "task": task_of(found["task"], f"{path}: task"),
+        "labels": tuple(found["labels"]),
+    }
 
 
 def tree(
     arrays: Mapping[str, np.ndarray],
     model: ModelConfig,
-    task: Task | None,
+    task: Task,
     n_outputs: int,
     name_of: Callable[[str], str],
     where: Path,
@@ -125,7 +142,7 @@ def tree(
     `name_of` a path is what the file calls it. Raises UserError with one line that names what is
     missing, superfluous, transposed, of another shape, or holds a number that is none.
     """
-    net = network(model, "plain", task and task.shape, n_outputs)
+    net = network(model, "plain", task.shape, n_outputs)
     shapes = flatten_dict(jax.eval_shape(net.init, jax.random.key(0)), sep="/")
     expected = {path: leaf.shape for path, leaf in shapes.items()}
     complaints = [

@@ -8,21 +8,21 @@ import numpy as np
 
 from gpt1_jax import disk, run_files
 from gpt1_jax.data.tasks import Task
-from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.run_files import read_config
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization import tokenizer as tokenizers
+from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints
-from gpt1_jax.weights.weights import Weights, task_of
+from gpt1_jax.weights.weights import Weights, model_of, task_json, task_of
 
 
-def resolved(tokenizer, task: Task | None, labels: tuple, n_outputs: int, **others) -> dict:
+def resolved(tokenizer, task: Task, labels: tuple, n_outputs: int, **others) -> dict:
     """What the section `resolved` of config.json says of a model."""
     return {
         **others,
         "tokenizer": tokenizer.fingerprint,
-        "task": dataclasses.asdict(task) if task else None,
+        "task": task_json(task),
         "labels": list(labels),
         "n_outputs": n_outputs,
     }
@@ -31,7 +31,7 @@ def resolved(tokenizer, task: Task | None, labels: tuple, n_outputs: int, **othe
 def foreign_config(
     model: ModelConfig,
     tokenizer: tokenizers.Tokenizer,
-    task: Task | None,
+    task: Task,
     labels: tuple,
     n_outputs: int,
     separator: str | None,
@@ -42,7 +42,7 @@ def foreign_config(
     settings = {"model": dataclasses.asdict(model)}
     if separator is not None:
         settings["data"] = {"separator": separator}
-    if task is not None:
+    if task.has_head:
         settings["task"] = {"name": task.name, "shape": task.shape, "metric": task.metric}
     description = resolved(tokenizer, task, labels, n_outputs, total_steps=0, data=None)
     # Through JSON once, so that it compares equal to itself when read back.
@@ -56,52 +56,33 @@ def _converted(config: dict, source: str) -> dict:
     return {**config, **changes, "identity": {**config["identity"], **changes}}
 
 
-def read(workdir: Path, step: int | None = None) -> Weights:
+def read_workdir(workdir: Path, step: int | None = None) -> Weights:
     """The weights of a run at `step`; by default at its best step if it is fine-tuned, else at the
     newest whose files are sound. Raises UserError if there is none."""
     config = read_config(workdir)
-    checkpoints = Checkpoints(workdir)
-    try:
-        step = _chosen_step(checkpoints, workdir, step)
-        params = checkpoints.load_params(step)
-    finally:
-        checkpoints.close()
-    found = config["resolved"]
+    step, params = checkpoint.read_params(workdir, step, run_files.made_by(config))
+    found, path = config["resolved"], workdir / "config.json"
     return Weights(
         params=params,
-        model=ModelConfig(**config["model"]),
+        model=model_of(config["model"], f"{path}: model"),
         tokenizer=loading.load(workdir / "tokenizer"),
         config=config,
         source=str(workdir),
         step=step,
-        task=task_of(found["task"]),
+        task=task_of(found["task"], f"{path}: resolved.task"),
         labels=tuple(found["labels"]),
         result=run_files.read_result(workdir),
     )
 
 
-def _chosen_step(checkpoints: Checkpoints, workdir: Path, step: int | None) -> int:
-    steps = checkpoints.steps()
-    if step is not None:
-        if step not in steps:
-            known = ", ".join(map(str, steps)) or "none"
-            raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
-        return step
-    newest, complaints = checkpoints.newest_sound()
-    if newest is None:
-        why = f": {complaints[0]}" if complaints else ""
-        raise UserError(f"{workdir} has no usable checkpoint{why}")
-    best = checkpoints.progress(newest).get("best_step")
-    return best if best in steps else newest
-
-
-def write(weights: Weights, folder: Path) -> None:
+def write_workdir(weights: Weights, folder: Path) -> None:
     """A workdir with one checkpoint, for every verb that reads one and to start a training from."""
-    checkpoints = Checkpoints(folder, CheckpointConfig())
+    config = _converted(weights.config, weights.source)
+    checkpoints = Checkpoints(folder, CheckpointConfig(), run_files.made_by(config))
     progress = {"step": weights.step, "best_step": None, "best_score": None}
     # There are no moments to keep, and Orbax saves no item that is empty.
     checkpoints.save(weights.step, weights.params, {"count": np.zeros((), np.int32)}, progress)
     checkpoints.wait()
     checkpoints.close()
     weights.tokenizer.save(folder / "tokenizer")
-    disk.write_json(folder / "config.json", _converted(weights.config, weights.source))
+    disk.write_json(folder / "config.json", config)

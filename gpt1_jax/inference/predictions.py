@@ -1,0 +1,151 @@
+"""Predictions of a fine-tuned model for each row of a table, beside what the row has already."""
+
+import csv
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from tqdm import tqdm
+
+from gpt1_jax.data.labels import Classes, gold_label
+from gpt1_jax.data.metrics import METRICS
+from gpt1_jax.data.table_files import plain_suffix
+from gpt1_jax.data.task_files import stream_examples
+from gpt1_jax.data.tasks import Example
+from gpt1_jax.errors import UserError
+from gpt1_jax.inference.batch_inference import written
+from gpt1_jax.inference.trained_model import TrainedModel
+from gpt1_jax.messages import say
+
+CHUNK = 1024  # rows held at a time
+ADDED = ("label", "probability", "probabilities", "gold")
+
+
+def predict(model: TrainedModel, path: str, output: str) -> dict:
+    """Writes each row of the table `path`, in their order and with all its keys, and beside them
+
+        label           the class, choice or score that is predicted
+        probability     of that class or choice
+        probabilities   of all of them, in the order of `labels`
+        gold            the row's own label, where it has one
+
+    as JSON lines or, where the name of `output` ends so, as CSV or TSV. The rows are like those of
+    the task's files. All are checked before the first is computed; CHUNK rows are held at a time.
+
+    Returns:
+      step, examples, truncated (cut to fit the context), output, labels; where rows have labels
+      also how many (`labelled`), the task's metrics over them, and for classes and choices
+      `confusion_matrix`: a list for each gold label of how often each label was predicted.
+
+    Raises:
+      UserError: a language model; a row that is none of the task's, with its line; an output that
+        cannot be written.
+    """
+    table = Path(path).expanduser()
+    row_format = model.row_format
+    with written(output, [table]) as file:
+        count, keys = _surveyed(stream_examples(table, row_format))
+        say(f"{path}: {row_format.open(table).description}")
+        write = _writer(output, file, keys)
+        measured = Comparison(model, row_format.open(table).text_cells)
+        n_truncated = 0
+        rows = stream_examples(table, row_format)
+        with tqdm(total=count, unit="examples", disable=None) as progress:
+            while chunk := list(itertools.islice(rows, CHUNK)):
+                answers, n_cut = model.answers([example for _, example in chunk])
+                for (row, example), answer in zip(chunk, answers, strict=True):
+                    write(row | _answer(answer) | measured.gold(example, answer))
+                n_truncated += n_cut
+                progress.update(len(chunk))
+    return {
+        "step": model.step,
+        "examples": count,
+        "truncated": n_truncated,
+        "output": output,
+        **measured.result(),
+    }
+
+
+class Comparison:
+    """Gold labels beside predictions: those of a row, and the metrics over all. `text`: whether the
+    labels of the table are text, as in CSV."""
+
+    def __init__(self, model: TrainedModel, text: bool):
+        self._task, self._text = model.require_task(), text
+        self._classes = Classes.of_model(model.labels, model.row_format.task)
+        self._gold: list[float] = []
+        self._predicted: list[float] = []
+        self._n_unknown = 0
+
+    def gold(self, example: Example, answer: dict) -> dict:
+        """{"gold": ...} of a row that has a label, which is counted; else nothing."""
+        if example.label is None:
+            return {}
+        choosing = self._task.shape == "multiple_choice"
+        classes = Classes(tuple(range(len(example.choices)))) if choosing else self._classes
+        found = gold_label(self._task, classes, example.label, self._text)
+        if found is None:
+            self._n_unknown += 1
+            return {"gold": example.label}
+        self._gold.append(found)
+        if self._task.regression:
+            self._predicted.append(answer["label"])
+            return {"gold": found}
+        self._predicted.append(classes.names.index(answer["label"]))
+        return {"gold": classes.names[int(found)]}
+
+    def result(self) -> dict:
+        """The metrics, nothing where no row has a label that the task knows."""
+        if self._n_unknown:
+            say(f"{self._n_unknown} rows have a label that the task has not; no metric counts them")
+        names = {} if self._task.regression else {"labels": list(self._classes.names)}
+        if not self._gold:
+            return names
+        metrics = {name: METRICS[name](self._gold, self._predicted) for name in self._task.metrics}
+        found = {**names, "labelled": len(self._gold), **metrics}
+        if self._task.regression:
+            return found
+        highest = int(max(self._gold + self._predicted))
+        size = max(len(self._classes.names), highest + 1)
+        counts = np.zeros((size, size), int)
+        np.add.at(counts, (np.array(self._gold, int), np.array(self._predicted, int)), 1)
+        return found | {"confusion_matrix": counts.tolist()}
+
+
+def _answer(answer: dict) -> dict:
+    probabilities = answer["probabilities"]
+    if probabilities is None or isinstance(answer["label"], float):
+        return answer
+    return {"label": answer["label"], "probability": max(probabilities), **answer}
+
+
+def _surveyed(rows: Iterator[tuple[dict, Example]]) -> tuple[int, list[str]]:
+    """The number of rows, all of which are read and checked, and all their keys."""
+    count, keys = 0, {}
+    for row, _ in rows:
+        count += 1
+        keys |= dict.fromkeys(row)
+    return count, list(keys)
+
+
+def _writer(output: str, file: TextIO, keys: list[str]) -> Callable[[dict], Any]:
+    """What writes a row to the file in the form that the name of the output asks for."""
+    suffix = plain_suffix(Path(output))
+    if suffix in (".parquet", ".xlsx"):
+        raise UserError(
+            f"--output={output}: {suffix} is not written; expected .jsonl, .csv or .tsv"
+        )
+    if suffix not in (".csv", ".tsv"):
+        return lambda row: file.write(json.dumps(row, default=str) + "\n")
+    columns = [*keys, *(name for name in ADDED if name not in keys)]
+    dialect = "excel-tab" if suffix == ".tsv" else "excel"
+    writer = csv.DictWriter(file, columns, dialect=dialect, lineterminator="\n")
+    writer.writeheader()
+
+    def cell(value: Any) -> Any:
+        return json.dumps(value, default=str) if isinstance(value, list | dict) else value
+
+    return lambda row: writer.writerow({key: cell(value) for key, value in row.items()})

@@ -1,0 +1,114 @@
+"""A workdir that is free, or already this run's own; and a run that goes on for longer."""
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gpt1_jax import disk, run_files
+from gpt1_jax.errors import UserError
+from gpt1_jax.recipe.experiment import Extend
+
+# What an extension changes of a run's identity.
+LENGTH = ("steps", "epochs", "resolved.total_steps")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A workdir under its lock, which process 0 holds. `before` is the config.json that was there,
+    empty for a new run; `extends` whether this run is to have more updates than that one."""
+
+    lock: disk.WorkdirLock | None
+    before: dict[str, Any]
+    extends: bool
+
+    def release(self) -> None:
+        """Lets another process have the workdir."""
+        if self.lock:
+            self.lock.release()
+
+    def extensions(self, extend: Extend | None, after: int, steps: int) -> list[dict[str, Any]]:
+        """How often the run was made longer, for config.json: after which update, to how many, and
+        how. A run of which no checkpoint is left has nothing to extend."""
+        made = self.before.get("resolved", {}).get("extensions", [])
+        if not self.extends or after == 0:
+            return made
+        return [*made, {"after": after, "steps": steps, "schedule": extend}]
+
+
+def schedule_begins_after(extensions: list[dict[str, Any]]) -> int:
+    """The updates before the schedule of the learning rate: those before the last restart."""
+    return max((e["after"] for e in extensions if e["schedule"] == "restart"), default=0)
+
+
+def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim:
+    """The workdir, for a run with this config.json. UserError where it holds another run."""
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; expected a folder")
+    with contextlib.ExitStack() as refused:
+        # First of all: what is decided here would not hold beside another process.
+        lock = disk.WorkdirLock(workdir) if jax.process_index() == 0 else None
+        if lock:
+            refused.callback(lock.release)
+        before: dict[str, Any] = {}
+        extends = False
+        if (workdir / "config.json").exists():
+            before = run_files.read_config(workdir)
+            extends = _is_longer(workdir, before["identity"], config["identity"], extend)
+            _check_same(workdir, before["identity"], config["identity"], extends)
+        else:
+            _require_no_run(workdir)
+        refused.pop_all()
+    return Claim(lock, before, extends)
+
+
+def _is_longer(workdir: Path, before: dict, now: dict, extend: Extend | None) -> bool:
+    """Whether the run that was begun is to go on for more updates, as it was asked to."""
+    if before.get("steps") == 0:
+        raise UserError(
+            f"{workdir} holds weights that `convert` wrote; choose another --workdir, and start "
+            f"from them with --initial={workdir}"
+        )
+    old, new = before.get("resolved.total_steps"), now["resolved.total_steps"]
+    if not isinstance(old, int) or old >= new:
+        return False
+    if extend is None:
+        raise UserError(
+            f"{workdir} holds a run of {old} updates, this one has {new}; to go on with it add "
+            "--config.extend=stretch (one schedule over all updates) or --config.extend=restart (a "
+            "new schedule from here on), or choose another --workdir"
+        )
+    return True
+
+
+def _require_no_run(workdir: Path) -> None:
+    """UserError for a folder without config.json that holds what only a run could have left."""
+    left = [*(workdir / name for name in ("tokenizer", "metrics.jsonl", "result.json"))]
+    left += (workdir / "checkpoints").glob("[0-9]*")
+    for path in left:
+        if path.exists():
+            raise UserError(
+                f"--workdir={workdir} holds {path.relative_to(workdir)} but no config.json, so it "
+                "is not that of a run; copy config.json back, or choose an empty or a new folder"
+            )
+
+
+def _check_same(workdir: Path, before: dict, now: dict, extends: bool) -> None:
+    # What was set comes before what follows from it.
+    keys = sorted(set(before) | set(now), key=lambda key: (key.startswith("resolved."), key))
+    for key in keys:
+        if extends and key in LENGTH:
+            continue
+        if before.get(key) != now.get(key):
+            raise UserError(
+                f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
+                f"{_short(now.get(key))}; choose another --workdir or the same setting"
+            )
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:40] + "..."
