@@ -219,6 +219,31 @@ def write(flags: argparse.Namespace, cells: dict[tuple, list[dict]]) -> None:
     key = measured["phase"], measured["model"]
     others = [one for one in before if (one["phase"], one["model"]) != key]
     flags.result.write_text(json.dumps([*others, measured], indent=1) + "\n")
+    print(table(measured))
+
+
+def table(measured: dict) -> str:
+    """Markdown: means and standard deviations over seeds, in percent, below what does not read; in
+    brackets how often the commonest answer was given, in the seed in which it was most often."""
+    columns = list(dict.fromkeys((row["task"], row["rows"]) for row in measured["rows"]))
+    cells = {(row["recipe"], row["task"], row["rows"]): row for row in measured["rows"]}
+    lines = [["", *(f"{task}, {n_rows} rows" for task, n_rows in columns)]]
+    lines.append(["---"] * len(lines[0]))
+    for name in ("majority", "bag_of_words"):
+        scores = (measured["references"][f"{task}-{n_rows}"][name] for task, n_rows in columns)
+        lines.append([name.replace("_", " "), *(f"{100 * score:.1f}" for score in scores)])
+    lines += [
+        [recipe, *(shown(cells[recipe, *column]) for column in columns)]
+        for recipe in measured["recipes"]
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(row: dict) -> str:
+    scores = [100 * score for score in row["scores"]]
+    spread = f" ±{statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    most = f" ({max(row['commonest_answer']):.0%})" if "commonest_answer" in row else ""
+    return f"{statistics.mean(scores):.1f}{spread}{most}"
 
 
 def described(recipe: str) -> dict:
