@@ -217,7 +217,8 @@ def test_on_a_terminal_the_time_left_is_in_a_bar(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Clock(600) as clock:
+    with Clock(1200) as clock:
+        clock.expect(600)
         with clock.part("pre-training", 300):
             pass
         with clock.part("fine-tuning", 300):
