@@ -46,7 +46,8 @@ class Quickstart:
 
     def run(self) -> dict:
         # At once, for JAX takes seconds to import.
-        say(f"the paper in miniature, in {self.config.workdir}; the same command goes on with it")
+        workdir = self.config.workdir
+        say(f"the paper in miniature, in {workdir}; if stopped, the same command goes on")
         from gpt1_jax.experiments.quickstart import quickstart
 
         return quickstart(self.config)
@@ -371,7 +372,7 @@ def requested(words: Sequence[str]) -> Verb:
     given = {word.partition("=")[0] for word in rest}
     flag = next((flag for flag in VERBS[verb] if flag in given), "")
     for other, form in VERBS[verb].items():
-        for name in given.intersection(names(form)).difference(names(VERBS[verb][flag])):
+        for name in sorted(given & {*names(form)} - {*names(VERBS[verb][flag])}):
             which = f"goes with {other}" if other else f"does not go with {flag}"
             raise UserError(f"{name} {which} (see gpt1 {verb} --help)")
     return parse(f"gpt1 {verb} {flag}".rstrip(), VERBS[verb][flag], rest)

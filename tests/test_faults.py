@@ -1,4 +1,4 @@
-"""What may happen to files: nothing is silently wrong, and nothing is lost (docs/reliability.md)."""
+"""Faults met on the way: each starts a verb, damages or signals, and looks at what is left."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from gpt1_jax import disk
 from gpt1_jax.__main__ import main
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.text import corpus, sources
-from gpt1_jax.training import start
+from gpt1_jax.training import claim
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
@@ -154,7 +154,7 @@ def test_a_folder_appears_whole_and_spares_what_is_beside_it(said, refused, pret
     assert (beside / "thesis.tex").read_text() == "precious"
     refused(words, "is there already")
     words[-1] = f"--to=openai:{tmp_path / 'deep' / 'er'}"
-    moment = "before gpt1_jax.weights.openai:write"
+    moment = "before gpt1_jax.weights.openai:write_arrays"
     faults.run(words, at=moment, do="raise OSError(28, 'No space left on device')").refused("space")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "made.tmp"]
 
@@ -397,7 +397,7 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read(said, pretrained, tmp_pat
 
 
 def _nested(key):
-    return lambda text: '{"%s": %s}' % (key, "[" * 10**5)
+    return lambda text: f'{{"{key}": {"[" * 10**5}}}'
 
 
 def _twice(text):

@@ -28,7 +28,7 @@ import numpy as np
 
 from gpt1_jax.data import task_loading
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
-from gpt1_jax.data.tasks import TASKS, Example
+from gpt1_jax.data.tasks import TASKS, Example, Metric, Shape
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
@@ -150,8 +150,8 @@ class Probe:
     """What a probe asks for: examples of a shape, turned to pairs of context and continuation. Its
     answer is the likeliest of them, or with `tuned` whether the only one is likely enough."""
 
-    shape: str
-    metric: str
+    shape: Shape
+    metric: Metric
     pairs: Callable[[Example, Encode], list[Pair]]
     tuned: bool = False
 

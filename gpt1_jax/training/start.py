@@ -99,6 +99,7 @@ def start(
     questions = _questions(experiment, tokenizer, tell)
     experiment = with_softmax_positions(experiment, towards)
     total = experiment.steps or max(1, int(experiment.epochs * towards.source.steps_per_epoch))
+    experiment.optimizer.require_room(total)
     implementation = experiment.attention.implementation
     net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
     config = _config(experiment, tokenizer, towards, total, questions)

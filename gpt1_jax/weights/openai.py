@@ -57,7 +57,7 @@ def name_of(path: str) -> str:
     return "/".join(["model", *(scope.replace("h_", "h") for scope in scopes), _LETTERS[leaf]])
 
 
-def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays by our names, kernels without their leading axis, and the sizes they imply.
 
     Raises UserError for a list of shapes that is none of GPT-1, and for shards that are missing,
@@ -142,7 +142,7 @@ def n_head(n_embd: int, folder: Path) -> int:
     return n_embd // HEAD_SIZE
 
 
-def write(flat: dict[str, np.ndarray], n_layer: int, folder: Path) -> None:
+def write_arrays(flat: dict[str, np.ndarray], n_layer: int, folder: Path) -> None:
     """Ten shards and the list of shapes, from arrays by our names."""
     names = paths(n_layer, "clf/bias" in flat)
     shapes = [

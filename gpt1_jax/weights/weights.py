@@ -8,7 +8,6 @@ Shapes: V rows of the token table, D width, k outputs of a head.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +16,17 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from typing_extensions import TypedDict
 
+from gpt1_jax import json_files
 from gpt1_jax.data.batches import DataConfig
 from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 
-# The names that the released code gives the three special tokens, in the order of their rows.
-SPECIALS = ("_start_", "_delimiter_", "_classify_")
 RECORD = "gpt1.json"
 
 
@@ -96,25 +96,36 @@ def task_of(found: dict | None) -> Task:
     return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
 
 
+class TokenizerRecord(TypedDict):
+    """Which tokenizer the weights were trained with."""
+
+    mode: str
+    fingerprint: str
+
+
+class Record(TypedDict):
+    """What `record` writes."""
+
+    tokenizer: TokenizerRecord
+    model: ModelConfig
+    step: int
+    separator: str
+    task: Task | None
+    labels: list[str | int]
+
+
 def read_record(folder: Path) -> dict[str, Any]:
     """The `RECORD` of a folder, empty where there is none: the folder was not made here."""
-    path = folder / RECORD
     try:
-        found = json.loads(path.read_text())
-        return {
-            "tokenizer": {name: str(found["tokenizer"][name]) for name in ("mode", "fingerprint")},
-            "model": dataclasses.asdict(ModelConfig(**found["model"])),
-            "step": int(found["step"]),
-            "separator": str(found["separator"]),
-            "task": task_of(found["task"]),
-            "labels": tuple(found["labels"]),
-        }
+        found = json_files.read(folder / RECORD, Record, "convert again")
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not what `convert` wrote ({type(error).__name__}: {error}); convert again"
-        ) from None
+    return {
+        **found,
+        "model": dataclasses.asdict(found["model"]),
+        "task": found["task"] or NO_TASK,
+        "labels": tuple(found["labels"]),
+    }
 
 
 def tree(

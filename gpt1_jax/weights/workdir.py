@@ -56,7 +56,7 @@ def _converted(config: dict, source: str) -> dict:
     return {**config, **changes, "identity": {**config["identity"], **changes}}
 
 
-def read(workdir: Path, step: int | None = None) -> Weights:
+def read_workdir(workdir: Path, step: int | None = None) -> Weights:
     """The weights of a run at `step`; by default at its best step if it is fine-tuned, else at the
     newest whose files are sound. Raises UserError if there is none."""
     config = read_config(workdir)
@@ -80,7 +80,7 @@ def read(workdir: Path, step: int | None = None) -> Weights:
     )
 
 
-def write(weights: Weights, folder: Path) -> None:
+def write_workdir(weights: Weights, folder: Path) -> None:
     """A workdir with one checkpoint, for every verb that reads one and to start a training from."""
     checkpoints = Checkpoints(folder, CheckpointConfig())
     progress = {"step": weights.step, "best_step": None, "best_score": None}
