@@ -43,6 +43,20 @@ def _give_up(stream: TextIO) -> None:
         os.close(nowhere)
 
 
+def amount(n_bytes: int) -> str:
+    """Bytes in the unit that suits them.
+
+    >>> amount(900), amount(4_200_000)
+    ('900 bytes', '4.2 MB')
+    """
+    size, units = float(n_bytes), ["TB", "GB", "MB", "kB"]
+    if size < 1000:
+        return f"{n_bytes} bytes"
+    while (size := size / 1000) >= 1000 and len(units) > 1:
+        units.pop()
+    return f"{size:.1f} {units[-1]}"
+
+
 def visible(text: str) -> str:
     """`text` on one line: line breaks, control characters and bytes that are no text, which names
     of files and tasks may have, as escapes."""
