@@ -24,6 +24,7 @@ from gpt1_jax.experiments.clock import Clock, minutes
 from gpt1_jax.experiments.config import QuickstartConfig
 from gpt1_jax.experiments.plan import (
     CHECKPOINTS,
+    PLANNED_SHARE,
     Costs,
     Plan,
     Work,
@@ -119,7 +120,8 @@ def _costs_and_plan(prepared: Prepared, clock: Clock, minutes_asked: float) -> t
         with clock.part("measuring the speed of this machine"):
             costs = _costs(prepared)
         work = _work(prepared, costs)
-        plan = plan_within(60 * minutes_asked - clock.seconds, work, costs, MOST_LABELS)
+        seconds = PLANNED_SHARE * 60 * minutes_asked - clock.seconds
+        plan = plan_within(seconds, work, costs, MOST_LABELS)
         save_plan(path, plan, costs)
     else:
         plan, costs = saved.plan, saved.costs
@@ -132,7 +134,7 @@ def _costs_and_plan(prepared: Prepared, clock: Clock, minutes_asked: float) -> t
         f"each task at most, about {minutes(whole)} in all"
     )
     if saved is None and plan.is_least and whole > 60 * minutes_asked:
-        say(f"--minutes={minutes_asked:g} is too short here: with less the table says nothing")
+        say(f"longer than --minutes={minutes_asked:g}: with less the table would say nothing")
     return costs, plan
 
 
