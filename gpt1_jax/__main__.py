@@ -53,7 +53,8 @@ class Quickstart:
 
     def run(self) -> dict:
         # At once, for JAX takes seconds to import.
-        say(f"the paper in miniature, in {self.config.workdir}; the same command goes on with it")
+        workdir = self.config.workdir
+        say(f"the paper in miniature, in {workdir}; if stopped, the same command goes on")
         from gpt1_jax.experiments.quickstart import quickstart
 
         return quickstart(self.config)
