@@ -211,7 +211,9 @@ def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str
     labels = [example.label for example in loaded.splits[split][: len(logits)]]
     losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)[: len(logits)]))
     predicted = predictions(loaded.task, logits)
-    scores = {name: float(METRICS[name](labels, predicted)) for name in loaded.task.metrics}
+    scores: dict[str, float] = {
+        name: float(METRICS[name](labels, predicted)) for name in loaded.task.metrics
+    }
     return {"loss": float(np.mean(losses)), **scores}
 
 

@@ -100,7 +100,7 @@ def goal(
 class LanguageModelling:
     """Pre-training: windows of the train split of `data.path`, measured on its valid split."""
 
-    steps_per_epoch = None
+    steps_per_epoch: int | None = None
 
     def __init__(
         self,
@@ -114,7 +114,9 @@ class LanguageModelling:
         separator = tokenizer.separator(config.separator)
         tokens = Tokens.open(config.path, "train", separator)
         self.loaded, self.longest = loaded, n_ctx
-        self.source = Windows(tokens, n_ctx, experiment.batch_size, experiment.seed, config.windows)
+        self.source: Windows | Examples = Windows(
+            tokens, n_ctx, experiment.batch_size, experiment.seed, config.windows
+        )
         checksums = [s["sha256"] for split in manifest["splits"].values() for s in split["shards"]]
         self.digest = hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
         self.held_out = None

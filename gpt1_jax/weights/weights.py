@@ -93,7 +93,8 @@ def task_of(found: dict | None) -> Task:
     """The inverse of `task_json`, its lists the tuples that they were."""
     if found is None:
         return NO_TASK
-    return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+    return Task(**fields)
 
 
 class TokenizerRecord(TypedDict):
