@@ -46,8 +46,7 @@ class Quickstart:
 
     def run(self) -> dict:
         # At once, for JAX takes seconds to import.
-        workdir = self.config.workdir
-        say(f"the paper in miniature, in {workdir}; if stopped, the same command goes on")
+        say(f"the paper in miniature, in {self.config.workdir}; the same command goes on with it")
         from gpt1_jax.experiments.quickstart import quickstart
 
         return quickstart(self.config)
@@ -415,7 +414,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     except UserError as error:
         if isinstance(error, PartlyFailed):
-            print(json.dumps(error.result))
+            answer(json.dumps(error.result))
         say(f"gpt1: {visible(str(error))}")
         return 2
     except Interrupted as error:

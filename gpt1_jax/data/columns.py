@@ -52,8 +52,10 @@ class Columns:
     def find(self, names: Iterable[str], where: str) -> dict[str, str | list[str]]:
         """The column of each key that has one among `names`; of choices also several columns.
         UserError where task.columns names one that is not there."""
-        names = list(names)
-        known = {folded(name): name for name in reversed(names)} | {name: name for name in names}
+        known: dict[str, str] = {}
+        for name in names:
+            known.setdefault(folded(name), name)
+            known[name] = name
         given = dict(text.split(":", 1) for text in self.given or ())
         found: dict[str, str | list[str]] = {}
         for place, key in enumerate(self.keys):

@@ -135,15 +135,14 @@ def _given(given: tuple[Label, ...], labelled: list[RawSplit]) -> tuple[Label, .
     return labels
 
 
-def with_numbers(splits: Splits, given: tuple[Label, ...] | None) -> Splits:
+def with_numbers(splits: Splits, given: tuple[Label, ...] | None, scores: bool) -> Splits:
     """Labels that had to be text are numbers where all of them, and those `given`, look like it:
-    whole ones, or scores."""
+    whole ones, or any if they are `scores`."""
     parts = [part for part in splits.values() if part.text_labels]
     labels = [example.label for part in parts for example in part.examples if example.label]
-    known = [*labels, *map(str, given or ())]
-    for pattern, number in ((_WHOLE, _whole), (_DECIMAL, float)):
-        if labels and all(pattern.fullmatch(label) for label in known):
-            return {name: _numbered(part, number) for name, part in splits.items()}
+    pattern, number = (_DECIMAL, float) if scores else (_WHOLE, _whole)
+    if labels and all(pattern.fullmatch(label) for label in [*labels, *map(str, given or ())]):
+        return {name: _numbered(part, number) for name, part in splits.items()}
     return splits
 
 
@@ -151,7 +150,7 @@ def _numbered(part: RawSplit, number: Callable[[str], float]) -> RawSplit:
     if not part.text_labels:
         return part
     examples = [e if e.label is None else replace(e, label=number(e.label)) for e in part.examples]
-    return replace(part, examples=examples)
+    return replace(part, examples=examples, text_labels=False)
 
 
 def _whole(text: str) -> int:

@@ -172,8 +172,9 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _decoded_lines(path: Path, file: BinaryIO, encoding: str) -> Iterator[tuple[int, str]]:
     number = 0
     try:
-        for number, line in enumerate(io.TextIOWrapper(file, encoding, newline="\n"), 1):
-            yield number, line
+        with io.TextIOWrapper(file, encoding, newline="\n") as text:
+            for number, line in enumerate(text, 1):
+                yield number, line
     except UnicodeDecodeError:
         raise UserError(f"{path}, line {number + 1}: not UTF-16; save the file as UTF-8") from None
 
@@ -283,7 +284,10 @@ def _text_table(
     )
     if bare:
         return table
-    names = tuple(cell.strip() for cell in next(_records(table), (number, []))[1])
+    header = next(_records(table), None)
+    if header is None:
+        raise UserError(f"{path}: no rows; expected a header and a row or more")
+    names = tuple(cell.strip() for cell in header[1])
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise UserError(f"{table.place(number)}: two columns are called {shown(twice[0])}")

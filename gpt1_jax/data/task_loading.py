@@ -200,7 +200,7 @@ def load_task(config: TaskConfig, only: str | None = None, whole: bool = False) 
     task, row = _task(config), TASKS.get(config.name or "")
     row_of_shape = row if row and row.shape == task.shape else None
     reader = _Reader(config, row_of_shape, _source(config, task, row, whole))
-    parts = labelling.with_numbers(reader.parts(only), config.labels)
+    parts = labelling.with_numbers(reader.parts(only), config.labels, task.regression)
     if task.shape == "multiple_choice":
         labelling.require_same_choices(parts)
     for split, part in parts.items():
@@ -427,8 +427,9 @@ def _classes(
     labelled = [part for part in parts.values() if part.examples[0].label is not None]
     classes = labelling.read_classes(task, row, given, labelled)
     if classes is None:
-        train = parts.get("train") or reader.part("train")
-        classes = labelling.own_classes(labelling.with_numbers({"train": train}, None)["train"])
+        if "train" not in parts:
+            parts = labelling.with_numbers({"train": reader.part("train")}, None, False)
+        classes = labelling.own_classes(parts["train"])
     if task.metric == "f1" and len(classes.names) != 2:
         raise UserError(
             f"{some.where}: {len(classes.names)} classes, but task.metric=f1 is for two, the "

@@ -87,8 +87,8 @@ def encode(
         candidates = [[texts[0][: n_ctx - 2]]]
         cut = len(texts[0]) > n_ctx - 2
     elif shape == "multiple_choice":
-        # The question goes on where the context ends, which takes a space between them.
         context, question = texts
+        # The question goes on where the context ends, which takes a space between them.
         if all(example.texts):
             question = tokenizer.encode(" " + example.texts[1])
         choices = [tokenizer.encode(choice) for choice in example.choices]

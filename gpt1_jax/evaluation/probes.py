@@ -203,7 +203,7 @@ def _question(
     name: str, config: ProbeConfig, tokenizer: Tokenizer, beginning: list[int], n_ctx: int
 ) -> Question:
     probe, task = PROBES[name], getattr(config, name)
-    loaded = _loaded(name, config)
+    loaded = probe_task(name, config)
 
     def encoded(split: str) -> Encoded:
         examples = loaded.splits[split]
@@ -227,8 +227,8 @@ def _question(
     )
 
 
-def _loaded(name: str, config: ProbeConfig) -> LoadedTask:
-    """The task of a probe, which must fit it."""
+def probe_task(name: str, config: ProbeConfig) -> LoadedTask:
+    """The task of a probe with its examples. Raises UserError where it does not fit the probe."""
     probe, task = PROBES[name], getattr(config, name)
     key = f"probes.{name}={task}"
     row, path = TASKS.get(task), None

@@ -38,6 +38,16 @@ TEXT_SETS = {
 }
 
 
+class NamedText(Protocol):
+    """A text in memory and what it is called."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Document:
     """A text in memory. Documents of one name are never divided between training and validation."""

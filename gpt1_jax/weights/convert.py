@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpt1_jax.disk import new_folder, write_json
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import amount, say
 from gpt1_jax.weights import (
     huggingface,
     huggingface_heads,
@@ -52,9 +52,7 @@ def _check_fits(kind: str, folder: Path, found: Weights) -> None:
     needed = 4 * weights.n_parameters(found.flat)
     made = next(place for place in folder.parents if place.exists())
     if (free := shutil.disk_usage(made).free) < needed:
-        raise UserError(
-            f"{made} has {free / 1e9:.2f} GB free, the weights take {needed / 1e9:.2f} GB"
-        )
+        raise UserError(f"{made} has {amount(free)} free, the weights take {amount(needed)}")
 
 
 def _write_openai(found: Weights, folder: Path) -> None:

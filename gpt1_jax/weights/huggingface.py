@@ -113,7 +113,7 @@ def read_config(folder: Path) -> Config:
     GPT-1's, and values of another type."""
     path = folder / CONFIG
     try:
-        config = json_files.read(path, dict[str, Any], "expected that of a model")
+        config = json_files.read(path, dict[str, Any], "copy it again")
     except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {CONFIG}; expected a folder of transformers") from None
     kind = config.get("model_type")
@@ -205,7 +205,7 @@ def _files(folder: Path) -> list[Path]:
         return [folder / SINGLE]
     index = folder / INDEX
     try:
-        known = json_files.read(index, Index, "expected an index of safetensors")
+        known = json_files.read(index, Index, "expected an index of safetensors; copy it again")
     except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {SINGLE}{_instead(folder)}") from None
     named = sorted({*known["weight_map"].values()})

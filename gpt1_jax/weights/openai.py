@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
 
@@ -99,14 +100,12 @@ def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _shapes(folder: Path) -> list[tuple[int, ...]]:
     path = folder / SHAPES
     try:
-        found = json.loads(path.read_text())
-        return [tuple(int(size) for size in shape) for shape in found]
-    except (FileNotFoundError, NotADirectoryError):
+        found = json_files.read(path, list[list[int]], "expected a list of shapes; copy it again")
+    except FileNotFoundError:
         raise UserError(
             f"openai:{folder} has no {SHAPES}; expected the folder `model` of the released code"
         ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a list of shapes: {error}") from None
+    return [tuple(shape) for shape in found]
 
 
 def _shards(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:

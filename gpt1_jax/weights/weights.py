@@ -28,6 +28,7 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 
 RECORD = "gpt1.json"
+_REMEDY = "expected what `train` or `convert` wrote; copy it again"
 
 
 @dataclass(frozen=True)
@@ -89,42 +90,41 @@ def task_json(task: Task) -> dict | None:
     return dataclasses.asdict(task) if task.has_head else None
 
 
-def task_of(found: dict | None) -> Task:
-    """The inverse of `task_json`, its lists the tuples that they were."""
-    if found is None:
-        return NO_TASK
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
-    return Task(**fields)
+def task_of(found: dict | None, place: str) -> Task:
+    """The inverse of `task_json`. UserError, which names the `place`, if it is no task."""
+    return NO_TASK if found is None else json_files.shaped(found, Task, place, _REMEDY)
 
 
-class TokenizerRecord(TypedDict):
-    """Which tokenizer the weights were trained with."""
+def model_of(found: dict, place: str) -> ModelConfig:
+    """Sizes and settings from JSON. UserError, which names the `place`, if they are none."""
+    return json_files.shaped(found, ModelConfig, place, _REMEDY)
 
+
+class _TokenizerRecord(TypedDict):
     mode: str
     fingerprint: str
 
 
-class Record(TypedDict):
-    """What `record` writes."""
-
-    tokenizer: TokenizerRecord
-    model: ModelConfig
+class _Record(TypedDict):
+    tokenizer: _TokenizerRecord
+    model: dict[str, Any]
     step: int
     separator: str
-    task: Task | None
-    labels: list[str | int]
+    task: dict[str, Any] | None
+    labels: list[Any]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The `RECORD` of a folder, empty where there is none: the folder was not made here."""
+    path = folder / RECORD
     try:
-        found = json_files.read(folder / RECORD, Record, "convert again")
+        found = json_files.read(path, _Record, _REMEDY)
     except FileNotFoundError:
         return {}
     return {
         **found,
-        "model": dataclasses.asdict(found["model"]),
-        "task": found["task"] or NO_TASK,
+        "model": dataclasses.asdict(model_of(found["model"], f"{path}: model")),
+        "task": task_of(found["task"], f"{path}: task"),
         "labels": tuple(found["labels"]),
     }
 

@@ -1,0 +1,228 @@
+"""Tables as people have them: what a task is when it comes as CSV, TSV, JSON or Parquet."""
+
+import csv
+import gzip
+import io
+import json
+import lzma
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from gpt1_jax.data.task_loading import TaskConfig, load_task
+from gpt1_jax.errors import UserError
+
+OWN = {"shape": "classification", "metric": "accuracy"}
+TEXTS = ('She said "no",\nand left.', "plain", 'a "b', "x;\ty", "Ünïcode, it is", "six")
+ROWS = [{"text": text, "label": "yes" if n % 2 else "no"} for n, text in enumerate(TEXTS)]
+
+
+def as_csv(rows, **dialect) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(rows[0]), **({"lineterminator": "\n"} | dialect))
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
+
+def task_of(folder, name, data, **config):
+    """What is loaded of a folder whose train and dev are files of this name, with these data."""
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "dev"):
+        data = data if isinstance(data, bytes) else data.encode()
+        (folder / f"{split}{name}").write_bytes(data)
+    return load_task(TaskConfig(path=str(folder), **(OWN | config)))
+
+
+def fails(match, folder, name, data, **config):
+    with pytest.raises(UserError, match=match) as caught:
+        task_of(folder, name, data, **config)
+    assert "\n" not in str(caught.value)
+
+
+def read(loaded, split="dev"):
+    return [(e.texts[0], loaded.labels[e.label]) for e in loaded.splits[split]]
+
+
+EXPECTED = [(row["text"], row["label"]) for row in ROWS]
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS)
+
+
+def as_parquet(rows) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "kind"),
+    [
+        (".csv", as_csv(ROWS), "CSV"),
+        # What spreadsheets write: a mark, other line ends, semicolons, a note to them, UTF-16.
+        (".csv", "\ufeff" + as_csv(ROWS, lineterminator="\r\n"), "CSV"),
+        (".csv", as_csv(ROWS, delimiter=";"), "CSV with semicolons between columns"),
+        (".csv", "sep=;\r\n" + as_csv(ROWS, delimiter=";"), "CSV with semicolons between columns"),
+        (".csv", as_csv(ROWS, delimiter="\t").encode("utf-16"), "CSV with tabs between columns"),
+        (".csv", as_csv(ROWS) + ",\n,\n", "CSV"),
+        (".tsv", as_csv(ROWS, delimiter="\t"), "TSV, quotation marks quote"),
+        (".json", json.dumps(ROWS), "a JSON list of rows"),
+        (".json", json.dumps(ROWS, indent=2), "a JSON list of rows"),
+        (".json", LINES, "JSON lines"),
+        (".jsonl", json.dumps(ROWS, indent=2), "a JSON list of rows"),
+        (".ndjson", LINES, "JSON lines"),
+        (".csv", LINES, "JSON lines"),
+        (".jsonl", LINES.encode("utf-16"), "JSON lines"),
+        (".csv.gz", gzip.compress(as_csv(ROWS).encode()), "CSV"),
+        (".json.xz", lzma.compress(json.dumps(ROWS).encode()), "a JSON list of rows"),
+        (".parquet", as_parquet(ROWS), "Parquet"),
+        (".csv", as_parquet(ROWS), "Parquet"),
+    ],
+)
+def test_the_same_rows_in_every_kind_of_file(tmp_path, name, data, kind):
+    loaded = task_of(tmp_path, name, data)
+    assert read(loaded) == EXPECTED
+    assert loaded.describe()[0] == f"train: 6 examples of {kind}; no 3, yes 3"
+
+
+def test_lines_that_end_as_on_the_first_macintosh(tmp_path):
+    rows = [row | {"text": row["text"].replace("\n", " ")} for row in ROWS]
+    loaded = task_of(tmp_path, ".csv", as_csv(rows, lineterminator="\r"))
+    assert read(loaded) == [(row["text"], row["label"]) for row in rows]
+
+
+def test_quotation_marks_of_a_tsv_file_without_quoting_are_text(tmp_path):
+    """Read as quotes they would swallow a row: the first would go on to the mark of the second."""
+    data = 'text\tlabel\n"Iron, rusts.\tno\nSo it is "\tyes\n'
+    loaded = task_of(tmp_path, ".tsv", data)
+    assert read(loaded) == [('"Iron, rusts.', "no"), ('So it is "', "yes")]
+    assert "of TSV; no 1" in loaded.describe()[0]
+
+
+def test_columns_by_other_names(tmp_path):
+    rows = [{"id": n, "Review ": row["text"], "stars": n % 2 + 1} for n, row in enumerate(ROWS)]
+    columns = ("text:review", "label:stars")
+    for name, data in ((".csv", as_csv(rows)), (".jsonl", json.dumps(rows))):
+        loaded = task_of(tmp_path / name, name, data, columns=columns)
+        assert loaded.labels == (1, 2)
+        assert [text for text, _ in read(loaded)] == list(TEXTS)
+        assert "text from Review" in loaded.describe()[0]
+    # Small and capital letters make no difference.
+    loaded = task_of(tmp_path / "capitals", ".csv", "TEXT,Label\na,0\nb,1\n")
+    assert read(loaded) == [("a", 0), ("b", 1)]
+    hint = r"no key text; .*there is id, Review, stars \(columns=text:NAME says which it is\)"
+    fails(f"train.csv: {hint}", tmp_path / "none", ".csv", as_csv(rows))
+    fails("names body, but it has id, Review, stars", tmp_path / "none", ".csv", as_csv(rows),
+          columns=("text:body",))  # fmt: skip
+    fails(r"txt:Review: .*did you mean text", tmp_path / "none", ".csv", as_csv(rows),
+          columns=("txt:Review",))  # fmt: skip
+    fails("expected KEY:COLUMN", tmp_path / "none", ".csv", as_csv(rows), columns=("review",))
+    fails("line 2: no label; columns=label:NAME", tmp_path / "unlabelled", ".csv", "text\na\nb\n")
+
+
+def test_choices_in_columns(tmp_path):
+    rows = [{"context": "c", "question": "q", "x": "1", "y": "2", "label": n % 2} for n in range(4)]
+    config = {"shape": "multiple_choice"}
+    data = as_csv(rows)
+    loaded = task_of(tmp_path / "a", ".csv", data, **config, columns=("choices:x|y",))
+    assert loaded.splits["dev"][0].choices == ("1", "2")
+    assert loaded.targets("dev").tolist() == [0, 1, 0, 1]
+    data = data.replace("x,y", "choice 1,choice 2")
+    assert task_of(tmp_path / "b", ".csv", data, **config).splits == loaded.splits
+    fails("no key choices", tmp_path / "c", ".csv", as_csv(rows), **config)
+
+
+def test_scores_in_a_column_of_text(tmp_path):
+    data = "text_a,text_b,label\na,b,3.8\na,c,0\n"
+    loaded = task_of(tmp_path, ".csv", data, shape="similarity", metric="pearson")
+    assert [e.label for e in loaded.splits["dev"]] == [3.8, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "match"),
+    [
+        (".csv", 'text,label\n"a,0\nb,1\n', r"train\.csv, line 2: not CSV .*marks in pairs"),
+        (".csv", 'text,label\nfine,0\n"a" b,1\n', r"line 3: not CSV"),
+        (".csv", "text,label\na,b,0\n", r"line 2: 3 columns, but the header has 2"),
+        (".csv", 'text,label\n"a\nb",0\nc,1\n\nd,e,2\n', r"line 6: 3 columns"),
+        (".csv", "text,text,label\na,b,0\n", "two columns are called"),
+        (".csv", "", "no rows; expected a header"),
+        (".csv", "text,label\n", "no examples"),
+        (".csv", b"text,label\ncaf\xe9,0\n", r"line 2: not UTF-8 at byte 3; save the file"),
+        (".csv", b"text,label\na\0b,0\n", r"line 2: binary"),
+        (".csv", b"PK\x03\x04rest", "spreadsheet.* save the table as CSV"),
+        (".csv", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
+        (".csv", b"<!DOCTYPE html><p>Not found", "markup"),
+        (".parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        (".parquet", as_parquet([{"text": 1, "label": 0}]), "row 1: text is 1; expected a string"),
+        (".json", '{"data": [{"text": "a", "label": 0}]}', r"line 1: no key text"),
+        (".json", '{\n"data": []\n}', "expected a JSON list of rows, or a row on each line"),
+        (".json", '[{"text": "a", "label": 0} {"text"', r"line 1: not JSON; expected , or \]"),
+        (".json", '[{"text": "a", "label": 0},\n{"text"', r"row 2: not JSON"),
+        (".json", '[{"text": "a", "label": 0}', r"expected , or \] after row 1"),
+        (".json", "[" * 100_000, r"row 1: not JSON"),
+        (".json", '[["a", 0]]', r"row 1: \[\"a\", 0\] is not an object"),
+        (".csv.gz", b"text,label\n", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_is_no_table_is_refused_in_a_line(tmp_path, name, data, match):
+    fails(match, tmp_path, name, data)
+
+
+def test_a_split_in_two_kinds_of_file_is_refused(tmp_path):
+    task_of(tmp_path, ".csv", as_csv(ROWS))
+    fails(r"dev\.csv stands beside dev\.jsonl; keep one", tmp_path, ".jsonl", LINES)
+
+
+def test_other_names_of_splits(tmp_path):
+    for name in ("train-00000-of-00001", "validation-00000-of-00001", "test-00000-of-00001"):
+        (tmp_path / f"{name}.parquet").write_bytes(as_parquet(ROWS))
+    (tmp_path / "README.md").write_text("not a split")
+    loaded = load_task(TaskConfig(path=str(tmp_path), **OWN))
+    assert set(loaded.splits) == {"train", "dev", "test"}
+    (tmp_path / "validation-00000-of-00001.parquet").unlink()
+    with pytest.raises(UserError, match=r"has no dev\.jsonl \(nor \.ndjson, \.json, \.csv"):
+        load_task(TaskConfig(path=str(tmp_path), **OWN))
+
+
+def many(count=60):
+    return [{"text": f"text {n // 2}", "label": "ab"[n % 2]} for n in range(count)]
+
+
+def test_a_single_file_is_divided_by_its_texts(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text(as_csv(many()))
+    loaded = load_task(TaskConfig(path=str(path), **OWN))
+    assert loaded.task.name == "reviews"
+    train, dev = ({e.texts for e in loaded.splits[split]} for split in ("train", "dev"))
+    assert (len(loaded.splits["train"]), len(loaded.splits["dev"])) == (54, 6)
+    assert not train & dev
+    assert loaded.notes == (
+        f"{path}: divided into 54 rows for train and 6 for dev by a hash of their texts and "
+        "task.split_seed=0",
+    )
+    # The order of the rows decides nothing; the seed does.
+    path.write_text(as_csv(many()[::-1]))
+    again = load_task(TaskConfig(path=str(path), **OWN))
+    assert {e.texts for e in again.splits["dev"]} == dev
+    other = load_task(TaskConfig(path=str(path), split_seed=1, **OWN))
+    assert {e.texts for e in other.splits["dev"]} != dev
+    whole = load_task(TaskConfig(path=str(path), **OWN), "dev", whole=True)
+    assert len(whole.splits["dev"]) == 60
+
+
+def test_a_class_that_occurs_once_stays_in_train(tmp_path):
+    path = tmp_path / "reviews.csv"
+    for seed in range(5):
+        rows = [row | {"label": n if n < 6 else row["label"]} for n, row in enumerate(many(20))]
+        path.write_text(as_csv(rows))
+        loaded = load_task(TaskConfig(path=str(path), split_seed=seed, **OWN))
+        assert len(loaded.labels) == 8
+        assert "train has a single example of the class 3" in loaded.describe()
+
+
+def test_a_file_that_cannot_be_divided(tmp_path):
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,label\na,0\na,1\n")
+    with pytest.raises(UserError, match=r"1 different row\(s\), too few for train and dev"):
+        load_task(TaskConfig(path=str(path), **OWN))
