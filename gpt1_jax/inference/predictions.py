@@ -106,8 +106,10 @@ class Comparison:
         )
         if not self._gold:
             return names
-        metrics = {name: METRICS[name](self._gold, self._predicted) for name in self._task.metrics}
-        found = {**names, "labelled": len(self._gold), **metrics}
+        metrics: dict[str, float] = {
+            name: METRICS[name](self._gold, self._predicted) for name in self._task.metrics
+        }
+        found: dict[str, Any] = {**names, "labelled": len(self._gold), **metrics}
         if self._task.regression:
             return found
         highest = int(max(self._gold + self._predicted))

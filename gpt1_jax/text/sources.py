@@ -56,16 +56,6 @@ class Document:
     text: str
 
 
-class NamedText(Protocol):
-    """What has the name and the text of a document."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def text(self) -> str: ...
-
-
 class TextChanged(UserError):
     """A text that is not what it was when it was read before."""
 

@@ -56,8 +56,10 @@ class Goal(Protocol):
     """
 
     loaded: LoadedTask
-    source: Windows | Examples
     digest: str
+
+    @property
+    def source(self) -> Windows | Examples: ...
 
     @property
     def steps_per_epoch(self) -> int | None: ...
@@ -114,9 +116,7 @@ class LanguageModelling:
         separator = tokenizer.separator(config.separator)
         tokens = Tokens.open(config.path, "train", separator)
         self.loaded, self.longest = loaded, n_ctx
-        self.source: Windows | Examples = Windows(
-            tokens, n_ctx, experiment.batch_size, experiment.seed, config.windows
-        )
+        self.source = Windows(tokens, n_ctx, experiment.batch_size, experiment.seed, config.windows)
         checksums = [s["sha256"] for split in manifest["splits"].values() for s in split["shards"]]
         self.digest = hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
         self.held_out = None

@@ -13,7 +13,7 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, NotRequired, cast
 
 from typing_extensions import TypedDict
 
@@ -68,8 +68,9 @@ def write_tokenizer(found: Weights, folder: Path) -> None:
         made = _from_sentencepiece(tokenizer, folder)
         config |= {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END}
     else:
-        write_vocabulary(tokenizer, folder, VOCABULARY)
-        made = _basic(tokenizer)
+        vocabulary = cast(VocabularyTokenizer, tokenizer)
+        write_vocabulary(vocabulary, folder, VOCABULARY)
+        made = _basic(vocabulary)
         made.add_special_tokens([UNKNOWN])
         config |= {"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": UNKNOWN}
     specials = list(SPECIALS[: found.model.n_special])
@@ -110,7 +111,7 @@ def _basic(tokenizer: VocabularyTokenizer):
     made = Fast(
         models.BPE(
             vocab=tokenizer.encoder,
-            merges=[tuple(pair) for pair in tokenizer.merges],
+            merges=[(first, second) for first, second in tokenizer.merges],
             unk_token=UNKNOWN,
             continuing_subword_prefix="",
             end_of_word_suffix=WORD_END,
