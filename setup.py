@@ -62,7 +62,12 @@ setup(
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
+            "pytest-xdist>=3.6",  # the suite in two processes
+            "nbclient>=0.10",  # runs the notebook
+            "ipykernel>=6",
+            "setuptools>=77",  # builds the wheel that the README's commands are tried on
             "ruff>=0.11",
+            "mypy>=1.19",
             # The compiler of TPUs, for checks that need no TPU: jax's own pin of it.
             'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
         ],
