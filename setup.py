@@ -26,6 +26,7 @@ setup(
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "ml_collections>=1.1",
+        "pydantic>=2.10,<3",
         "numpy>=2.0",
         "sentencepiece>=0.2.1",
         "scikit-learn>=1.5",

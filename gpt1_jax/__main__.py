@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Protocol
 
-from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.experiments.config import Request
+from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
+from gpt1_jax.experiments.config import QuickstartConfig, Request
 from gpt1_jax.flags import Flag, names, parse, require_one, usage
 from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.messages import answer, say, visible
@@ -42,13 +42,14 @@ class Verb(Protocol):
 class Quickstart:
     """The whole paper in miniature, offline, on two cores."""
 
-    workdir: Annotated[str, Flag()] = "runs/quickstart"
-    minutes: Annotated[float, Flag("time to plan for")] = 8.0
+    config: QuickstartConfig
 
     def run(self) -> dict:
+        # At once, for JAX takes seconds to import.
+        say(f"the paper in miniature, in {self.config.workdir}; the same command goes on with it")
         from gpt1_jax.experiments.quickstart import quickstart
 
-        return quickstart(self.workdir, self.minutes)
+        return quickstart(self.config)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,7 +371,7 @@ def requested(words: Sequence[str]) -> Verb:
     given = {word.partition("=")[0] for word in rest}
     flag = next((flag for flag in VERBS[verb] if flag in given), "")
     for other, form in VERBS[verb].items():
-        for name in given.intersection(names(form)).difference(names(VERBS[verb][flag])):
+        for name in sorted(given & {*names(form)} - {*names(VERBS[verb][flag])}):
             which = f"goes with {other}" if other else f"does not go with {flag}"
             raise UserError(f"{name} {which} (see gpt1 {verb} --help)")
     return parse(f"gpt1 {verb} {flag}".rstrip(), VERBS[verb][flag], rest)
@@ -412,6 +413,8 @@ def main(words: Sequence[str] | None = None) -> int:
         answer(json.dumps(requested(words).run()))
         return 0
     except UserError as error:
+        if isinstance(error, PartlyFailed):
+            answer(json.dumps(error.result))
         say(f"gpt1: {visible(str(error))}")
         return 2
     except Interrupted as error:

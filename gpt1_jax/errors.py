@@ -1,4 +1,4 @@
-"""The two ways in which a command ends early, apart from a bug."""
+"""The ways in which a command ends early, apart from a bug."""
 
 
 class UserError(Exception):
@@ -6,6 +6,17 @@ class UserError(Exception):
 
     The command line prints the line and ends with exit status 2.
     """
+
+
+class PartlyFailed(UserError):
+    """Some of what was asked for failed, and the rest was done: `result` is what that gave.
+
+    The command line prints the result all the same, then the line, and ends with exit status 2.
+    """
+
+    def __init__(self, message: str, result: dict):
+        super().__init__(message)
+        self.result = result
 
 
 class Interrupted(Exception):

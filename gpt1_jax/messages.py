@@ -9,9 +9,14 @@ from gpt1_jax.errors import UserError
 
 
 def say(line: str) -> None:
-    """One line, at once. Where nobody can read it the work goes on."""
+    """One line, at once; above the progress bars, where there are any. Where nobody can read it the
+    work goes on."""
     try:
-        print(line, file=sys.stderr, flush=True)
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr)
+        sys.stderr.flush()
     except OSError:
         _give_up(sys.stderr)
 
@@ -36,6 +41,20 @@ def _give_up(stream: TextIO) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+def amount(n_bytes: int) -> str:
+    """Bytes in the unit that suits them.
+
+    >>> amount(900), amount(4_200_000)
+    ('900 bytes', '4.2 MB')
+    """
+    size, units = float(n_bytes), ["TB", "GB", "MB", "kB"]
+    if size < 1000:
+        return f"{n_bytes} bytes"
+    while (size := size / 1000) >= 1000 and len(units) > 1:
+        units.pop()
+    return f"{size:.1f} {units[-1]}"
 
 
 def visible(text: str) -> str:

@@ -52,6 +52,18 @@ def _git() -> dict | None:
         return None
 
 
+_OF_PARAMETERS = ("tokenizer", "n_outputs", "labels")
+_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat")
+
+
+class Extension(TypedDict):
+    """A run that was made longer: after which update, to how many, with which schedule."""
+
+    after: int
+    steps: int
+    schedule: str | None
+
+
 class Resolved(TypedDict):
     """What a run was resolved to, as far as every reader needs it."""
 
@@ -60,6 +72,7 @@ class Resolved(TypedDict):
     labels: list[Any]
     n_outputs: int
     total_steps: int
+    extensions: NotRequired[list[Extension]]
 
 
 class RunConfig(TypedDict):
@@ -129,6 +142,14 @@ def _is_json(line: bytes) -> bool:
     except ValueError:
         return False
     return True
+
+
+def made_by(config: dict) -> dict[str, Any]:
+    """What parameters have no meaning without, by key of config.json: the model, the tokenizer and
+    the labels. Keys that only say how the model is computed are not among them."""
+    model = {f"model.{key}": value for key, value in config["model"].items()}
+    resolved = {f"resolved.{key}": config["resolved"][key] for key in _OF_PARAMETERS}
+    return {key: value for key, value in (model | resolved).items() if key not in _COMPUTED}
 
 
 def read_config(workdir: Path) -> dict:

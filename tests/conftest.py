@@ -7,29 +7,36 @@ import atexit
 import os
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 
+JAXLIB = tuple(int(part) for part in version("jaxlib").split(".")[:2])
+FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1"]
+if JAXLIB < (0, 11):
+    # Tests compile much and compute little: a fifth of the time of optimised compilation. XLA ends
+    # the process, without a word, where it meets a flag that it does not know.
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+
 os.environ["JAX_PLATFORMS"] = os.environ.get("GPT1_TEST_PLATFORM", "cpu")
-os.environ["XLA_FLAGS"] = " ".join(
-    [
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=8",
-        # Tests compile much and compute little: a fifth of the time of optimised compilation.
-        "--xla_cpu_use_fusion_emitters=false",
-    ]
-).strip()
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS]).strip()
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Tolerances are those of float32; a GPU would otherwise multiply in TF32.
 os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# Whole runs compile the same programs again and again, in this process and in others.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpt1-compiled-")
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Whole runs compile the same programs again and again, in this process and in others: the workers
+# of pytest-xdist and the verbs share one folder. With a largest size, JAX locks it, so that nobody
+# reads an entry of which half is written. A folder given from outside is kept between runs.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="gpt1-compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-import pytest
-import runs
-from hypothesis import HealthCheck, settings
+# Imported when all of the above is set: JAX reads it once.
+import pytest  # noqa: E402
+import runs  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 # Few examples, always the same ones; --hypothesis-profile=long looks further.
 SLOW = [HealthCheck.too_slow]
@@ -37,7 +44,27 @@ settings.register_profile("fast", max_examples=25, deadline=None, derandomize=Tr
 settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=SLOW)
 settings.load_profile("fast")
 
-atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+# What a test file imports in order to compile or to train; the others are quick.
+COMPILES = {"jax", "jnp", "runs", "tiny"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """The whole suite is divided among two processes; files that are named run in this one."""
+    asked = getattr(config.option, "numprocesses", 0)  # absent without pytest-xdist
+    divided = hasattr(config, "workerinput")  # this is one of the two
+    named = config.args_source is config.ArgsSource.ARGS
+    debugged = config.option.usepdb or config.option.collectonly
+    if asked is None and not (divided or named or debugged):
+        config.option.numprocesses = 2
+        config.option.dist = "worksteal"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not COMPILES & vars(item.module).keys():
+            item.add_marker("quick")
+
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

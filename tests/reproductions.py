@@ -1,7 +1,10 @@
-"""What `reproduce` leaves, made up: files of runs that nobody trained, with chosen scores."""
+"""What `reproduce` leaves, with chosen scores: files of runs that nobody trained, in a ledger of
+its own making. test_report.py holds their form against that of a real reproduction."""
 
 import json
 from pathlib import Path
+
+from gpt1_jax.experiments.ledger import Ledger
 
 METRICS = {
     "cola": ("classification", "matthews"),
@@ -78,7 +81,8 @@ def write(root: Path, scores: dict = SCORES, **changes) -> Path:
         model = {"body": body, "n_layer": 2}
         write_run(root / folder, task, seed, score, n_transfer=transfer, model=model)
         place = {"n_transfer": None, "figure": None, **place}
-        entries.append({"variant": variant, "task": task, "seed": seed, "folder": folder, **place})
+        found = {"folder": folder, "value": score, "further": {}}
+        entries.append({"variant": variant, "task": task, "seed": seed, **found, **place})
 
     for variant, row in scores.items():
         for task, values in row.items():
@@ -90,15 +94,12 @@ def write(root: Path, scores: dict = SCORES, **changes) -> Path:
             add(folder, "full", task, 0, 0.5 + blocks / 10, n_transfer=blocks, figure="2left")
     for body in ("transformer", "lstm"):
         write_run(root / "pretrained" / body, None)
-    reproduction = {
-        "scale": "small",
-        "seeds": list(SEEDS),
+    ledger = Ledger(root, "small", SEEDS)
+    ledger.miss("full", "qqp", None, "its files are not here")
+    ledger.miss("full", "sst2", None, "no folder")
+    ledger.content |= {
         "runs": entries,
         "pretraining": {body: f"pretrained/{body}" for body in ("transformer", "lstm")},
-        "missing": [
-            {"table": 5, "variant": "full", "task": "qqp", "reason": "its files are not here"},
-            {"variant": "full", "task": "sst2", "figure": None, "reason": "no folder"},
-        ],
         "baselines": {
             "cola": baseline("matthews", 0.0, 0.0, 0.05),
             "rte": {**baseline("accuracy", 0.5, 0.527, 0.56), "hypothesis_only": 0.54},
@@ -112,7 +113,7 @@ def write(root: Path, scores: dict = SCORES, **changes) -> Path:
         "anchors": {"sentiment": {"random": 50.0, "best": 90.0}},
         **changes,
     }
-    (root / "reproduction.json").write_text(json.dumps(reproduction))
+    ledger.save()
     return root
 
 

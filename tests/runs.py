@@ -4,17 +4,22 @@ Every experiment here has the same sizes where a test does not ask for others, b
 compiled once per process for each network, optimiser and number of steps.
 """
 
+import contextlib
+import io
 import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
+from gpt1_jax.__main__ import main
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import read_rows
 from gpt1_jax.text import corpus
@@ -109,6 +114,30 @@ def words(given: dict, workdir: Path) -> list[str]:
     return ["train", "--config=configs/pretrain.py", f"--workdir={workdir}", *flags]
 
 
+class Outcome(NamedTuple):
+    """What a verb left: exit status, the object of its last line (None: no such line), and the
+    lines that it said."""
+
+    status: int
+    result: dict | None
+    said: list[str]
+
+
+def verb(*words) -> Outcome:
+    """`gpt1 WORDS` in this process, with the signal handlers of before put back."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    output, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            status = main([str(word) for word in words])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    printed = output.getvalue().splitlines()
+    result = json.loads(printed[-1]) if printed else None
+    return Outcome(status, result, errors.getvalue().splitlines())
+
+
 def environment(devices: int = 8) -> dict[str, str]:
     """Of a process that has so many CPU devices."""
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
@@ -187,26 +216,34 @@ def write_jsonl(path: Path, lines: list[dict]) -> Path:
     return path
 
 
-def write_task(folder: Path, shape: str, score: bool = False, n_train: int = 32, n_dev: int = 12):
-    """A task whose answer is the word sun or rain: train, dev, and test without labels."""
+def write_task(
+    folder: Path,
+    shape: str,
+    score: bool = False,
+    n_train: int = 32,
+    n_dev: int = 12,
+    classes: tuple | None = None,
+):
+    """A task whose answer is the word sun or rain: train, dev, and test without labels. `classes`:
+    what those are called; 0 and 1 in a pair of texts, if no other names are given."""
     draw = random.Random(7)
     for split, count in (("train", n_train), ("dev", n_dev), ("test", 5)):
-        made = [_example(draw, shape, number, score) for number in range(count)]
+        made = [_example(draw, shape, number, score, classes) for number in range(count)]
         if split == "test":
             made = [{k: v for k, v in example.items() if k != "label"} for example in made]
         write_jsonl(folder / f"{split}.jsonl", made)
     return folder
 
 
-def _example(draw: random.Random, shape: str, number: int, score: bool) -> dict:
+def _example(draw: random.Random, shape: str, number: int, score: bool, classes: tuple) -> dict:
     label = number % 2
     weather = ("rain", "sun")
     telling = f"{weather[label]} {sentence(draw, draw.choice([1, 4]))}"
     other = sentence(draw, 2)
     if shape == "classification":
-        return {"text": telling, "label": weather[label]}
+        return {"text": telling, "label": (classes or weather)[label]}
     if shape == "entailment":
-        return {"premise": other, "hypothesis": telling, "label": label}
+        return {"premise": other, "hypothesis": telling, "label": (classes or (0, 1))[label]}
     if shape == "similarity":
         label = number % 6 / 1.25 if score else label
         return {"text_a": telling, "text_b": other, "label": label}

@@ -233,6 +233,8 @@ def test_what_is_wrong_with_a_config_is_said_before_anything_is_written(
         (train(**{"mesh.data": 1, "mesh.model": 3}), "model.n_embd 16"),
         (train(**{"mesh.data": 0}), "mesh.data 0"),
         (train(**{"model.n_ctx": 6000}), f"{n_tokens} tokens"),
+        (train(**{"optimizer.warmup": 2000}), "2000 updates and the whole run has 6"),
+        (train(**{"model.preset": "relesed"}), "did you mean released?"),
         (train(**{"model.vocab_size": 400}), "model.vocab_size is 400"),
         (train(**{"eval.stride": 17}), "eval.stride 17"),
         (train(**{"objective.lm_coef": 0}), "objective.lm_coef"),

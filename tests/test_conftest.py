@@ -20,3 +20,8 @@ def test_warnings_are_errors():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="fake devices are of the CPU")
 def test_there_are_eight_devices():
     assert jax.device_count() == 8
+
+
+def test_quick_are_the_tests_of_files_that_do_not_compile(request):
+    assert "jax" in globals()
+    assert request.node.get_closest_marker("quick") is None

@@ -4,6 +4,7 @@ import itertools
 import json
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import jax
@@ -20,8 +21,9 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.tokenization import loading, sentencepiece_bpe
-from gpt1_jax.weights import convert, openai, weights
+from gpt1_jax.weights import convert, openai, released, weights
 from gpt1_jax.weights import workdir as workdirs
+from gpt1_jax.weights.source import absolute_source, read_weights
 from gpt1_jax.weights.weights import Weights
 
 GOLDEN = Path(__file__).parent / "golden" / "huggingface"
@@ -45,7 +47,7 @@ def symbols():
 
 def made(tokenizer, task=NO_TASK, labels=(), seed=0, **changes) -> Weights:
     """Random weights, with a head for a task."""
-    special = 3 if task else 0
+    special = 3 if task.has_head else 0
     sizes = {**SIZES, "vocab_size": tokenizer.vocab_size, "n_special": special, **changes}
     model = ModelConfig(**sizes)
     n_outputs = 0 if not task.has_head else 1 if task.shape == "multiple_choice" else len(labels)
@@ -96,7 +98,7 @@ def hidden_and_logits(found: Weights, ids: np.ndarray):
 def test_every_direction_keeps_every_bit(request, tmp_path, kind, text):
     make = {"language model": made, "classifier": classifier, "chooser": chooser}[kind]
     expected = make(request.getfixturevalue(text))
-    convert.write(expected, f"native:{tmp_path / 'first'}")
+    convert.write_weights(expected, f"native:{tmp_path / 'first'}")
     # Each format is left and entered by each other.
     route = ["native", "hf", "openai", "native", "openai", "hf", "native"]
     for number, kind in enumerate(route[1:]):
@@ -104,22 +106,22 @@ def test_every_direction_keeps_every_bit(request, tmp_path, kind, text):
         target = f"{kind}:{tmp_path / str(number + 1)}"
         said = convert.convert(source, target)
         assert said["tokenizer"] == expected.tokenizer.mode
-        assert_same(convert.read(target), expected)
+        assert_same(read_weights(target), expected)
 
 
 def test_the_lstm_has_no_foreign_form(tmp_path, pieces):
     lstm = made(pieces, body="lstm", n_units=8, n_layer=1)
     for kind in ("openai", "hf"):
         with pytest.raises(UserError, match="LSTM"):
-            convert.write(lstm, f"{kind}:{tmp_path / 'there'}")
-    convert.write(lstm, f"native:{tmp_path / 'lstm'}")
-    assert_same(convert.read(tmp_path / "lstm"), lstm)
+            convert.write_weights(lstm, f"{kind}:{tmp_path / 'there'}")
+    convert.write_weights(lstm, f"native:{tmp_path / 'lstm'}")
+    assert_same(read_weights(tmp_path / "lstm"), lstm)
     assert [path.name for path in tmp_path.iterdir()] == ["lstm"]
 
 
 def test_a_chosen_step_of_a_run(pretrained, tmp_path):
     convert.convert(str(pretrained), f"openai:{tmp_path / 'four'}", step=4)
-    found = convert.read(f"openai:{tmp_path / 'four'}")
+    found = read_weights(f"openai:{tmp_path / 'four'}")
     expected = weights.flatten_dict(runs.params(pretrained, 4), sep="/")
     assert found.step == 4
     assert all(np.array_equal(found.flat[path], expected[path]) for path in expected)
@@ -161,7 +163,7 @@ def write_released(folder: Path, tokenizer, lengths, seed=0, n_embd=64) -> dict:
 
 def test_released_arrays_in_uneven_shards(tmp_path, symbols):
     arrays = write_released(tmp_path / "model", symbols, (3, 70_001, 1, 20_000))
-    found = convert.read(f"openai:{tmp_path / 'model'}")
+    found = read_weights(f"openai:{tmp_path / 'model'}")
     assert found.model == ModelConfig(vocab_size=symbols.vocab_size, **SIZES)
     assert found.tokenizer.mode == "original"
     np.testing.assert_array_equal(found.params["wpe"]["embedding"], arrays["positions"])
@@ -172,7 +174,7 @@ def test_released_arrays_in_uneven_shards(tmp_path, symbols):
     np.testing.assert_array_equal(block["mlp"]["c_proj"]["kernel"], arrays["h1/mlp/c_proj/w"][0])
     np.testing.assert_array_equal(block["ln_2"]["scale"], arrays["h1/ln_2/g"])
     np.testing.assert_array_equal(block["ln_2"]["bias"], arrays["h1/ln_2/b"])
-    convert.write(found, f"openai:{tmp_path / 'again'}")
+    convert.write_weights(found, f"openai:{tmp_path / 'again'}")
     whole = [np.load(tmp_path / "again" / f"params_{number}.npy") for number in range(10)]
     flat = np.concatenate([array.reshape(-1) for array in arrays.values()])
     np.testing.assert_array_equal(np.concatenate(whole), flat)
@@ -197,7 +199,7 @@ def test_the_list_of_shapes_is_the_released_one(real_data, tmp_path):
 
 @pytest.mark.parametrize("folder", ["language_model", "sharded"])
 def test_logits_of_a_language_model(folder):
-    found = convert.read(f"hf:{GOLDEN / folder}")
+    found = read_weights(f"hf:{GOLDEN / folder}")
     assert found.tokenizer.mode == "hf_basic"
     assert found.tokenizer.encode(INPUTS["sentence"]) == INPUTS["ids"]
     _, _, logits = hidden_and_logits(found, np.array([INPUTS["ids"]]))
@@ -205,7 +207,7 @@ def test_logits_of_a_language_model(folder):
 
 
 def test_logits_of_a_double_heads_model():
-    found = convert.read(f"hf:{GOLDEN / 'multiple_choice'}")
+    found = read_weights(f"hf:{GOLDEN / 'multiple_choice'}")
     assert found.task.shape == "multiple_choice"
     choices = np.array(INPUTS["choices"])
     net, hidden, logits = hidden_and_logits(found, choices)
@@ -215,7 +217,7 @@ def test_logits_of_a_double_heads_model():
 
 
 def test_logits_of_a_sequence_classification():
-    found = convert.read(f"hf:{GOLDEN / 'classification'}")
+    found = read_weights(f"hf:{GOLDEN / 'classification'}")
     assert found.labels == ("negative", "neutral", "positive")
     choices = np.array(INPUTS["choices"])
     net, hidden, _ = hidden_and_logits(found, choices)
@@ -238,8 +240,8 @@ def test_an_old_file_has_no_prefix_but_masks_and_a_tied_output(tmp_path):
         bare |= {f"h.{layer}.attn.bias": mask for layer in range(2)}
         return bare | {"lm_head.weight": bare["tokens_embed.weight"].copy()}
 
-    found = convert.read(altered(tmp_path / "old", old))
-    assert_same(found, convert.read(f"hf:{GOLDEN / 'language_model'}"))
+    found = read_weights(altered(tmp_path / "old", old))
+    assert_same(found, read_weights(f"hf:{GOLDEN / 'language_model'}"))
 
 
 def test_special_rows_go_by_name_and_padding_rows_go(tmp_path, capsys):
@@ -258,9 +260,9 @@ def test_special_rows_go_by_name_and_padding_rows_go(tmp_path, capsys):
     for token in description["added_tokens"][1:]:
         token["id"] = rows[token["content"]]
     (folder / "tokenizer.json").write_text(json.dumps(description))
-    found = convert.read(source)
+    found = read_weights(source)
     assert "7 padding row(s)" in capsys.readouterr().err
-    expected = convert.read(f"hf:{GOLDEN / 'multiple_choice'}")
+    expected = read_weights(f"hf:{GOLDEN / 'multiple_choice'}")
     assert_same(found, expected)
 
 
@@ -268,8 +270,8 @@ def test_half_precision_becomes_float32(tmp_path):
     def halved(tensors):
         return {name: array.astype(np.float16) for name, array in tensors.items()}
 
-    found = convert.read(altered(tmp_path / "half", halved))
-    expected = convert.read(f"hf:{GOLDEN / 'language_model'}").flat
+    found = read_weights(altered(tmp_path / "half", halved))
+    expected = read_weights(f"hf:{GOLDEN / 'language_model'}").flat
     for path, array in found.flat.items():
         np.testing.assert_array_equal(array, expected[path].astype(np.float16).astype(np.float32))
 
@@ -305,7 +307,7 @@ def test_an_exported_folder_is_complete(tmp_path, pretrained):
 def test_the_exported_pieces_give_the_same_ids(tmp_path, pieces):
     from tokenizers import Tokenizer
 
-    convert.write(made(pieces), f"hf:{tmp_path / 'out'}")
+    convert.write_weights(made(pieces), f"hf:{tmp_path / 'out'}")
     theirs = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     random = np.random.default_rng(0)
     parts = [*runs.WORDS, " ", "  ", "\n", "\r\n", "\t", "\0", "▁", "é", "\u0301", "🙂", "日本"]
@@ -326,10 +328,10 @@ def test_heads_without_a_form_in_transformers(tmp_path, pieces):
     biased.params["h_1"]["ln_2"]["bias"][:] = 0
     for found, reason in ((pair, "both orders"), (biased, "bias")):
         with pytest.raises(UserError, match=reason):
-            convert.write(found, f"hf:{tmp_path / 'out'}")
+            convert.write_weights(found, f"hf:{tmp_path / 'out'}")
         assert not list(tmp_path.iterdir())
-    convert.write(pair, f"openai:{tmp_path / 'pair'}")
-    assert_same(convert.read(f"openai:{tmp_path / 'pair'}"), pair)
+    convert.write_weights(pair, f"openai:{tmp_path / 'pair'}")
+    assert_same(read_weights(f"openai:{tmp_path / 'pair'}"), pair)
 
 
 def test_a_bias_is_folded_into_the_kernel(tmp_path, pieces):
@@ -339,18 +341,61 @@ def test_a_bias_is_folded_into_the_kernel(tmp_path, pieces):
     _, hidden, _ = hidden_and_logits(found, np.arange(32).reshape(2, 16))
     head = found.params["clf"]
     logits = hidden @ head["kernel"] + head["bias"][None, None]
-    convert.write(found, f"hf:{tmp_path / 'out'}")
+    convert.write_weights(found, f"hf:{tmp_path / 'out'}")
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     np.testing.assert_allclose(hidden @ tensors["score.weight"].T, logits, rtol=1e-5, atol=1e-5)
-    assert_same(convert.read(f"hf:{tmp_path / 'out'}"), found)
+    assert_same(read_weights(f"hf:{tmp_path / 'out'}"), found)
     # Trained further elsewhere, it is not the head that was kept.
     tensors["score.weight"] += 1
     save_file(tensors, tmp_path / "out" / "model.safetensors")
     with pytest.raises(UserError, match=r"remove gpt1\.safetensors"):
-        convert.read(f"hf:{tmp_path / 'out'}")
+        read_weights(f"hf:{tmp_path / 'out'}")
     (tmp_path / "out" / "gpt1.safetensors").unlink()
-    other = convert.read(f"hf:{tmp_path / 'out'}")
+    other = read_weights(f"hf:{tmp_path / 'out'}")
     np.testing.assert_array_equal(other.params["clf"]["kernel"], tensors["score.weight"].T)
+
+
+# OpenAI's own files
+
+
+def test_the_released_vocabulary_is_known(real_data):
+    for name in ("encoder_bpe_40000.json", "vocab_40000.bpe"):
+        assert released.blob_id(real_data / "gpt1_bpe" / name) == released.BLOBS[name]
+
+
+def test_convert_says_whether_arrays_are_the_released_ones(pieces, tmp_path, monkeypatch, capsys):
+    """Small arrays in place of OpenAI's, known by the ids that git gives them."""
+    model = tmp_path / "model"
+    basic = loading.from_vocabulary(GOLDEN / "language_model", "hf_basic")
+    convert.write_weights(made(basic, n_special=0), f"openai:{model}")
+    (model / "gpt1.json").unlink()
+
+    def git_id(name):
+        words = ["git", "hash-object", str(model / name)]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+    def converted(target):
+        words = ("convert", f"--from=openai:{model}", f"--to=hf:{tmp_path / target}")
+        assert main([*words, "--tokenizer=hf_basic"]) == 0
+        output, errors = capsys.readouterr()
+        return json.loads(output), errors
+
+    found, said = converted("other")
+    assert "released" not in found
+    assert "OpenAI" not in said
+    monkeypatch.setattr(released, "N_PARAMETERS", found["parameters"])
+    found, said = converted("unknown")
+    assert not found["released"]
+    assert "none of the released files" in said
+    monkeypatch.setattr(released, "BLOBS", {name: git_id(name) for name in released.BLOBS})
+    found, said = converted("whole")
+    assert found["released"]
+    assert "released, whole and unchanged" in said
+    shard = np.load(model / "params_3.npy")
+    np.save(model / "params_3.npy", -shard)
+    found, said = converted("changed")
+    assert not found["released"]
+    assert "for want of params_3.npy;" in said
 
 
 # To use them
@@ -404,12 +449,12 @@ def test_a_model_key_that_contradicts_the_weights(exported, classification, tmp_
 def test_a_source_is_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
-    assert convert.absolute("hf:here") == f"hf:{tmp_path / 'here'}"
-    assert convert.absolute("hf:org/name") == "hf:org/name"
-    assert convert.absolute("openai:here") == f"openai:{tmp_path / 'here'}"
-    assert convert.absolute("here") == str(tmp_path / "here")
-    assert convert.absolute("gs://bucket/run") == "gs://bucket/run"
-    assert convert.absolute(None) is None
+    assert absolute_source("hf:here") == f"hf:{tmp_path / 'here'}"
+    assert absolute_source("hf:org/name") == "hf:org/name"
+    assert absolute_source("openai:here") == f"openai:{tmp_path / 'here'}"
+    assert absolute_source("here") == str(tmp_path / "here")
+    assert absolute_source("gs://bucket/run") == "gs://bucket/run"
+    assert absolute_source(None) is None
 
 
 # What cannot be read, or written
@@ -479,9 +524,10 @@ def test_another_architecture(refused, tmp_path):
     assert "'gpt2'" in line
     assert "'openai-gpt'" in line
     assert "afn 'relu'" in refused(config_of(tmp_path / "relu", afn="relu"))
-    assert "n_layer 'two'" in refused(config_of(tmp_path / "two", n_layer="two"))
-    line = refused(config_of(tmp_path / "three", n_layer=3))
-    assert "missing: h.2." in line
+    assert "n_layer" in refused(config_of(tmp_path / "two", n_layer="two"))
+    for n_layer in (1, 3, 1_000_000):
+        line = refused(config_of(tmp_path / f"of {n_layer}", n_layer=n_layer))
+        assert f"n_layer {n_layer}, the weights beside it have 2 blocks" in line
     assert "hf:" in refused(str(tmp_path / "gpt2"))
     (tmp_path / "gpt2" / "config.json").unlink()
     assert "config.json" in refused(f"hf:{tmp_path / 'gpt2'}")
@@ -498,7 +544,7 @@ def test_files_that_are_cut_or_gone(refused, tmp_path):
     assert "model-00002-of-00003.safetensors is missing" in refused(f"hf:{shards}")
 
 
-@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/secret.safetensors", "a/b", 3])
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/secret.safetensors", "a/b"])
 def test_an_index_that_points_elsewhere(refused, tmp_path, name):
     folder = Path(shutil.copytree(GOLDEN / "sharded", tmp_path / "sharded"))
     shutil.copy(folder / "model-00001-of-00003.safetensors", tmp_path / "secret.safetensors")
@@ -575,12 +621,12 @@ def test_a_vocabulary_that_is_not_that_of_the_weights(refused, tmp_path, symbols
     (folder / "vocab.json").write_text(longer)
     assert "token table 54 rows" in refused(f"hf:{folder}")
     # One that was exchanged for another of the same size.
-    convert.write(made(pieces), f"hf:{tmp_path / 'out'}")
+    convert.write_weights(made(pieces), f"hf:{tmp_path / 'out'}")
     other = sentencepiece_bpe.train_sentencepiece(["quite another text than that"], 300)
     other.save(tmp_path / "out")
     assert "not the one that these weights were trained with" in refused(f"hf:{tmp_path / 'out'}")
     # Nor do two modes of one vocabulary meet.
-    convert.write(made(symbols), f"hf:{tmp_path / 'original'}")
+    convert.write_weights(made(symbols), f"hf:{tmp_path / 'original'}")
     line = refused(f"hf:{tmp_path / 'original'}", "--tokenizer=hf_basic")
     assert "was trained with original" in line
     assert "expected one of" in refused(f"hf:{GOLDEN / 'sharded'}", "--tokenizer=bert")

@@ -1,4 +1,4 @@
-"""What may happen to files: nothing is silently wrong, and nothing is lost (docs/reliability.md)."""
+"""What may happen to files: nothing is silently wrong, nothing is lost (docs/reliability.md)."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from gpt1_jax import disk
 from gpt1_jax.__main__ import main
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.text import corpus, sources
-from gpt1_jax.training import start
+from gpt1_jax.training import claim
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
@@ -154,7 +154,7 @@ def test_a_folder_appears_whole_and_spares_what_is_beside_it(said, refused, pret
     assert (beside / "thesis.tex").read_text() == "precious"
     refused(words, "is there already")
     words[-1] = f"--to=openai:{tmp_path / 'deep' / 'er'}"
-    moment = "before gpt1_jax.weights.openai:write"
+    moment = "before gpt1_jax.weights.openai:write_arrays"
     faults.run(words, at=moment, do="raise OSError(28, 'No space left on device')").refused("space")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "made.tmp"]
 
@@ -393,11 +393,20 @@ def test_a_checkpoint_that_is_deleted_while_it_is_read(said, pretrained, tmp_pat
     assert "damaged" not in errors
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model.n_head", 1), ("model.n_layer", 1), ("resolved.tokenizer", "0"), ("model.n_ctx", 8)],
+)
+def test_a_config_of_another_model(refused, pretrained, tmp_path, key, value):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    content = json.loads((workdir / "config.json").read_text())
+    section, name = key.split(".")
+    content[section][name] = value
+    (workdir / "config.json").write_text(json.dumps(content))
+    refused(["sample", f"--workdir={workdir}", "--prompt=the"], "config.json", key)
+
+
 # JSON
-
-
-def _nested(key):
-    return lambda text: '{"%s": %s}' % (key, "[" * 10**5)
 
 
 def _twice(text):
@@ -513,9 +522,15 @@ def fill(folder: Path, leaving: int) -> Path:
     return path
 
 
-@pytest.mark.parametrize("leaving", [0, 8192])
-def test_a_disk_that_fills_up_while_it_is_trained(tokens, pretrained, small_disk, leaving):
-    """At checkpoint 4: nothing of before is lost, and the same command goes on."""
+UNSEEN = "import gpt1_jax.weights.checkpoint as c; c.check_space = lambda *_: None"
+
+
+@pytest.mark.parametrize(("leaving", "settings"), [(0, ""), (8192, ""), (8192, UNSEEN)])
+def test_a_disk_that_fills_up_while_it_is_trained(
+    tokens, pretrained, small_disk, leaving, settings
+):
+    """At checkpoint 4, before it is written or meanwhile: nothing of before is lost, and the same
+    command goes on."""
     place = small_disk(4096)
     workdir = place / "run"
     words = train(tokens, workdir, **{"log.tensorboard": True})
@@ -524,8 +539,8 @@ def test_a_disk_that_fills_up_while_it_is_trained(tokens, pretrained, small_disk
         f"test_faults.fill(pathlib.Path({str(place)!r}), {leaving})"
     )
     moment = "before gpt1_jax.weights.checkpoint:Checkpoints.save%2"
-    outcome = faults.run(words, at=moment, do=do)
-    outcome.refused("pace left")
+    outcome = faults.run(words, at=moment, do=do, settings=settings)
+    assert "free some" in outcome.refused()
     (place / "filler").unlink()
     assert (workdir / "checkpoints" / "2").is_dir()
     for line in (workdir / "metrics.jsonl").read_bytes().splitlines():

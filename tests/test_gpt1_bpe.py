@@ -203,7 +203,7 @@ def test_words_are_counted_without_line_ends():
 
 
 def test_ids_are_remembered_within_bounds(tokenizer, monkeypatch):
-    import gpt1_jax.tokenization.tokenizer as module
+    import gpt1_jax.tokenization.gpt1_bpe as module
 
     monkeypatch.setattr(module, "_REMEMBERED", 5)
     fresh = OriginalTokenizer(tokenizer._vocabulary)

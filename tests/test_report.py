@@ -24,6 +24,7 @@ from gpt1_jax.results.finished_runs import Scores
 from gpt1_jax.results.report import report
 
 INDEX = paper.read_paper()
+SMALL = small_runs.ROOT / "results" / "small"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,30 @@ def reported(runs, tmp_path_factory):
     """The folder of a report, and what it returned."""
     output = tmp_path_factory.mktemp("report") / "out"
     return output, report(runs, output)
+
+
+def keys(tree):
+    """The dotted keys of a JSON object."""
+    for name, value in tree.items():
+        yield name
+        if isinstance(value, dict):
+            yield from (f"{name}.{key}" for key in keys(value))
+
+
+def test_the_made_up_files_have_the_form_of_a_real_reproduction(runs):
+    """results/small is what `reproduce` left."""
+    made, real = (json.loads((root / "reproduction.json").read_text()) for root in (runs, SMALL))
+    assert set(made) == set(real)
+    for name in ("runs", "probes"):
+        assert set(made[name][0]) <= set(real[name][0])
+    for one in (made["runs"][0], real["runs"][0]):
+        assert set(one) == set(real["runs"][0])
+    for name in ("config.json", "result.json"):
+        ours, theirs = (
+            set(keys(json.loads((root / "finetuned/full/cola-0" / name).read_text())))
+            for root in (runs, SMALL)
+        )
+        assert ours <= theirs
 
 
 def entries(folder):
@@ -160,7 +185,7 @@ def test_runs_of_figures_are_no_cells_of_tables(runs):
 def test_a_cell_without_a_run_says_why(runs):
     found = entries(runs)
     assert found["table-5-full-qqp"].scores.reason == "its files are not here"
-    assert found["table-4-full-qqp"].scores.reason.startswith("not run: gpt1 reproduce --table=4")
+    assert found["table-4-full-qqp"].scores.reason == "its files are not here"
     assert found["table-5-full-sst2"].scores.reason == "no folder"
     assert found["table-5-full-mnli"].scores.reason == (
         "not run: gpt1 reproduce --table=5 --tasks=mnli --scale=small"
@@ -324,7 +349,8 @@ def test_a_figure_without_runs_says_why(tmp_path, runs):
     path = copy / "reproduction.json"
     whole = json.loads(path.read_text())
     whole["runs"] = [run for run in whole["runs"] if not run["figure"]]
-    whole |= {"probes": [], "missing": [{"figure": "2right", "reason": "no data of RACE"}]}
+    missing = {"variant": "lstm", "task": "probes", "figure": "2right", "reason": "no data of RACE"}
+    whole |= {"probes": [], "missing": [missing]}
     path.write_text(json.dumps(whole))
     report(copy, tmp_path / "out")
     index = (tmp_path / "out" / "index.md").read_text()
@@ -532,6 +558,14 @@ def test_odd_names_in_the_tables(tmp_path):
 # Mistakes
 
 
+@pytest.mark.parametrize("name", [*ODD, os.fsdecode(b"\xff")])
+def test_a_mistake_is_one_line_whatever_the_name(tmp_path, capsys, name):
+    assert main(["report", f"--runs={tmp_path / name}", f"--output={tmp_path / 'out'}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert "is not a folder" in line
+
+
 def refused(runs, output) -> str:
     with pytest.raises(UserError) as error:
         report(runs, output)
@@ -570,6 +604,15 @@ def test_an_output_that_is_a_file(runs, tmp_path):
     (tmp_path / "out").write_text("mine")
     assert "--output" in refused(runs, tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("occupied", ["table1.md", "table5.csv", "report.html"])
+def test_a_place_that_is_occupied_by_a_folder(runs, tmp_path, occupied):
+    (tmp_path / "out" / occupied / "mine").mkdir(parents=True)
+    (tmp_path / "out" / "index.md").write_text("mine")
+    assert f"{occupied} is a folder" in refused(runs, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["index.md", occupied]
+    assert (tmp_path / "out" / "index.md").read_text() == "mine"
 
 
 def test_no_matplotlib(runs, tmp_path, monkeypatch):

@@ -1,202 +1,271 @@
 """Tables and figures from runs: what is done once, what is missing and why, what is reported."""
 
-import dataclasses
 import json
+import shutil
 import statistics
+import time
 
 import pytest
 import runs
 
-from gpt1_jax import run_files
-from gpt1_jax.errors import UserError
-from gpt1_jax.experiments import reproduce as module
-from gpt1_jax.experiments.config import Request
-from gpt1_jax.experiments.reproduce import reproduce
-
-# Every run of a test has these sizes, pre-training and fine-tuning alike.
-SETTINGS = {
-    "steps": "2",
-    "batch_size": "8",
-    "model.n_layer": "2",
-    "model.n_embd": "24",
-    "model.n_ctx": "16",
-    "model.n_units": "16",
-    "eval.windows": "4",
-    "eval.batch_size": "8",
-    "mesh.data": "1",
+# Every run of a test has these sizes, pre-training and fine-tuning alike. With one layer the two
+# bodies, and figure 2 (left), cost as little as they can.
+SIZES = {
+    "steps": 2,
+    "batch_size": 8,
+    "model.n_layer": 1,
+    "model.n_embd": 24,
+    "model.n_ctx": 16,
+    "model.n_units": 16,
+    "eval.windows": 4,
+    "eval.batch_size": 8,
+    "checkpoint.per_decade": 0,
+    "mesh.data": 1,
 }
-
-
-def request(folder, tokens, tasks=("cola",), **changes):
-    return Request(
-        **{
-            "workdir": str(folder / "work"),
-            "scale": "small",
-            "seeds": (0, 1),
-            "tasks": tasks,
-            "data": str(tokens),
-            "task_data": str(folder / "tasks"),
-            "settings": SETTINGS,
-            **changes,
-        }
-    )
+# What the table is fine-tuned on; later calls say it again, for they are the same runs.
+SETTINGS = {**SIZES, "task.train_examples": 24}
+VARIANTS = ("full", "no_pretraining", "no_aux_lm", "lstm")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two tasks of the paper by name, with the files of a made-up rule."""
+    """Tasks of the paper by name, with the files of a made-up rule: cola, mnli with both dev sets,
+    and rte, whose training set is smaller than a batch."""
     folder = tmp_path_factory.mktemp("reproduce")
-    runs.write_task(folder / "tasks" / "cola", "classification")
-    runs.write_task(folder / "tasks" / "rte", "entailment")
+    runs.write_task(folder / "tasks" / "cola", "classification", classes=(0, 1))
+    runs.write_task(folder / "tasks" / "rte", "entailment", n_train=4)
+    words = ("entailment", "neutral")
+    mnli = runs.write_task(folder / "tasks" / "mnli", "entailment", classes=words)
+    (mnli / "dev_mismatched.jsonl").write_text((mnli / "dev.jsonl").read_text())
     return folder
 
 
 @pytest.fixture(scope="module")
-def table(folder, tokens):
-    return reproduce(request(folder, tokens, table=5))
+def reproduce(folder, tokens):
+    """Runs the verb on that folder, with other flags where a test asks for them."""
+
+    def run(settings=SIZES, **changes) -> runs.Outcome:
+        flags = {
+            "workdir": folder / "work",
+            "scale": "small",
+            "seeds": "0,1",
+            "tasks": "cola",
+            "data": tokens,
+            "task_data": folder / "tasks",
+            **changes,
+        }
+        words = [f"--{name}={value}" for name, value in flags.items() if value is not None]
+        words += [f"--config.{key}={value}" for key, value in settings.items()]
+        return runs.verb("reproduce", *words)
+
+    return run
 
 
-def ledger(folder):
-    return json.loads((folder / "work" / "reproduction.json").read_text())
+@pytest.fixture(scope="module")
+def table(reproduce):
+    """Table 5 with one seed, and table 4, which adds a second seed of its only row."""
+    for changes in ({"table": 5, "seeds": 0}, {"table": 4}):
+        done = reproduce(SETTINGS, **changes)
+        assert done.status == 0, done.said[-1]
+    return done.result
+
+
+@pytest.fixture
+def refused(reproduce):
+    """Runs the verb, which must refuse in one line before anything else is said or printed."""
+
+    def run(**changes) -> str:
+        done = reproduce(**changes)
+        assert (done.status, done.result) == (2, None)
+        (line,) = done.said
+        return line
+
+    return run
+
+
+def ledger(workdir):
+    return json.loads((workdir / "reproduction.json").read_text())
+
+
+def config(workdir):
+    return json.loads((workdir / "config.json").read_text())
+
+
+def finetuned(folder, variant):
+    seeds = (0, 1) if variant == "full" else (0,)
+    return [folder / "work" / "finetuned" / variant / f"cola-{seed}" for seed in seeds]
 
 
 def test_a_cell_is_the_median_of_its_runs_and_each_run_is_what_its_row_says(folder, table):
-    assert list(table["table"]) == ["full", "no_pretraining", "no_aux_lm", "lstm"]
+    assert tuple(table["table"]) == VARIANTS
     for variant, row in table["table"].items():
-        assert set(row) == {"cola"}
-        for task, value in row.items():
-            runs_of_cell = [folder / "work" / "finetuned" / variant / f"{task}-{s}" for s in (0, 1)]
-            results = [json.loads((one / "result.json").read_text()) for one in runs_of_cell]
-            assert value == statistics.median(one["best"]["score"] for one in results)
-            config = json.loads((runs_of_cell[1] / "config.json").read_text())
-            assert config["seed"] == 1
-            assert config["task"]["name"] == task
-            assert config["n_transfer"] == (-1 if variant == "no_pretraining" else None)
-            assert config["objective"]["lm_coef"] == (0 if variant == "no_aux_lm" else 0.5)
-            body = "lstm" if variant == "lstm" else "transformer"
-            assert config["model"]["body"] == body
-            assert config["initial"].endswith(f"pretrained/{body}")
+        cells = finetuned(folder, variant)
+        results = [json.loads((cell / "result.json").read_text()) for cell in cells]
+        assert row == {"cola": statistics.median(one["best"]["score"] for one in results)}
+        found = config(cells[-1])
+        assert found["seed"] == len(cells) - 1
+        assert found["task"]["name"] == "cola"
+        assert found["n_transfer"] == (-1 if variant == "no_pretraining" else None)
+        assert found["objective"]["lm_coef"] == (0 if variant == "no_aux_lm" else 0.5)
+        body = "lstm" if variant == "lstm" else "transformer"
+        assert found["model"]["body"] == body
+        assert found["initial"].endswith(f"pretrained/{body}")
+
+
+def test_keys_of_the_tasks_reach_the_fine_tuning_alone(folder, table):
+    for variant in VARIANTS:
+        assert config(finetuned(folder, variant)[0])["task"]["train_examples"] == 24
+    for body in ("transformer", "lstm"):
+        pretrained = config(folder / "work" / "pretrained" / body)
+        assert pretrained["task"]["train_examples"] is None
+        assert pretrained["model"]["n_embd"] == 24
 
 
 def test_the_ledger_names_every_run_and_the_baselines(folder, table):
-    found = ledger(folder)
+    found = ledger(folder / "work")
     assert found["scale"] == "small"
-    assert len(found["runs"]) == 4 * 2
+    assert len(found["runs"]) == 4 + 1
     for one in found["runs"]:
         assert (folder / "work" / one["folder"] / "result.json").exists()
-    assert set(found["baselines"]) == {"cola"}
     assert {"chance", "majority", "bag_of_words"} <= set(found["baselines"]["cola"])
     assert not found["missing"]
 
 
-def test_columns_of_other_splits_are_measured_after_the_training(folder, tokens, tmp_path):
-    made = runs.write_task(tmp_path / "tasks" / "mnli", "entailment")
-    (made / "dev_mismatched.jsonl").write_text((made / "dev.jsonl").read_text())
-    chosen = request(tmp_path, tokens, tasks=("mnli",), seeds=(0,), table=2)
-    initial = str(folder / "work" / "pretrained" / "transformer")
-    reproduce(dataclasses.replace(chosen, initial=initial))
-    (one,) = ledger(tmp_path)["runs"]
-    assert one["further"]["dev_mismatched"]["accuracy"] == one["value"]
-    table = (tmp_path / "work" / "report" / "table2.csv").read_text()
-    assert "dev_mismatched" in table
-
-
-def test_again_it_trains_nothing(folder, table, tokens):
-    files = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
-    assert reproduce(request(folder, tokens, table=5))["table"] == table["table"]
-    assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
-
-
-def test_the_report_is_made_of_it(folder, table):
+def test_the_report_is_made_of_it(folder, table, tmp_path):
     page = (folder / "work" / "report" / "report.html").read_text()
     assert "small" in page
     assert table["files"]
+    again = runs.verb("report", f"--runs={folder / 'work'}", f"--output={tmp_path / 'report'}")
+    assert again.status == 0
+    assert (tmp_path / "report" / "table5.csv").exists()
 
 
-def test_what_cannot_run_says_why_and_the_rest_runs(folder, table, tokens):
-    result = reproduce(request(folder, tokens, tasks=("cola", "qqp"), table=5))
-    assert result["table"]["full"]["cola"] == table["table"]["full"]["cola"]
-    assert result["table"]["full"]["qqp"] is None
-    reasons = {(one["variant"], one["task"]): one["reason"] for one in result["missing"]}
-    assert set(reasons) == {(variant, "qqp") for variant in table["table"]}
-    assert all("tasks/qqp is not a folder" in reason for reason in reasons.values())
+def test_a_cell_that_fails_makes_the_status_nonzero_and_the_rest_runs(folder, table, reproduce):
+    done = reproduce(SETTINGS, table=5, seeds=0, tasks=f"rte,{folder / 'tasks' / 'cola'}")
+    assert done.status == 2
+    assert done.said[-1].startswith("gpt1: failed: full rte: ")
+    assert "and 3 more" in done.said[-1]
+    found = done.result["table"]
+    assert {variant: row["cola"] for variant, row in found.items()} == {
+        variant: row["cola"] for variant, row in table["table"].items()
+    }
+    assert {row["rte"] for row in found.values()} == {None}
+    reasons = {(one["variant"], one["task"]): one["reason"] for one in done.result["missing"]}
+    assert set(reasons) == {(variant, "rte") for variant in VARIANTS}
 
 
-def test_nothing_is_pretrained_for_tasks_that_are_not_there(tmp_path, tokens, monkeypatch):
-    def absent(config):
-        raise UserError("not there")
+def test_again_it_trains_nothing_and_fails_no_more(folder, table, reproduce):
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    again = reproduce(SETTINGS, table=5, seeds=0)
+    # What failed before is no failure of a call that does not ask for it.
+    assert again.status == 0
+    assert again.result["table"] == table["table"]
+    assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
 
-    monkeypatch.setattr(module.tasks, "load", absent)
+
+def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(
+    folder, table, reproduce, tmp_path
+):
     (tmp_path / "tasks").mkdir()
-    result = reproduce(request(tmp_path, tokens, table=4, tasks=None))
-    assert not (tmp_path / "work" / "pretrained").exists()
-    assert set(result["table"]["full"]) == {"cola", "sst2", "mrpc", "stsb", "qqp"}
-    assert len(result["missing"]) == 5
+    shutil.copytree(folder / "tasks" / "cola", tmp_path / "tasks" / "cola")
+    done = reproduce(SETTINGS, table=4, tasks=None, task_data=tmp_path / "tasks")
+    assert done.status == 0
+    assert done.result["table"]["full"] == {
+        **dict.fromkeys(["sst2", "mrpc", "stsb", "qqp"]),
+        "cola": table["table"]["full"]["cola"],
+    }
+    reasons = {one["task"]: one["reason"] for one in done.result["missing"]}
+    assert "tasks/qqp is not a folder" in reasons["qqp"]
 
 
-def test_a_task_may_be_named_by_its_folder(folder, table, tokens):
-    named = str(folder / "tasks" / "cola")
-    result = reproduce(request(folder, tokens, tasks=(named,), task_data=None, table=4))
-    assert result["table"]["full"] == {"cola": table["table"]["full"]["cola"]}
+def test_weights_that_are_given_are_not_trained_and_other_splits_are_measured(
+    folder, table, reproduce, tmp_path
+):
+    given = folder / "work" / "pretrained" / "transformer"
+    settings = {key: value for key, value in SIZES.items() if not key.startswith("model.")}
+    done = reproduce(
+        settings, workdir=tmp_path, table=2, tasks="mnli", seeds=0, data=None, initial=given
+    )
+    assert done.status == 0
+    assert not (tmp_path / "pretrained").exists()
+    assert config(tmp_path / "finetuned" / "full" / "mnli-0")["initial"] == str(given)
+    (one,) = ledger(tmp_path)["runs"]
+    assert one["further"]["dev_mismatched"]["accuracy"] == one["value"]
+    assert "dev_mismatched" in (tmp_path / "report" / "table2.csv").read_text()
 
 
-def test_figure_2_left_has_a_run_for_every_depth(folder, table, tokens):
-    reproduce(request(folder, tokens, tasks=("rte",), seeds=(0,), figure="2left"))
-    found = [one for one in ledger(folder)["runs"] if one["figure"] == "2left"]
-    assert [one["n_transfer"] for one in found] == [0, 1, 2]
+def test_figure_2_left_has_a_run_for_every_depth(folder, table, reproduce):
+    done = reproduce(SETTINGS, seeds=0, figure="2left")
+    assert done.status == 0
+    found = [one for one in ledger(folder / "work")["runs"] if one["figure"] == "2left"]
+    assert [one["n_transfer"] for one in found] == [0, 1]
     for one in found:
         splits = {row["split"] for row in runs.rows(folder / "work" / one["folder"])}
         assert {"dev", "train_examples"} <= splits
     # The points of the figure are no cells of the table.
-    again = reproduce(request(folder, tokens, table=5))
-    assert again["table"] == table["table"]
+    assert done.result["table"] == table["table"]
 
 
-def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, tokens):
-    result = reproduce(request(folder, tokens, tasks=("cola",), figure="2right"))
-    points = {(row["body"], row["step"], row["probe"]) for row in result["probes"]}
+def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, reproduce):
+    done = reproduce({**SIZES, "probes.examples": 10}, figure="2right")
+    assert done.status == 0
+    assert "--seeds makes no difference here" in done.said
+    points = {(row["body"], row["step"], row["probe"]) for row in done.result["probes"]}
     assert points == {
-        (body, step, "acceptability") for body in ("transformer", "lstm") for step in (0, 1, 2)
+        (body, step, "acceptability") for body in ("transformer", "lstm") for step in (0, 2)
     }
-    assert set(ledger(folder)["anchors"]) == {"acceptability"}
+    assert {row["n"] for row in done.result["probes"]} == {10}
+    assert set(ledger(folder / "work")["anchors"]) == {"acceptability"}
 
 
-def test_weights_that_are_given_are_not_trained(folder, table, tokens, tmp_path):
-    given = folder / "work" / "pretrained" / "transformer"
-    (tmp_path / "tasks").symlink_to(folder / "tasks")
-    reproduce(
-        request(
-            tmp_path,
-            tokens,
-            tasks=("rte",),
-            seeds=(0,),
-            table=2,
-            data=None,
-            initial=str(given),
-        )
-    )
-    assert not (tmp_path / "work" / "pretrained").exists()
-    config = run_files.read_config(tmp_path / "work" / "finetuned" / "full" / "rte-0")
-    assert config["initial"] == str(given)
-
-
-def test_what_does_not_fit_is_refused_before_anything_runs(folder, table, tokens, tmp_path):
-    cases = [
-        ({}, "--table and --figure"),
-        ({"table": 5, "figure": "2left"}, "--table and --figure"),
-        ({"table": 5, "seeds": (1, 1)}, "--seeds=1,1"),
-        ({"table": 5, "settings": {"model.layers": "2"}}, "model.n_layer"),
-        ({"table": 5, "tasks": ("colla",)}, "--tasks=colla"),
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({}, "--table, --figure"),
+        ({"table": 6}, "--table"),
+        ({"figure": "2"}, "--figure"),
+        ({"table": 5, "scale": "big"}, "--scale"),
+        ({"table": 5, "seeds": "1,1"}, "--seeds=1,1"),
+        ({"table": 5, "tasks": "colla"}, "--tasks=colla"),
+        ({"table": 5, "tasks": "cola,qqp"}, "qqp: "),
         ({"table": 5, "task_data": "nowhere"}, "--task_data=nowhere"),
-        ({"table": 5, "scale": "paper"}, "choose another --workdir"),
-    ]
+        ({"table": 5, "data": "nowhere"}, "nowhere"),
+        ({"table": 5, "data": None, "scale": "paper"}, "--data"),
+        ({"table": 2, "initial": "nowhere"}, "nowhere"),
+        ({"figure": "2right", "tasks": "cola,rte"}, "question_answering=rte"),
+        ({"table": 5, "settings": {"model.layers": 2}}, "model.n_layer"),
+        ({"table": 5, "settings": {"model.n_layer": "two"}}, "model.n_layer"),
+        ({"table": 5, "settings": {"task.train_examples": 0}}, "task.train_examples"),
+        ({"table": 5, "settings": {"seed": 1}}, "--seeds"),
+        ({"table": 5, "settings": {"task.path": "x"}}, "--task_data"),
+        ({"table": 5, "settings": {"probes.examples": 10}}, "--figure=2right"),
+        ({"table": 1, "tasks": None, "settings": {"steps": 2}}, "nothing is trained"),
+        ({"figure": "2right", "settings": {"task.train_examples": 9}}, "--figure=2left"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused_before_anything_runs(refused, tmp_path, changes, named):
+    assert named in refused(**{"workdir": tmp_path / "work", **changes})
+    assert not (tmp_path / "work").exists()
+
+
+def test_weights_of_another_body_and_another_scale_are_refused(folder, table, refused, tmp_path):
     before = runs.snapshot(folder / "work")
-    for changes, named in cases:
-        with pytest.raises(UserError, match=named):
-            reproduce(request(folder, tokens, **changes))
+    lstm = folder / "work" / "pretrained" / "lstm"
+    assert "holds a lstm" in refused(workdir=tmp_path / "work", table=2, initial=lstm)
+    assert "choose another --workdir" in refused(table=5, scale="paper")
     assert runs.snapshot(folder / "work") == before
-    lstm = str(folder / "work" / "pretrained" / "lstm")
-    result = reproduce(
-        request(tmp_path, tokens, table=2, task_data=str(folder / "tasks"), initial=lstm)
+
+
+def test_without_a_network_the_folder_of_tasks_is_asked_for_at_once(refused, tmp_path, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    began = time.monotonic()
+    line = refused(
+        workdir=tmp_path / "work", table=5, tasks=None, task_data=None, data_dir=tmp_path
     )
-    assert all("holds a lstm" in one["reason"] for one in result["missing"])
+    assert "glue/cola" in line
+    assert "--task_data" in line
+    assert time.monotonic() - began < 60

@@ -2,24 +2,29 @@
 
 import lzma
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
 from test_convert import chooser, classifier, hidden_and_logits, made
 
+import gpt1_jax
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.tokenization import loading
+from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer
+from gpt1_jax.tokenization.vocabulary import learn
 from gpt1_jax.weights import convert
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+WORDS = "the cat sat on a hill and saw the dog the dog ran to the hill"
 TEXT = "the cat sat on a hill and saw the dog\nthe dog ran"
 
 
 def opened(found, folder, cls="AutoModelForCausalLM"):
-    convert.write(found, f"hf:{folder}")
+    convert.write_weights(found, f"hf:{folder}")
     model, loading = getattr(transformers, cls).from_pretrained(folder, output_loading_info=True)
     assert not any(loading.values())
     return model.eval(), transformers.AutoTokenizer.from_pretrained(folder)
@@ -67,6 +72,23 @@ def test_a_classification_of_texts_of_different_lengths(pieces, tmp_path):
     ours = net.answer(found.params, hidden, np.array([[4], [6]]))
     theirs = model(torch.tensor(rows)).logits.detach().numpy()
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["sentencepiece", "hf_basic"])
+def test_the_pipeline_gives_the_labels_and_scores_of_predict(pieces, mode, tmp_path):
+    """The tokenizer adds the special tokens by itself, and the head reads the last of them."""
+    tokenizer = (
+        pieces if mode == "sentencepiece" else BasicTokenizer(learn(Counter(WORDS.split()), 120))
+    )
+    found = classifier(tokenizer)
+    convert.write_weights(found, f"hf:{tmp_path / 'out'}")
+    pipeline = transformers.pipeline("text-classification", model=str(tmp_path / "out"))
+    texts = ["the cat sat", "a dog ran to the hill", "and the hill"]
+    ours = gpt1_jax.load(f"hf:{tmp_path / 'out'}").predict([{"text": text} for text in texts])
+    for text, row in zip(texts, ours, strict=True):
+        theirs = pipeline(text)[0]
+        assert theirs["label"] == row["label"]
+        assert theirs["score"] == pytest.approx(max(row["probabilities"]), abs=1e-5)
 
 
 def test_the_model_of_the_paper(real_data, tmp_path):

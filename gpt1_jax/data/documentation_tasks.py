@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpt1_jax.data.tasks import Shape
 from gpt1_jax.disk import write_text
 from gpt1_jax.errors import UserError
 from gpt1_jax.text.documentation import PACKAGES, Corpus, Document
@@ -49,7 +50,7 @@ class DocumentationTask:
     """A task with its rows, which have the keys of its shape and `label`."""
 
     name: str
-    shape: str
+    shape: Shape
     question: str  # what is asked, for a person
     train: tuple[dict, ...]
     dev: tuple[dict, ...]
@@ -330,7 +331,7 @@ def _is_new(fragment: str, seen: set[str]) -> bool:
 
 
 _Builder = Callable[[list[Sentence], set[str], random.Random], Iterator[list[dict]]]
-_TASKS: dict[str, tuple[str, str, _Builder]] = {
+_TASKS: dict[str, tuple[Shape, str, _Builder]] = {
     "next_word": ("classification", "which word comes next?", _next_word),
     "word_fits": ("entailment", "does this word come next?", _word_fits),
     "word_order": ("multiple_choice", "which is the true order of the words?", _word_order),

@@ -28,7 +28,7 @@ import numpy as np
 
 from gpt1_jax.data import task_loading
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
-from gpt1_jax.data.tasks import TASKS, Example
+from gpt1_jax.data.tasks import TASKS, Example, Metric, Shape
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
@@ -150,8 +150,8 @@ class Probe:
     """What a probe asks for: examples of a shape, turned to pairs of context and continuation. Its
     answer is the likeliest of them, or with `tuned` whether the only one is likely enough."""
 
-    shape: str
-    metric: str
+    shape: Shape
+    metric: Metric
     pairs: Callable[[Example, Encode], list[Pair]]
     tuned: bool = False
 
@@ -203,7 +203,7 @@ def _question(
     name: str, config: ProbeConfig, tokenizer: Tokenizer, beginning: list[int], n_ctx: int
 ) -> Question:
     probe, task = PROBES[name], getattr(config, name)
-    loaded = _loaded(name, config)
+    loaded = probe_task(name, config)
 
     def encoded(split: str) -> Encoded:
         examples = loaded.splits[split]
@@ -227,8 +227,8 @@ def _question(
     )
 
 
-def _loaded(name: str, config: ProbeConfig) -> LoadedTask:
-    """The task of a probe, which must fit it."""
+def probe_task(name: str, config: ProbeConfig) -> LoadedTask:
+    """The task of a probe with its examples. Raises UserError where it does not fit the probe."""
     probe, task = PROBES[name], getattr(config, name)
     key = f"probes.{name}={task}"
     row, path = TASKS.get(task), None

@@ -1,11 +1,30 @@
-"""What `reproduce` can be asked for."""
+"""What `quickstart` and `reproduce` can be asked for."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.flags import Flag, require_one
+
+Scale = Literal["paper", "small"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuickstartConfig:
+    """Where a quickstart is kept, and the time to plan for. It takes longer where the machine is
+    too slow for a table that says something in that time.
+
+    Raises UserError for less than a minute.
+    """
+
+    workdir: Annotated[str, Flag("folder for the runs and the table")] = "runs/quickstart"
+    minutes: Annotated[float, Flag("time to plan for")] = 8.0
+
+    def __post_init__(self):
+        if not (self.minutes >= 1 and math.isfinite(self.minutes)):
+            raise UserError(f"--minutes={self.minutes:g}; expected at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +35,7 @@ class Request:
     tasks: names of the tasks table, or folders so called; None takes those of the paper's.
     data: tokens of `prepare` to pre-train on; initial, initial_lstm: in place of pre-training.
     task_data: a folder with one folder of files for each task; data_dir: where TFDS keeps its own.
-    settings: config keys for every run, as on the command line of `train`.
+    settings: config keys for the runs that read them, as on the command line of `train`.
 
     Raises UserError for both or none of table and figure, and for equal seeds.
     """
@@ -24,7 +43,7 @@ class Request:
     table: Annotated[Literal[1, 2, 3, 4, 5] | None, Flag()] = None
     figure: Annotated[Literal["2left", "2right"] | None, Flag()] = None
     workdir: Annotated[str, Flag("folder for the runs and their report")]
-    scale: Annotated[Literal["paper", "small"], Flag()] = "paper"
+    scale: Annotated[Scale, Flag()] = "paper"
     seeds: Annotated[tuple[int, ...], Flag()] = (0, 1, 2)
     tasks: Annotated[
         tuple[str, ...] | None, Flag("names or folders, with commas; default: those of the paper")
@@ -37,7 +56,7 @@ class Request:
     initial: Annotated[str | None, Flag("weights in place of pre-training", "WORKDIR")] = None
     initial_lstm: Annotated[str | None, Flag("the same for the LSTM", "WORKDIR")] = None
     settings: Annotated[
-        Mapping[str, str], Flag("a key of the config of every run", "VALUE", name="config.KEY")
+        Mapping[str, str], Flag("a key of the runs' config", "VALUE", name="config.KEY")
     ] = field(default_factory=dict)
 
     def __post_init__(self):

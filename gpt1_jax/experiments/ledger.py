@@ -3,24 +3,29 @@
 import contextlib
 import statistics
 from pathlib import Path
+from typing import Any
 
 from gpt1_jax import json_files
 from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
+from gpt1_jax.experiments.config import Request
 from gpt1_jax.messages import say
 from gpt1_jax.results.finished_runs import REPRODUCTION, Reproduction
-from gpt1_jax.results.paper import read_paper
 
 
 class Ledger:
-    """reproduction.json: which runs there are, and why others are not."""
+    """reproduction.json: which runs there are, and why others are not.
 
-    def __init__(self, workdir: Path, scale: str, seeds: tuple[int, ...]):
-        """Goes on with what the folder has. UserError if that is of another scale."""
-        self.workdir = workdir
-        self.content = {
-            "scale": scale,
-            "seeds": list(seeds),
+    `failures` has a line about each cell that failed in this call, which the file has not.
+    """
+
+    def __init__(self, request: Request):
+        """Goes on with what the workdir has. UserError if that is of another scale."""
+        self.workdir = Path(request.workdir).expanduser()
+        self.failures: list[str] = []
+        self.content: dict[str, Any] = {
+            "scale": request.scale,
+            "seeds": list(request.seeds),
             "runs": [],
             "pretraining": {},
             "missing": [],
@@ -28,35 +33,55 @@ class Ledger:
             "probes": [],
             "anchors": {},
         }
+        path = self.workdir / REPRODUCTION
         with contextlib.suppress(FileNotFoundError):
             remedy = "copy it again, or move it away to begin again"
-            self.content |= json_files.read(workdir / REPRODUCTION, Reproduction, remedy)
-        if self.content["scale"] != scale:
+            self.content |= json_files.read(path, Reproduction, remedy)
+        if self.content["scale"] != request.scale:
             raise UserError(
-                f"{workdir} reproduces at --scale={self.content['scale']}, not {scale}; choose "
-                "another --workdir"
+                f"{self.workdir} reproduces at --scale={self.content['scale']}, not "
+                f"{request.scale}; choose another --workdir"
             )
-        self.content["seeds"] = sorted({*self.content["seeds"], *seeds})
+        self.content["seeds"] = sorted({*self.content["seeds"], *request.seeds})
 
     def save(self) -> None:
         write_json(self.workdir / REPRODUCTION, self.content)
 
-    def add(self, entry: dict) -> None:
+    def add_run(self, entry: dict) -> None:
         """A run that was finished, which is not missing any more."""
         self.content["runs"].append(entry)
-        self.forgive(entry["variant"], entry["task"], entry["figure"])
+        self._forget(entry["variant"], entry["task"], entry["figure"])
         self.save()
 
-    def has(self, folder: Path) -> bool:
+    def has_run(self, folder: Path) -> bool:
         return any(one["folder"] == str(folder) for one in self.content["runs"])
 
-    def miss(self, variant: str, task: str, figure: str | None, reason: str) -> None:
-        self.forgive(variant, task, figure)
+    def add_pretraining(self, body: str, folder: str) -> None:
+        self.content["pretraining"][body] = folder
+        self.save()
+
+    def add_probes(self, body: str, rows: list[dict], figure: str) -> None:
+        """What the probes of a body found, in place of what they found before."""
+        others = [row for row in self.content["probes"] if row["body"] != body]
+        self.content["probes"] = others + rows
+        self.content["anchors"] |= {row["probe"]: row["anchors"] for row in rows}
+        self._forget(body, "probes", figure)
+        self.save()
+
+    def add_absent(self, variant: str, task: str, figure: str | None, reason: str) -> None:
+        """A cell that cannot run, and why."""
+        self._forget(variant, task, figure)
         entry = {"variant": variant, "task": task, "figure": figure, "reason": reason}
         self.content["missing"].append(entry)
         say(f"{variant} {task}: {reason}")
 
-    def forgive(self, variant: str, task: str, figure: str | None) -> None:
+    def add_failure(self, variant: str, task: str, figure: str | None, reason: str) -> None:
+        """A cell that could have run, and failed."""
+        self.failures.append(f"{variant} {task}: {reason}")
+        self.add_absent(variant, task, figure, reason)
+
+    def _forget(self, variant: str, task: str, figure: str | None) -> None:
+        """Whatever was missing of a cell."""
         key = (variant, task, figure)
         self.content["missing"] = [
             one
@@ -64,17 +89,16 @@ class Ledger:
             if (one["variant"], one["task"], one["figure"]) != key
         ]
 
-    def table(self, names: list[str]) -> dict[str, dict[str, float | None]]:
+    def table(self, variants: list[str], tasks: list[str]) -> dict[str, dict[str, float | None]]:
         """Medians over seeds by variant and task, None without a run."""
-        table = {}
-        for variant in read_paper().variants:
-            table[variant] = {}
-            for name in names:
-                found = [
-                    value
-                    for one in self.content["runs"]
-                    if (one["variant"], one["task"], one["figure"]) == (variant, name, None)
-                    for value in [one["value"]]
-                ]
-                table[variant][name] = statistics.median(found) if found else None
-        return table
+        values: dict[tuple[str, str], list[float]] = {}
+        for one in self.content["runs"]:
+            if one["figure"] is None:
+                values.setdefault((one["variant"], one["task"]), []).append(one["value"])
+        return {
+            variant: {
+                task: statistics.median(found) if (found := values.get((variant, task))) else None
+                for task in tasks
+            }
+            for variant in variants
+        }

@@ -7,150 +7,225 @@ in the workdir and not done again, so a quickstart that was stopped goes on wher
 
 import dataclasses
 import statistics
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 
-from gpt1_jax import json_files
 from gpt1_jax.data import documentation_tasks, task_loading
 from gpt1_jax.data.documentation_tasks import Cut
-from gpt1_jax.data.task_loading import TaskConfig
+from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
+from gpt1_jax.data.tasks import Shape
 from gpt1_jax.disk import WorkdirLock, write_json
-from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
-from gpt1_jax.experiments.reproduce import body_of, run
+from gpt1_jax.experiments.clock import Clock, minutes
+from gpt1_jax.experiments.config import QuickstartConfig
+from gpt1_jax.experiments.plan import (
+    CHECKPOINTS,
+    Costs,
+    Plan,
+    Work,
+    plan_within,
+    save_plan,
+    saved_plan,
+)
+from gpt1_jax.experiments.runs import BODIES, body_of, result_of
+from gpt1_jax.experiments.summary import described
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
-from gpt1_jax.run_files import provenance
+from gpt1_jax.results.paper import Variant
+from gpt1_jax.run_files import provenance, read_result
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
+from gpt1_jax.text.documentation import Corpus
 
 CONFIG = "configs/quickstart.py"
 VOCAB_SIZE = 2048
-SEEDS = (0, 1)
-BODIES = ("transformer", "lstm")
-VARIANTS = paper.read_paper().variants
+SEEDS = (0, 1, 2)
 PROMPT = "This function returns"
-# What reading, compiling and evaluating take on two cores, however little is trained. Of the rest,
-# pre-training both bodies has one half and fine-tuning the other.
-RESERVED_SECONDS = 200
-SPEED_STEPS = 40
 DEV_EXAMPLES = 500
 MOST_LABELS = 2000
-# Tasks come in groups of rows in which all labels are equally frequent; this is a whole number of
-# groups for each of them.
-LABELS_STEP = 40
+# Updates that show the speed of the machine.
+SPEED_STEPS = 40
+# Seconds of the parts before that, on two quiet cores.
+READING_SECONDS, CUTTING_SECONDS, TOKENIZING_SECONDS, SPEED_SECONDS = 10, 5, 12, 12
+# The zero-shot curve, the baselines and the sample, as so many starts of a run.
+OTHER_STARTS = 3.0
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How much there is time for: updates of pre-training, the same for both bodies, with a
-    checkpoint at each quarter, and training labels of each task. tokens_per_s is by body."""
-
-    pretraining_steps: int
-    labels: int
-    tokens_per_s: dict[str, float]
-
-
-def quickstart(workdir: str | Path, minutes: float) -> dict:
+def quickstart(config: QuickstartConfig) -> dict:
     """Corpus, tokenizer, pre-training, fine-tuning, the ablation table, a sample.
 
-    Plans for `minutes` on the machine it finds, though it takes two or three at least. Returns and
-    writes result.json: `table`, an object by variant of objects by task, `sample`, `seconds` (of
-    this call) and what else was measured. Raises UserError for too little time, or too little
-    documentation.
+    Plans for `minutes` on the machine it finds, or for longer where that is too short for a table
+    that says something. Returns and writes result.json: `table`, an object by variant of objects by
+    task, `sample`, `seconds` (of this call) and what else was measured. Raises UserError for too
+    little documentation.
     """
-    if not 1 <= minutes < float("inf"):
-        raise UserError(f"--minutes={minutes:g}; expected at least 1")
-    workdir = Path(workdir).expanduser()
-    with WorkdirLock(workdir):
-        return _quickstart(workdir, minutes)
-
-
-def _quickstart(workdir: Path, minutes: float) -> dict:
-    began = time.monotonic()
-    say("reading the documentation that is installed here")
-    found = documentation.documents(workers=2)
-    say(found.describe())
-    cut = documentation_tasks.cut(found, train=MOST_LABELS, dev=DEV_EXAMPLES)
-    tokens = corpus.prepare(
-        PrepareConfig(output=str(workdir / "tokens"), vocab_size=VOCAB_SIZE, workers=2),
-        cut.pretraining,
-    )
-    plan = _plan(workdir, minutes, cut)
-    cut = _with_labels(cut, plan.labels)
-    folders = documentation_tasks.write(cut.tasks, workdir / "tasks")
-    pretraining = {body: _pretrained(workdir, body, plan) for body in BODIES}
-    result = {
-        **_ablation(workdir, folders, cut),
-        "zero_shot_word_order": _zero_shot_curve(workdir, folders["word_order"]),
-        "pretraining": {body: result["metrics"] for body, result in pretraining.items()},
-        "sample": _sample(trained_model.load(workdir / "pretrained" / "transformer")),
-        "corpus": found.summary() | {"tokens": tokens["splits"]["train"]["tokens"]},
-        "plan": dataclasses.asdict(plan),
-        "seeds": list(SEEDS),
-        "seconds": time.monotonic() - began,
-        "device": jax.devices()[0].device_kind,
-        **provenance(dataclasses.asdict(plan)),
-    }
+    workdir = Path(config.workdir).expanduser()
+    with WorkdirLock(workdir), Clock(60 * config.minutes) as clock:
+        prepared = _prepared(workdir, clock)
+        costs, plan = _costs_and_plan(prepared, clock, config.minutes)
+        result = _measured(prepared, costs, plan, clock)
     write_json(workdir / "result.json", result)
-    say(_described(result, cut, workdir))
+    say(f"\n{described(result)}\n\n{_next_steps(result, workdir)}")
     return result
 
 
-def _pretrained(workdir: Path, body: str, plan: Plan) -> dict:
-    """The result of pre-training a body."""
-    say(f"pre-training the {body}, {plan.pretraining_steps} updates")
-    settings = {
-        "data.path": str(workdir / "tokens"),
-        "steps": str(plan.pretraining_steps),
-        "checkpoint.every": str(plan.pretraining_steps // 4),
-        "checkpoint.keep": "4",
-    }
-    return run(f"{CONFIG}:{body}", settings, workdir / "pretrained" / body, quiet=False)
+@dataclass(frozen=True)
+class Prepared:
+    """What is there before anything is trained: the corpus, the tasks cut from it, and the tokens
+    of the rest."""
+
+    workdir: Path
+    corpus: Corpus
+    cut: Cut
+    n_tokens: int
+
+    @property
+    def tokens(self) -> Path:
+        return self.workdir / "tokens"
+
+    def pretrained(self, body: str) -> Path:
+        return self.workdir / "pretrained" / body
+
+    def finetuned(self, variant: str, task: str, seed: int) -> Path:
+        return self.workdir / "finetuned" / variant / f"{task}-{seed}"
 
 
-def _plan(workdir: Path, minutes: float, cut: Cut) -> Plan:
-    """What fits into the time at the speed that a few updates show; remembered, so that a
-    quickstart that goes on keeps to it."""
-    path = workdir / "plan.json"
-    if path.exists():
-        plan = json_files.read(path, Plan, "delete it to plan again")
-        say(f"going on with the plan in {path}: {plan}")
-        return plan
-    settings = {"data.path": str(workdir / "tokens"), "steps": str(SPEED_STEPS)}
-    speed = {
-        body: run(f"{CONFIG}:{body}", settings, workdir / "speed" / body)["tokens_per_s"]
-        for body in BODIES
-    }
+def _prepared(workdir: Path, clock: Clock) -> Prepared:
+    with clock.part("reading the documentation that is installed here", READING_SECONDS):
+        found = documentation.documents(workers=2)
+    say(found.describe())
+    with clock.part("cutting tasks from files that are held out", CUTTING_SECONDS):
+        cut = documentation_tasks.cut(found, train=MOST_LABELS, dev=DEV_EXAMPLES)
+    with clock.part("learning a vocabulary and encoding the rest", TOKENIZING_SECONDS):
+        config = PrepareConfig(output=str(workdir / "tokens"), vocab_size=VOCAB_SIZE, workers=2)
+        manifest = corpus.prepare(config, cut.pretraining)
+    return Prepared(workdir, found, cut, manifest["splits"]["train"]["tokens"])
+
+
+# Planning
+
+
+def _costs_and_plan(prepared: Prepared, clock: Clock, minutes_asked: float) -> tuple[Costs, Plan]:
+    """What fits into the time at the speed that a few updates show; that of before, if this
+    quickstart goes on."""
+    path = prepared.workdir / "plan.json"
+    saved = saved_plan(path)
+    if saved is None:
+        with clock.part("measuring the speed of this machine", SPEED_SECONDS):
+            costs = _costs(prepared)
+        work = _work(prepared, costs)
+        plan = plan_within(60 * minutes_asked - clock.seconds, work, costs, MOST_LABELS)
+        save_plan(path, plan, costs)
+    else:
+        plan, costs = saved.plan, saved.costs
+        work = _work(prepared, costs)
+        say(f"going on with the plan in {path}")
+    clock.expect(work.seconds(plan, costs))
+    whole = clock.seconds + clock.seconds_left
+    say(
+        f"the plan: {plan.pretraining_steps} updates of pre-training and {plan.labels} labels of "
+        f"each task at most, about {minutes(whole)} in all"
+    )
+    if saved is None and plan.is_least and whole > 60 * minutes_asked:
+        say(f"--minutes={minutes_asked:g} is too short here: with less the table says nothing")
+    return costs, plan
+
+
+def _costs(prepared: Prepared) -> Costs:
+    """The costs on this machine, from a few updates of each body."""
+    settings = {"data.path": str(prepared.tokens), "steps": str(SPEED_STEPS)}
     described, _ = experiment.load(CONFIG, settings)
     tuning, _ = experiment.load(f"{CONFIG}:finetune")
-    seconds = max(60 * minutes - RESERVED_SECONDS, 6 * minutes) / 2
-    tokens_per_update = described.batch_size * described.model.n_ctx
-    updates = int(seconds / sum(tokens_per_update / speed[body] for body in BODIES))
-    # A row of multiple choice is as much work as it has choices.
-    candidates = sum(len(task.train[0].get("choices", "1")) for task in cut.tasks.values())
-    per_label = tuning.data.buckets[0] * candidates
-    seconds_per_label = sum(
-        len(SEEDS) * tuning.epochs * per_label / speed[body_of(variant)]
-        for variant in VARIANTS.values()
-    )
-    labels = int(seconds / seconds_per_label)
-    plan = Plan(
-        pretraining_steps=max(40, updates // 4 * 4),
-        labels=min(max(3 * LABELS_STEP, labels // LABELS_STEP * LABELS_STEP), MOST_LABELS),
-        tokens_per_s=speed,
-    )
-    write_json(path, dataclasses.asdict(plan))
-    return plan
+    tokens_of_update = described.batch_size * described.model.n_ctx
+    speed, run = {}, {}
+    for body in BODIES:
+        result = result_of(f"{CONFIG}:{body}", settings, prepared.workdir / "speed" / body)
+        speed[body] = result["tokens_per_s"]
+        # The first update compiles, and is not in tokens_per_s.
+        run[body] = result["seconds"] - (SPEED_STEPS - 1) * tokens_of_update / speed[body]
+    assert tuning.epochs is not None, f"{CONFIG} fine-tunes by epochs"
+    label = {}
+    for name, task in prepared.cut.tasks.items():
+        # A row of multiple choice is as much work as it has choices.
+        tokens = tuning.epochs * tuning.data.buckets[0] * len(task.train[0].get("choices", "1"))
+        label[name] = {body: tokens / speed[body] for body in BODIES}
+    return Costs({body: tokens_of_update / speed[body] for body in BODIES}, label, run)
+
+
+def _work(prepared: Prepared, costs: Costs) -> Work:
+    runs = [
+        (task, body_of(variant))
+        for variant in paper.read_paper().variants.values()
+        for task in prepared.cut.tasks
+        for _ in SEEDS
+    ]
+    return Work(BODIES, tuple(runs), OTHER_STARTS * costs.run["transformer"])
+
+
+# Measuring
+
+
+def _measured(prepared: Prepared, costs: Costs, plan: Plan, clock: Clock) -> dict:
+    """Everything that is trained and measured, as the object of result.json."""
+    cut = _with_labels(prepared.cut, plan.labels)
+    folders = documentation_tasks.write(cut.tasks, prepared.workdir / "tasks")
+    pretraining = {body: _pretrained(prepared, body, costs, plan, clock) for body in BODIES}
+    scores = _scores(prepared, folders, costs, plan, clock)
+    with clock.part("baselines, zero-shot curve and a sample", OTHER_STARTS * costs.run[BODIES[0]]):
+        measured = {
+            "baselines": {
+                name: baselines.baselines(_loaded_task(folder, cut.tasks[name].shape))
+                for name, folder in folders.items()
+            },
+            "zero_shot_word_order": _zero_shot_curve(prepared, folders["word_order"]),
+            "sample": _sample(prepared.pretrained("transformer")),
+        }
+    return {
+        "table": _by_cell(scores, statistics.mean),
+        "spread": _by_cell(scores, lambda values: max(values) - min(values)),
+        "scores": scores,
+        **measured,
+        "tasks": {
+            name: {
+                "shape": task.shape,
+                "question": task.question,
+                "train": len(task.train),
+                "dev": len(task.dev),
+            }
+            for name, task in cut.tasks.items()
+        },
+        "pretraining": {body: result["metrics"] for body, result in pretraining.items()},
+        "corpus": prepared.corpus.summary() | {"tokens": prepared.n_tokens},
+        "plan": dataclasses.asdict(plan),
+        "costs": dataclasses.asdict(costs),
+        "seeds": list(SEEDS),
+        "seconds": clock.seconds,
+        "device": jax.devices()[0].device_kind,
+        **provenance(dataclasses.asdict(plan)),
+    }
+
+
+def _pretrained(prepared: Prepared, body: str, costs: Costs, plan: Plan, clock: Clock) -> dict:
+    """The result of pre-training a body, with a checkpoint at each quarter."""
+    steps = plan.pretraining_steps
+    settings = {
+        "data.path": str(prepared.tokens),
+        "steps": str(steps),
+        "checkpoint.every": str(steps // CHECKPOINTS),
+        "checkpoint.keep": str(CHECKPOINTS),
+    }
+    workdir = prepared.pretrained(body)
+    done = read_result(workdir) is not None
+    name = f"pre-training the {body}, {steps} updates"
+    with clock.part(name, costs.pretraining(body, plan), done):
+        return result_of(f"{CONFIG}:{body}", settings, workdir, quiet=done)
 
 
 def _with_labels(cut: Cut, labels: int) -> Cut:
@@ -162,7 +237,48 @@ def _with_labels(cut: Cut, labels: int) -> Cut:
     return dataclasses.replace(cut, tasks=tasks)
 
 
-def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
+def _scores(
+    prepared: Prepared, folders: Mapping[str, Path], costs: Costs, plan: Plan, clock: Clock
+) -> dict[str, dict[str, list[float]]]:
+    """Accuracy on dev of each seed, by variant and task."""
+    scores: dict[str, dict[str, list[float]]] = {}
+    for variant, row in paper.read_paper().variants.items():
+        scores[variant] = {}
+        for task, folder in folders.items():
+            expected = len(SEEDS) * costs.fine_tuning(task, body_of(row), plan)
+            with clock.part(f"fine-tuning {variant} on {task}, {len(SEEDS)} seeds", expected):
+                scores[variant][task] = [_fine_tuned(prepared, row, folder, seed) for seed in SEEDS]
+            shown = ", ".join(f"{value:.3f}" for value in scores[variant][task])
+            say(f"{variant} {task}: {shown}")
+    return scores
+
+
+def _fine_tuned(prepared: Prepared, variant: Variant, folder: Path, seed: int) -> float:
+    """Accuracy on dev of one run."""
+    settings = {
+        "task.path": str(folder),
+        "task.shape": prepared.cut.tasks[folder.name].shape,
+        "task.metric": "accuracy",
+        "initial": str(prepared.pretrained(body_of(variant))),
+        "seed": str(seed),
+    }
+    workdir = prepared.finetuned(variant.name, folder.name, seed)
+    result = result_of(f"{CONFIG}:finetune,{variant.arguments}", settings, workdir)
+    return result["metrics"]["dev"]["accuracy"]
+
+
+def _by_cell(scores: dict, of_values: Callable[[list[float]], float]) -> dict:
+    return {
+        variant: {task: of_values(values) for task, values in row.items()}
+        for variant, row in scores.items()
+    }
+
+
+def _loaded_task(folder: Path, shape: Shape) -> LoadedTask:
+    return task_loading.load_task(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
+
+
+def _zero_shot_curve(prepared: Prepared, folder: Path) -> dict[str, float]:
     """Accuracy of choosing the true word order with no training on it, by updates of pre-training:
     figure 2 (right) of the paper in miniature."""
     config = ProbeConfig(
@@ -172,87 +288,19 @@ def _zero_shot_curve(workdir: Path, folder: Path) -> dict[str, float]:
         acceptability=None,
         pronoun_resolution=None,
     )
-    rows = probe_curve.curve(workdir / "pretrained" / "transformer", config)
+    rows = probe_curve.curve(prepared.pretrained("transformer"), config)
     return {str(row["step"]): row["value"] for row in rows}
 
 
-def _load_task(folder: Path, shape: str) -> task_loading.LoadedTask:
-    return task_loading.load_task(TaskConfig(path=str(folder), shape=shape, metric="accuracy"))
-
-
-def _ablation(workdir: Path, folders: Mapping[str, Path], cut: Cut) -> dict:
-    """Mean accuracy on dev by variant and task, its spread over seeds, and the baselines."""
-    table, spread, scores = {}, {}, {}
-    for variant, row in VARIANTS.items():
-        table[variant], spread[variant], scores[variant] = {}, {}, {}
-        for name, folder in folders.items():
-            values = []
-            for seed in SEEDS:
-                settings = {
-                    "task.path": str(folder),
-                    "task.shape": cut.tasks[name].shape,
-                    "task.metric": "accuracy",
-                    "initial": str(workdir / "pretrained" / body_of(row)),
-                    "seed": str(seed),
-                }
-                place = workdir / "finetuned" / variant / f"{name}-{seed}"
-                result = run(f"{CONFIG}:finetune,{row.arguments}", settings, place)
-                values.append(result["metrics"]["dev"]["accuracy"])
-            table[variant][name] = statistics.mean(values)
-            spread[variant][name] = max(values) - min(values)
-            scores[variant][name] = values
-            shown = ", ".join(f"{value:.3f}" for value in values)
-            say(f"{variant} {name}: {shown}")
-    plain = {
-        name: baselines.baselines(_load_task(folder, cut.tasks[name].shape))
-        for name, folder in folders.items()
-    }
-    return {"table": table, "spread": spread, "scores": scores, "baselines": plain}
-
-
-def _gain(scores: dict, task: str) -> str:
-    """What pre-training changed in a task, beside the difference that a seed makes."""
-    with_it, without = scores["full"][task], scores["no_pretraining"][task]
-    gain = statistics.mean(with_it) - statistics.mean(without)
-    spread = max(max(values) - min(values) for values in (with_it, without))
-    verdict = "more than" if abs(gain) > spread else "within"
-    return f"{100 * gain:+.1f} points, {verdict} the seeds' spread of {100 * spread:.1f}."
-
-
-def _sample(model: TrainedModel) -> str:
+def _sample(workdir: Path) -> str:
     config = SampleConfig(temperature=0.7, top_k=40, length=48)
-    return PROMPT + model.sample(PROMPT, config)[0]
+    return PROMPT + trained_model.load(workdir).sample(PROMPT, config)[0]
 
 
-def _described(result: dict, cut: Cut, workdir: Path) -> str:
-    """The tables as text, with what to try next."""
-    names = list(cut.tasks)
-    width = max(len(name) for name in [*VARIANTS, "bag of words"]) + 2
-
-    def row(name: str, cells) -> str:
-        return name.ljust(width) + "".join(cell.rjust(18) for cell in cells)
-
-    lines = ["", row("accuracy on dev, %", names)]
-    for variant in VARIANTS:
-        cells = [
-            f"{100 * result['table'][variant][n]:.1f} ±{50 * result['spread'][variant][n]:.1f}"
-            for n in names
-        ]
-        lines.append(row(variant, cells))
-    for baseline in ("chance", "majority", "bag_of_words"):
-        cells = [f"{100 * result['baselines'][name][baseline]:.1f}" for name in names]
-        lines.append(row(baseline.replace("_", " "), cells))
-    counts = [f"{len(task.train)} + {len(task.dev)}" for task in cut.tasks.values()]
-    lines.append(row("train + dev", counts))
-    lines += ["", f"mean of seeds {SEEDS}; ± is half of the difference between them"]
-    for task in cut.tasks.values():
-        gained = _gain(result["scores"], task.name)
-        lines.append(f"{task.name} ({task.shape}): {task.question} Pre-training {gained}")
-    curve = result["zero_shot_word_order"].items()
-    steps = ", ".join(f"{100 * accuracy:.1f} % after {step}" for step, accuracy in curve)
-    lines += ["", f"word order with no training on it, by updates of pre-training: {steps}"]
-    lines += ["", "a sample:", result["sample"], "", f"{result['seconds']:.0f} seconds; next:"]
+def _next_steps(result: dict, workdir: Path) -> str:
+    """The sample, the time it took, and what to try next."""
     pretrained = workdir / "pretrained" / "transformer"
+    lines = ["a sample:", result["sample"], "", f"{minutes(result['seconds'])} minutes; next:"]
     lines += [
         f'  gpt1 sample --workdir={pretrained} --prompt="The array" --num_samples=3',
         f"  gpt1 evaluate --workdir={pretrained}",

@@ -30,7 +30,7 @@ from gpt1_jax.recipe.experiment import Experiment, stored
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-from gpt1_jax.weights import convert
+from gpt1_jax.weights.source import read_weights
 
 
 @dataclass(frozen=True)
@@ -272,7 +272,7 @@ def load(source: str | Path, step: int | None = None, tokenizer: str | None = No
     newest whose files are sound; or that of weights in another layout: `hf:D`, `hf:NAME` on the
     Hub, `openai:D`, whose text becomes ids in the mode `tokenizer`. Raises UserError if there is
     none."""
-    found = convert.read(source, tokenizer, step)
+    found = read_weights(source, tokenizer, step)
     return TrainedModel(
         workdir=Path(source).expanduser(),
         network=network(found.model, "plain", found.task.shape, found.n_outputs),

@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.model.attention import attention
+from gpt1_jax.model.attention import Implementation, attention
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
 
@@ -74,7 +74,7 @@ class Attention(nn.Module):
     """Multi-head causal self-attention with one fused projection to q, k, v."""
 
     config: ModelConfig
-    implementation: str
+    implementation: Implementation
 
     def setup(self):
         self.c_attn = dense(self.config, 3 * self.config.n_embd)
@@ -125,7 +125,7 @@ class Block(nn.Module):
     """Attention and MLP. A norm follows each sum, and the second residual is the normed value."""
 
     config: ModelConfig
-    implementation: str
+    implementation: Implementation
 
     def setup(self):
         self.attn = Attention(self.config, self.implementation)
@@ -144,7 +144,7 @@ class GPT(nn.Module):
     of the computation, and have these names whether layers are unrolled or scanned."""
 
     config: ModelConfig
-    implementation: str = "plain"
+    implementation: Implementation = "plain"
 
     def setup(self):
         config = self.config

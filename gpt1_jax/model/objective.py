@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.model.attention import Implementation
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
@@ -103,7 +104,9 @@ class Network:
         return self.head.apply({"params": {"clf": params["clf"]}}, states_BC1D[:, :, 0], keys_B)
 
 
-def network(config: ModelConfig, implementation: str, shape: str | None, n_outputs: int) -> Network:
+def network(
+    config: ModelConfig, implementation: Implementation, shape: str | None, n_outputs: int
+) -> Network:
     """The body and, for a task's input shape, the head with `n_outputs`."""
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
     body = LSTM(config) if config.body == "lstm" else GPT(config, implementation)

@@ -109,7 +109,7 @@ def _grown(b: float, done: jax.Array) -> jax.Array:
 class ReleasedAdamState(NamedTuple):
     """Updates done, and the two moments, each a tree like the parameters."""
 
-    count: jax.Array
+    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] as optax calls it
     mu: optax.Updates
     nu: optax.Updates
 
@@ -127,9 +127,9 @@ def released_adam(
             nu=jax.tree.map(jnp.zeros_like, params),
         )
 
-    def update(gradients, state, params):
-        mu = jax.tree.map(lambda m, g: config.b1 * m + (1 - config.b1) * g, state.mu, gradients)
-        nu = jax.tree.map(lambda v, g: config.b2 * v + (1 - config.b2) * g**2, state.nu, gradients)
+    def update(updates, state, params=None):
+        mu = jax.tree.map(lambda m, g: config.b1 * m + (1 - config.b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: config.b2 * v + (1 - config.b2) * g**2, state.nu, updates)
         done = jnp.asarray(state.count + 1, jnp.float32)
         correction = jnp.sqrt(_grown(config.b2, done)) / _grown(config.b1, done)
         step = config.learning_rate * correction * factor(state.count)
@@ -138,8 +138,8 @@ def released_adam(
             decay = config.l2 if p.ndim > 1 or config.vector_l2 else 0.0
             return -step * (m / (jnp.sqrt(v) + config.eps) + decay * p)
 
-        updates = jax.tree.map(change, mu, nu, params)
-        return updates, ReleasedAdamState(count=state.count + 1, mu=mu, nu=nu)
+        changes = jax.tree.map(change, mu, nu, params)
+        return changes, ReleasedAdamState(count=state.count + 1, mu=mu, nu=nu)
 
     return optax.GradientTransformation(init, update)
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
 from gpt1_jax.results.averages import percent, rounded
-from gpt1_jax.results.finished_runs import FinishedRun, FinishedRuns, ReproducedRun
+from gpt1_jax.results.finished_runs import FinishedRun, FinishedRuns, ProbeRow, ReproducedRun
 from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Paper
 from gpt1_jax.results.tables import scale_words, task_title
@@ -243,7 +243,7 @@ def _probe_title(name: str) -> str:
     return visible(name.replace("_", " "))
 
 
-def _relative(finished: FinishedRuns, row: dict) -> float:
+def _relative(finished: FinishedRuns, row: ProbeRow) -> float:
     """(score - random) / (best - random)."""
     anchors = finished.anchors[row["probe"]]
     return (percent(row["value"]) - anchors["random"]) / (anchors["best"] - anchors["random"])

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal, NamedTuple, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -20,7 +20,6 @@ from gpt1_jax.run_files import Result, read_rows
 
 REPRODUCTION = "reproduction.json"
 _REMEDY = "expected a file of a run; copy it again or delete the run"
-
 
 Scale = Literal["paper", "small"]
 """How large a reproduction is: as the paper's, or a small model on capped training sets."""
@@ -34,18 +33,45 @@ class Place(TypedDict):
     task: str
     seed: int
     n_transfer: NotRequired[int | None]
-    figure: NotRequired[str | None]
+    figure: NotRequired[FigureName | None]
     further: NotRequired[dict[str, dict[str, float]]]
 
 
 class Missing(TypedDict):
-    """Why a cell has no run."""
+    """Why a cell of the tables or a figure has no run; of probes, the variant is a body."""
 
+    variant: str
+    task: str
+    figure: FigureName | None
     reason: str
-    variant: NotRequired[str | None]
-    task: NotRequired[str | None]
-    figure: NotRequired[str | None]
-    table: NotRequired[int | None]
+
+
+class Baselines(TypedDict):
+    """What those who cannot read score on a task, as fractions, by tables.BASELINES; and how many
+    examples it has by split."""
+
+    metric: str
+    examples: NotRequired[dict[str, int]]
+
+
+class ProbeRow(TypedDict):
+    """A zero-shot score of a checkpoint."""
+
+    body: str
+    step: int
+    probe: str
+    task: str
+    metric: str
+    value: float
+    n: int
+
+
+class Anchors(TypedDict):
+    """What a probe is relative to, in per cent of its metric: chance, and the best known score."""
+
+    random: float
+    best: float
+    source: NotRequired[str]
 
 
 class Reproduction(TypedDict):
@@ -56,9 +82,9 @@ class Reproduction(TypedDict):
     seeds: NotRequired[list[int]]
     pretraining: NotRequired[dict[str, str]]
     missing: NotRequired[list[Missing]]
-    baselines: NotRequired[dict[str, dict[str, Any]]]
-    probes: NotRequired[list[dict[str, Any]]]
-    anchors: NotRequired[dict[str, dict[str, Any]]]
+    baselines: NotRequired[dict[str, Baselines]]
+    probes: NotRequired[list[ProbeRow]]
+    anchors: NotRequired[dict[str, Anchors]]
 
 
 class _Task(TypedDict):
@@ -71,6 +97,13 @@ class _Config(TypedDict):
     task: _Task
 
 
+class Best(NamedTuple):
+    """A checkpoint, and its score on dev as a fraction."""
+
+    step: int
+    score: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinishedRun:
     """One run: what it was told (config.json) and what it left (result.json, metrics.jsonl).
@@ -81,7 +114,7 @@ class FinishedRun:
 
     folder: str
     config: dict[str, Any]
-    result: dict[str, Any]
+    result: Result
     rows: list[dict[str, Any]]
     further: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -99,15 +132,23 @@ class FinishedRun:
         task = self.config["task"]
         return task.get("name") or PurePath(task.get("path") or "unnamed").name
 
+    @property
+    def best(self) -> Best | None:
+        """The checkpoint that was chosen, None where no task was learned."""
+        best = self.result.get("best")
+        if best is None or best["step"] is None or best["score"] is None:
+            return None
+        return Best(best["step"], best["score"])
+
     def score(self, metric: str, split: str = "dev") -> float | None:
         """The value at the best step, as in the metrics; None if it was not measured."""
-        best = self.result.get("best")
+        best = self.best
         if best is None:
             return None
         if metric == self.metric and split == "dev":
-            return best["score"]
+            return best.score
         for row in self.rows:
-            if row["step"] == best["step"] and row["split"] == split and metric in row:
+            if row["step"] == best.step and row["split"] == split and metric in row:
                 return row[metric]
         return self.further.get(split, {}).get(metric)
 
@@ -182,10 +223,10 @@ class FinishedRuns:
     runs: tuple[ReproducedRun, ...] = ()
     unfinished: dict[tuple[str, str], str] = field(default_factory=dict)
     pretraining: dict[str, FinishedRun] = field(default_factory=dict)
-    missing: tuple[dict[str, Any], ...] = ()
-    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
-    probes: tuple[dict[str, Any], ...] = ()
-    anchors: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: tuple[Missing, ...] = ()
+    baselines: dict[str, Baselines] = field(default_factory=dict)
+    probes: tuple[ProbeRow, ...] = ()
+    anchors: dict[str, Anchors] = field(default_factory=dict)
     single: tuple[FinishedRun, ...] = ()
 
     def of_cell(self, variant: str, task: str) -> tuple[ReproducedRun, ...]:
@@ -232,8 +273,7 @@ class FinishedRuns:
         if (variant, task) in self.unfinished:
             return self.unfinished[variant, task]
         for entry in self.missing:
-            wanted = {"table": table, "variant": variant, "task": task, "figure": None}
-            if all(entry.get(name) in (None, value) for name, value in wanted.items()):
+            if (entry["variant"], entry["task"], entry["figure"]) == (variant, task, None):
                 return entry["reason"]
         return self._to_run(f"--table={table} --tasks={task}") if table else "not run"
 
@@ -331,9 +371,13 @@ def _reproduced(root: Path, entry: Place) -> ReproducedRun:
 
 def _files(folder: Path, name: str) -> dict[str, Any]:
     """What a FinishedRun is made of."""
+    place = folder / "config.json"
+    # As it stands there: what was checked has the keys in another order.
+    config = json_files.read(place, dict[str, Any], _REMEDY)
+    json_files.shaped(config, _Config, str(place), _REMEDY)
     return {
         "folder": name,
-        "config": json_files.read(folder / "config.json", _Config, _REMEDY),
+        "config": config,
         "result": json_files.read(folder / "result.json", Result, _REMEDY),
         "rows": read_rows(folder / "metrics.jsonl"),
     }

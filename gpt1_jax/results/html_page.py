@@ -4,7 +4,6 @@ import base64
 from collections.abc import Mapping, Sequence
 
 import jinja2
-from markupsafe import Markup, escape
 
 from gpt1_jax.messages import visible
 from gpt1_jax.results import cells
@@ -57,8 +56,7 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "markdown": lambda line: Markup(to_html(line)),
-        "lines": escape,
+        "markdown": to_html,
         "base64": lambda data: base64.b64encode(data).decode(),
     }
     return environment

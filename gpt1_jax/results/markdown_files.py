@@ -43,8 +43,7 @@ def index(
 
 
 def _single_row(run: FinishedRun) -> list[str]:
-    best = run.result.get("best")
-    score = str(rounded(percent(best["score"]))) if best else "–"
+    score = "–" if run.best is None else str(rounded(percent(run.best.score)))
     task = escaped(run.task_name or "pre-training")
     return [f"[{escaped(run.folder)}]({APPENDIX})", task, escaped(run.metric or "–"), score]
 

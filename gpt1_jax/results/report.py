@@ -24,14 +24,15 @@ def report(runs: str | Path, output: str | Path) -> dict:
     Args:
       runs: a folder with the reproduction.json and the run folders of `reproduce`, or with the
         folders of single runs.
-      output: the folder to write to. Everything is worked out before the first file is written,
-        and each is replaced in one step.
+      output: the folder to write to. Everything is worked out, and every place found free or a
+        file, before the first file is written; each is replaced in one step.
 
     Returns:
       `files` written, `scale`, and how many cells of ours have a `value` or are `missing`.
 
     Raises:
-      UserError: no results, a file that cannot be read, an output that is no folder, no matplotlib.
+      UserError: no results, a file that cannot be read, an output that is no folder or cannot take
+        a file, no matplotlib.
     """
     runs, output = Path(runs).expanduser(), Path(output).expanduser()
     if output.exists() and not output.is_dir():
@@ -40,6 +41,8 @@ def report(runs: str | Path, output: str | Path) -> dict:
     grids = tables.grids(paper, found)
     files = _files(paper, found, grids, figures.drawings(paper, found))
     with disk.as_user_error(f"--output={output}"), disk.WorkdirLock(output, "writing", "--output"):
+        for name in files:
+            disk.output_path(output / name)
         for name, content in files.items():
             written = content.encode() if isinstance(content, str) else content
             disk.write_bytes(output / name, written)

@@ -22,7 +22,7 @@ from gpt1_jax.text.division import Block, Survey, divided_blocks, take_survey, u
 from gpt1_jax.text.encoding import encode_blocks, id_dtype, in_pieces
 from gpt1_jax.text.inputs import TRAIN, Inputs, check_config, find_inputs
 from gpt1_jax.text.shards import FORMAT, MANIFEST, Manifest, read_manifest
-from gpt1_jax.text.sources import Document, TextChanged
+from gpt1_jax.text.sources import NamedText, TextChanged
 from gpt1_jax.tokenization import gpt1_bpe, loading, sentencepiece_bpe, text_rules, vocabulary
 from gpt1_jax.tokenization import tokenizer as tokenizers
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -30,8 +30,8 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 
 def prepare(
     config: PrepareConfig,
-    documents: Iterable[Document] | None = None,
-    valid_documents: Iterable[Document] | None = None,
+    documents: Iterable[NamedText] | None = None,
+    valid_documents: Iterable[NamedText] | None = None,
 ) -> dict:
     """Make the folder config.output, or finish it; progress goes to standard error.
 

@@ -162,12 +162,17 @@ def documents(packages: Iterable[str] | None = None, workers: int = 1) -> Corpus
     ]
     seen: set[str] = set()
     found = []
-    for (name, _, source), texts in zip(files, _read_all(files, workers), strict=True):
-        for text in texts:
-            fresh = [line for line in text.split("\n") if line not in seen]
-            seen.update(fresh)
-            if fresh:
-                found.append(Document("\n".join(dict.fromkeys(fresh)), name, source))
+    sizes = [file.stat().st_size for _, file, _ in files]
+    with processes.Progress("reading the documentation", sum(sizes)) as progress:
+        for (name, _, source), texts, size in zip(
+            files, _read_all(files, workers), sizes, strict=True
+        ):
+            for text in texts:
+                fresh = [line for line in text.split("\n") if line not in seen]
+                seen.update(fresh)
+                if fresh:
+                    found.append(Document("\n".join(dict.fromkeys(fresh)), name, source))
+            progress.add(size)
     if not found:
         raise UserError(f"documentation of {', '.join(wanted)}: no English prose is installed")
     versions = {name: _version(name) for name, root in roots.items() if root is not None}

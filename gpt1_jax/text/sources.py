@@ -38,6 +38,16 @@ TEXT_SETS = {
 }
 
 
+class NamedText(Protocol):
+    """A text in memory and what it is called."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def text(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Document:
     """A text in memory. Documents of one name are never divided between training and validation."""
@@ -79,7 +89,7 @@ class Texts:
     fixed = True
     paths = ()
 
-    def __init__(self, documents: Iterable[Document]):
+    def __init__(self, documents: Iterable[NamedText]):
         self._documents = tuple(documents)
         digest = hashlib.sha256()
         for document in self._documents:

@@ -28,25 +28,10 @@ class TfdsSplit:
 
     def __init__(self, name: str, split: str, data_dir: str | None, instead: str):
         self._where, self._instead = f"{name}, split {split}", instead
-        missing = [
-            package
-            for package in ("tensorflow", "tensorflow_datasets")
-            if importlib.util.find_spec(package) is None
-        ]
-        if missing:
-            raise UserError(
-                f"tfds {name} needs tensorflow and tensorflow-datasets ({missing[0]} is missing); "
-                f"install them, or {instead}"
-            )
-        with self._errors():
-            import tensorflow as tf
+        builder = available_builder(name, data_dir, instead)
+        with _in_one_line(self._where, instead):
             import tensorflow_datasets as tfds
 
-            tf.config.set_visible_devices([], "GPU")
-            tfds.disable_progress_bar()
-            builder: Any = tfds.builder(name, data_dir=data_dir)
-            if not builder.is_prepared():
-                require_reachable(builder.url_infos or ())
             # What TFDS says about it is progress.
             with contextlib.redirect_stdout(sys.stderr):
                 builder.download_and_prepare()
@@ -61,20 +46,44 @@ class TfdsSplit:
         it made the set, None if it did not say."""
         import tensorflow_datasets as tfds
 
-        with self._errors():
+        with _in_one_line(self._where, self._instead):
             yield from tfds.as_numpy(self._rows)
 
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except UserError:
-            raise
-        except (Exception, SystemExit) as error:  # whatever its many downloaders and readers raise
-            reason = " ".join(str(error).split())[:300]
-            raise UserError(
-                f"TFDS cannot provide {self._where} ({reason}); {self._instead}"
-            ) from error
+
+def available_builder(name: str, data_dir: str | None, instead: str) -> Any:
+    """The builder of a set that is prepared, or whose server answers; nothing is downloaded. Raises
+    UserError as TfdsSplit does."""
+    missing = [
+        package
+        for package in ("tensorflow", "tensorflow_datasets")
+        if importlib.util.find_spec(package) is None
+    ]
+    if missing:
+        raise UserError(
+            f"tfds {name} needs tensorflow and tensorflow-datasets ({missing[0]} is missing); "
+            f"install them, or {instead}"
+        )
+    with _in_one_line(name, instead):
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+
+        tf.config.set_visible_devices([], "GPU")
+        tfds.disable_progress_bar()
+        builder = tfds.builder(name, data_dir=data_dir)
+        if not builder.is_prepared():
+            require_reachable(builder.url_infos or ())
+        return builder
+
+
+@contextlib.contextmanager
+def _in_one_line(where: str, instead: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever its many downloaders and readers raise
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"TFDS cannot provide {where} ({reason}); {instead}") from error
 
 
 def require_reachable(urls) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from gpt1_jax import disk
 from gpt1_jax.tokenization import text_rules, vocabulary
 from gpt1_jax.tokenization.tokenizer import Tokenizer, require_utf8, write_description
+from gpt1_jax.tokenization.tokenizer_json import UNKNOWN, WORD_END
 from gpt1_jax.tokenization.vocabulary import Vocabulary
 
 _REMEMBERED = 2**19  # distinct words whose ids are kept; about 150 MB
@@ -84,7 +85,7 @@ class OriginalTokenizer(VocabularyTokenizer):
         """The symbols of ids, with a space for each end of a word; special tokens have no text."""
         size = self.vocab_size
         symbols = (self.symbols[index] for index in ids if index < size)
-        return "".join(symbols).replace(vocabulary.WORD_END, " ")
+        return "".join(symbols).replace(WORD_END, " ")
 
     def versions(self) -> dict[str, str]:
         return text_rules.versions()
@@ -109,8 +110,8 @@ class BasicTokenizer(VocabularyTokenizer):
         self.pipeline = Pipeline(model)
         self.pipeline.normalizer = normalizers.BertNormalizer(lowercase=True)
         self.pipeline.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-        self.pipeline.decoder = decoders.BPEDecoder(suffix=vocabulary.WORD_END)
-        unknown = AddedToken(vocabulary.UNKNOWN, normalized=False, special=True)
+        self.pipeline.decoder = decoders.BPEDecoder(suffix=WORD_END)
+        unknown = AddedToken(UNKNOWN, normalized=False, special=True)
         self.pipeline.add_special_tokens([unknown])
         self._ids_of_chunk = _Remembered(self._chunk)
 

@@ -13,6 +13,7 @@ from gpt1_jax.tokenization import vocabulary
 from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer, OriginalTokenizer, VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL, SentencePieceTokenizer
 from gpt1_jax.tokenization.tokenizer import DESCRIPTION, Mode, Tokenizer
+from gpt1_jax.tokenization.tokenizer_json import FILE, read_tokenizer_json
 
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -30,7 +31,16 @@ def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer
         known = ", ".join(_OF_VOCABULARY)
         raise UserError(f"tokenizer={mode}: not available here; expected one of: {known}")
     inside = Path(source).expanduser() / "tokenizer"
-    return _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
+    folder = inside if inside.is_dir() else Path(source).expanduser()
+    made = _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
+    # One of ours, which describes a tokenizer in another way, has the same name.
+    if (
+        mode == "hf_basic"
+        and (folder / FILE).is_file()
+        and not (folder / vocabulary.ENCODER).exists()
+    ):
+        read_tokenizer_json(folder / FILE).require_basic()
+    return made
 
 
 _OF_VOCABULARY = {"original": OriginalTokenizer, "hf_basic": BasicTokenizer}

@@ -22,14 +22,13 @@ from typing import Any
 
 from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.tokenization.tokenizer_json import FILE as TOKENIZER_JSON
+from gpt1_jax.tokenization.tokenizer_json import UNKNOWN, WORD_END, read_tokenizer_json
 
-UNKNOWN = "<unk>"
-WORD_END = "</w>"
 NEWLINE = "\n" + WORD_END
 
 ENCODER, MERGES = "encoder_bpe_40000.json", "vocab_40000.bpe"  # whatever the number of merges
 _HUB_FILES = ("vocab.json", "merges.txt")  # the same contents by their names on the Hub
-_WHOLE = "tokenizer.json"  # of the tokenizers library, with both in it
 _HEADER = "#version: 0.2"
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -81,7 +80,7 @@ def read(source: str | os.PathLike) -> Vocabulary:
     else:
         table, merges = _in_folder(folder)
     if table == merges:
-        return _saved_by_transformers(table)
+        return _of_tokenizer_json(table)
     encoder = _encoder(_json(table), table)
     return Vocabulary(encoder, list(_merges(merges, encoder)))
 
@@ -96,8 +95,8 @@ def _in_folder(folder: Path) -> tuple[Path, Path]:
     for table, merges in layouts:
         if (folder / table).is_file() and (folder / merges).is_file():
             return folder / table, folder / merges
-    if (folder / _WHOLE).is_file():
-        return folder / _WHOLE, folder / _WHOLE
+    if (folder / TOKENIZER_JSON).is_file():
+        return folder / TOKENIZER_JSON, folder / TOKENIZER_JSON
     for names in layouts:
         for here, missing in (names, names[::-1]):
             if (folder / here).is_file():
@@ -134,19 +133,9 @@ def _json(path: Path) -> object:
     return json_files.parse(_text(path).encode(), Any, str(path), remedy)
 
 
-def _saved_by_transformers(path: Path) -> Vocabulary:
-    whole = _json(path)
-    model = whole.get("model") if isinstance(whole, dict) else None
-    if not isinstance(model, dict) or model.get("end_of_word_suffix") != WORD_END:
-        raise UserError(
-            f"{path}: no vocabulary of GPT-1 in it; expected a model with the end_of_word_suffix "
-            f"{WORD_END}, or the files {ENCODER} and {MERGES}"
-        )
-    encoder = _encoder(model.get("vocab"), path)
-    merges = model.get("merges")
-    remedy = "expected the merges as pairs of symbols"
-    json_files.shaped(merges, list[list[str]], f"{path}: merges", remedy)
-    return Vocabulary(encoder, [tuple(pair) for pair in merges])
+def _of_tokenizer_json(path: Path) -> Vocabulary:
+    found = read_tokenizer_json(path)
+    return Vocabulary(_encoder(found.encoder, path), found.merges)
 
 
 def _encoder(table: object, path: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.goal import Goal
 from gpt1_jax.training.state import Initial
-from gpt1_jax.weights import convert
+from gpt1_jax.weights.source import absolute_source, parse_source, read_weights
 
 # The rows start, delimiter, classify that fine-tuning adds to the token table.
 N_SPECIAL = 3
@@ -51,9 +51,9 @@ def named_source(experiment: Experiment, workdir: Path) -> Initial | None:
                 source,
                 ModelConfig(**config["model"]),
                 loading.load(workdir / "tokenizer"),
-                lambda: convert.read(source).params,
+                lambda: read_weights(source).params,
             )
-    found = convert.read(source)
+    found = read_weights(source)
     return Initial(source, found.model, found.tokenizer, lambda: found.params)
 
 
@@ -75,7 +75,7 @@ def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
     where = source.source if source else str(Path(path) / "tokenizer")
     tokenizer = source.tokenizer if source else loading.load(where)
     if tokenizer.fingerprint != expected:
-        kind, folder = convert.parse(where)
+        kind, folder = parse_source(where)
         mode = "" if kind == "native" else f"--tokenizer={tokenizer.mode} "
         raise UserError(
             f"the tokens in {path} were made by another tokenizer ({expected[:12]}) than that in "
@@ -93,7 +93,7 @@ def with_absolute_paths(experiment: Experiment) -> Experiment:
 
     return dataclasses.replace(
         experiment,
-        initial=convert.absolute(experiment.initial),
+        initial=absolute_source(experiment.initial),
         data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
         task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
         probes=dataclasses.replace(experiment.probes, path=absolute(experiment.probes.path)),

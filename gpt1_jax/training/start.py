@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from gpt1_jax import disk
+from gpt1_jax import disk, run_files
 from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.messages import say
@@ -99,6 +99,7 @@ def start(
     questions = _questions(experiment, tokenizer, tell)
     experiment = with_softmax_positions(experiment, towards)
     total = experiment.steps or max(1, int(experiment.epochs * towards.source.steps_per_epoch))
+    experiment.optimizer.require_room(total)
     implementation = experiment.attention.implementation
     net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
     config = _config(experiment, tokenizer, towards, total, questions)
@@ -110,7 +111,8 @@ def start(
         if not experiment.is_task:
             known = workdir / shards.VERIFIED
             shards.verify(experiment.data.path, known, jax.process_index() == 0)
-        checkpoints = Checkpoints(workdir, experiment.checkpoint)
+        made_by = run_files.made_by(config)
+        checkpoints = Checkpoints(workdir, experiment.checkpoint, made_by)
         undone.callback(checkpoints.close)
         state, standing = resumed(checkpoints, origin, tell) or begun(experiment, origin, initial)
         extensions = held.extensions(experiment.extend, standing.step, total)

@@ -6,14 +6,16 @@ bit as a wrong number without noticing.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
 import math
 import re
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +28,10 @@ from jax.experimental import multihost_utils
 
 from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import amount, say
 
 DIGESTS = "digests.json"
+_MADE_BY = "made_by"  # the key of a checkpoint's progress
 _AT_THE_COMMIT = {"commit_success.txt"}  # what Orbax adds when the digests are written
 ITEMS = ("params", "optimizer", "progress")
 # Of a run: the newest step that was ever committed, so that losing all checkpoints is noticed.
@@ -146,17 +149,39 @@ class _Keep:
         ]
 
 
+@functools.cache
+def _quiet() -> None:
+    """Orbax and its threads say much about what they do, and page after page about what goes wrong;
+    all of that is raised by `save` or `wait` too, which say it in a line."""
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        # Writes that end after their event loop, which a full disk has ended, complain about that.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
+
+
 class Checkpoints:
     """The checkpoints of a run, in workdir/checkpoints."""
 
-    def __init__(self, workdir: Path | str, config: CheckpointConfig | None = None):
-        """With a config the folder can be written to; without, it is only read."""
+    def __init__(
+        self,
+        workdir: Path | str,
+        config: CheckpointConfig | None = None,
+        made_by: Mapping[str, Any] | None = None,
+    ):
+        """With a config the folder can be written to; without, it is only read. `made_by` is kept
+        with every checkpoint that is saved (run_files.made_by)."""
         self.folder = epath.Path(workdir).resolve() / "checkpoints"
         self._best = {"step": None}
         self._saving: int | None = None
+        self._made_by = dict(made_by or {})
         self._failed = False
-        # Orbax warns and informs on the root logger's level of absl; its news is not the user's.
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        _quiet()
         options = ocp.CheckpointManagerOptions(
             create=config is not None,
             read_only=config is None,
@@ -189,13 +214,14 @@ class Checkpoints:
         self._best["step"] = progress.get("best_step")
         with self._writing():
             self._manager.wait_until_finished()
+            check_space(Path(self.folder.parent), (params, optimizer))
             self._saving = step
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
                     params=_TreeSave(params),
                     optimizer=_TreeSave(optimizer),
-                    progress=_JsonSave(progress),
+                    progress=_JsonSave(progress | {_MADE_BY: self._made_by}),
                 ),
                 force=True,
             )
@@ -304,12 +330,24 @@ class Checkpoints:
                 progress=_JsonRestore(),
             ),
         )
-        self._best["step"] = restored["progress"].get("best_step")
-        return restored["params"], restored["optimizer"], restored["progress"]
+        progress = restored["progress"]
+        progress.pop(_MADE_BY, None)
+        self._best["step"] = progress.get("best_step")
+        return restored["params"], restored["optimizer"], progress
 
     def progress(self, step: int) -> dict:
         """The small JSON object saved with a step."""
         return self._restored(step, progress=_JsonRestore())["progress"]
+
+    def require_made_by(self, step: int, expected: Mapping[str, Any]) -> None:
+        """UserError if a checkpoint was saved by another model than the config.json beside it
+        describes, so that its parameters would mean something else."""
+        for key, value in self.progress(step).get(_MADE_BY, {}).items():
+            if expected.get(key) != value:
+                raise UserError(
+                    f"{self.folder.parent / 'config.json'} says {key} is {expected.get(key)!r}, "
+                    f"checkpoint {step} was made with {value!r}; copy the config.json of the run"
+                )
 
     def load_params(self, step: int) -> dict:
         """The parameters of a step as numpy arrays, after their digests were checked."""
@@ -351,9 +389,12 @@ class Checkpoints:
             raise Gone(f"checkpoint {step} was deleted while it was read; start again") from None
 
 
-def read_params(workdir: Path, step: int | None = None) -> tuple[int, dict]:
-    """A step of a run and its parameters as numpy arrays; by default its best step if it is
-    fine-tuned, else the newest sound one (see `Checkpoints.newest_params`).
+def read_params(
+    workdir: Path, step: int | None, made_by: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """A step of a run and its parameters as numpy arrays; for None its best step if it is
+    fine-tuned, else the newest sound one (see `Checkpoints.newest_params`). `made_by` is what the
+    run's config.json says.
 
     Another process may train there: where it deletes what is being read, the next one is taken.
     Raises UserError if there is no such checkpoint, or none that is sound.
@@ -362,11 +403,14 @@ def read_params(workdir: Path, step: int | None = None) -> tuple[int, dict]:
         checkpoints = Checkpoints(workdir)
         try:
             if step is None:
-                return checkpoints.newest_params()
-            if step not in (steps := checkpoints.steps()):
+                found, params = checkpoints.newest_params()
+            elif step in (steps := checkpoints.steps()):
+                found, params = step, checkpoints.load_params(step)
+            else:
                 known = ", ".join(map(str, steps)) or "none"
                 raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
-            return step, checkpoints.load_params(step)
+            checkpoints.require_made_by(found, made_by)
+            return found, params
         except Gone:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -394,6 +438,6 @@ def check_space(workdir: Path, state: Any) -> None:
     free = shutil.disk_usage(made).free
     if free < needed:
         raise UserError(
-            f"{workdir} has {free / 1e9:.2f} GB free, one checkpoint takes {needed / 1e9:.2f} GB; "
-            "free some space or choose another --workdir"
+            f"{workdir} has {amount(free)} free, one checkpoint takes {amount(needed)}; free some "
+            "space or choose another --workdir"
         )

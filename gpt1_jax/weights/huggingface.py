@@ -6,14 +6,18 @@ that are no parameters, and the tied output stands beside the input table, alone
 What becomes of a head stands in huggingface_heads.py.
 """
 
+import contextlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
+from pydantic import PositiveInt
+from typing_extensions import TypedDict
 
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.weights import huggingface_heads
@@ -30,7 +34,8 @@ _PREFIX = "transformer."
 _OUTPUT = "lm_head.weight"
 _TABLES = {"wte/embedding": "tokens_embed.weight", "wpe/embedding": "positions_embed.weight"}
 _LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
-_MASK = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
+# Causal masks and lists of positions, which versions of transformers saved among the parameters.
+_BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|position_ids")
 _DTYPES = ("F32", "F16", "BF16")
 # Ours, and what transformers calls it. Its "gelu" is the tanh form, as ours is.
 _SIZES = {
@@ -45,7 +50,8 @@ _SIZES = {
     "resid_dropout": "resid_pdrop",
     "clf_dropout": "summary_first_dropout",
 }
-_REQUIRED = ("n_positions", "n_embd", "n_head", "n_layer")
+# Of transformers, for keys that a file leaves out.
+DEFAULTS = {"n_positions": 512, "n_embd": 768, "n_head": 12, "n_layer": 12}
 
 
 def folder_of(name: str) -> Path:
@@ -81,27 +87,46 @@ def name_of(path: str) -> str:
     return ".".join([*scopes, _LEAF[leaf]]).replace("h_", "h.", 1)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.json. Raises UserError for another architecture, or an activation that is none of
-    GPT-1's."""
+class Config(TypedDict):
+    """config.json, as far as it is read here. Files of other versions leave keys out; those have
+    the defaults of transformers."""
+
+    model_type: str
+    afn: NotRequired[str | None]
+    n_positions: NotRequired[PositiveInt]
+    n_embd: NotRequired[PositiveInt]
+    n_head: NotRequired[PositiveInt]
+    n_layer: NotRequired[PositiveInt]
+    layer_norm_epsilon: NotRequired[float]
+    initializer_range: NotRequired[float]
+    embd_pdrop: NotRequired[float]
+    attn_pdrop: NotRequired[float]
+    resid_pdrop: NotRequired[float]
+    summary_first_dropout: NotRequired[float]
+    problem_type: NotRequired[str | None]
+    num_labels: NotRequired[int | None]
+    id2label: NotRequired[dict[str, str] | None]
+
+
+def read_config(folder: Path) -> Config:
+    """config.json. Raises UserError for another architecture, an activation that is none of
+    GPT-1's, and values of another type."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
+        config = json_files.read(path, dict[str, Any], "copy it again")
+    except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {CONFIG}; expected a folder of transformers") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    kind = config.get("model_type") if isinstance(config, dict) else None
+    kind = config.get("model_type")
     if kind != MODEL_TYPE:
         raise UserError(
             f"{path} has model_type {kind!r}, another architecture; expected {MODEL_TYPE!r}"
         )
-    if config.get("afn", "gelu") not in ("gelu", "gelu_new"):
+    config = json_files.shaped(config, Config, str(path), "expected the config of a GPT-1")
+    # Before 2020 the number of positions had the name that it has here.
+    config.setdefault("n_positions", config.get("n_ctx", DEFAULTS["n_positions"]))
+    config = {**DEFAULTS, **config}
+    if (config.get("afn") or "gelu") not in ("gelu", "gelu_new"):
         raise UserError(f"{path} has afn {config['afn']!r}; GPT-1 has the tanh form of 'gelu'")
-    for name in _REQUIRED:
-        value = config.get(name)
-        if not isinstance(value, int) or value < 1:
-            raise UserError(f"{path} has {name} {value!r}; expected a whole number above 0")
     return config
 
 
@@ -116,23 +141,42 @@ def own_sizes(model: ModelConfig) -> dict[str, Any]:
     return {name: rates.get(name, getattr(model, name)) for name in _SIZES}
 
 
-def read(folder: Path, n_layer: int) -> tuple[dict[str, np.ndarray], str | None]:
+def read_arrays(folder: Path, n_layer: int) -> tuple[dict[str, np.ndarray], str | None]:
     """The arrays by our names, in float32, and the shape of the task that their head is for.
 
     Names that are none of GPT-1's keep theirs, for `weights.tree` to complain of. Raises UserError
-    for files that are missing, damaged, elsewhere or pickles, and an output that is not tied.
+    for files that are missing, damaged, elsewhere or pickles, an output that is not tied, and
+    another number of blocks than the config has.
     """
-    tensors = {}
-    for path in _files(folder):
-        _add(tensors, path)
+    files = _files(folder)
+    wrapper = _wrapper([name for path in files for name in _names(path)])
+    tensors: dict[str, np.ndarray] = {}
+    for path in files:
+        _add(tensors, path, wrapper)
     if not tensors:
         raise UserError(f"hf:{folder} holds no tensors; expected those of GPT-1")
     _tie(tensors, folder)
+    blocks = {int(found[1]) for name in tensors if (found := re.match(r"h\.(\d+)\.", name))}
+    if len(blocks) != n_layer:
+        raise UserError(
+            f"{folder / CONFIG} has n_layer {n_layer}, the weights beside it have {len(blocks)} "
+            "blocks; expected the config that they were saved with"
+        )
     arrays = {_path_of(name): tensor for name, tensor in tensors.items()}
-    kept = {}
+    kept: dict[str, np.ndarray] = {}
     if (folder / huggingface_heads.ORIGINAL).is_file():
         _add(kept, folder / huggingface_heads.ORIGINAL)
     return arrays, huggingface_heads.restore(arrays, kept, n_layer, folder)
+
+
+def _wrapper(names: list[str]) -> str:
+    """What a wrapper (torch.compile, data parallelism, a training loop) put in front of all names:
+    whatever stands before that of the token table, if all others begin so too."""
+    table = _TABLES["wte/embedding"]
+    before = [name.removesuffix(table).removesuffix(_PREFIX) for name in names if table in name]
+    if len(before) == 1 and all(name.startswith(before[0]) for name in names):
+        return before[0]
+    return ""
 
 
 def _path_of(name: str) -> str:
@@ -149,21 +193,24 @@ def _path_of(name: str) -> str:
     return f"h_{number}/{module.replace('.', '/')}/{leaf}"
 
 
+class Index(TypedDict):
+    """Which file holds each tensor."""
+
+    weight_map: dict[str, str]
+
+
 def _files(folder: Path) -> list[Path]:
     """The safetensors of a folder: one, or those that an index names, which lie beside it."""
     if (folder / SINGLE).is_file():
         return [folder / SINGLE]
     index = folder / INDEX
     try:
-        named = sorted({*json.loads(index.read_text())["weight_map"].values()}, key=str)
+        known = json_files.read(index, Index, "expected an index of safetensors; copy it again")
     except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {SINGLE}{_instead(folder)}") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{index} is no index of safetensors ({type(error).__name__}: {error})"
-        ) from None
+    named = sorted({*known["weight_map"].values()})
     for name in named:
-        if not isinstance(name, str) or not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
+        if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
             raise UserError(
                 f"{index} names the file {name!r}; expected names of .safetensors beside it, and "
                 "nothing outside the folder is opened"
@@ -195,8 +242,9 @@ def way_out(name: str) -> str:
     )
 
 
-def _add(tensors: dict[str, np.ndarray], path: Path) -> None:
-    """The tensors of a file, in float32, without prefix and masks."""
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of safetensors. UserError for one that is damaged or cannot be read."""
     try:
         import ml_dtypes  # noqa: F401  numpy knows bfloat16 by it
         from safetensors import SafetensorError, safe_open
@@ -204,19 +252,30 @@ def _add(tensors: dict[str, np.ndarray], path: Path) -> None:
         raise UserError("to read safetensors, pip install safetensors") from None
     try:
         with safe_open(path, "numpy") as file:
-            for full in file.keys():  # noqa: SIM118  the file is no mapping
-                name = full.removeprefix(_PREFIX)
-                if _MASK.fullmatch(name):
-                    continue
-                if (dtype := file.get_slice(full).get_dtype()) not in _DTYPES:
-                    raise UserError(f"{full} in {path} is {dtype}; expected {', '.join(_DTYPES)}")
-                if name in tensors:
-                    raise UserError(f"{path} holds {name}, which another name or file holds too")
-                tensors[name] = file.get_tensor(full).astype(np.float32, copy=False)
+            yield file
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _names(path: Path) -> list[str]:
+    with _opened(path) as file:
+        return list(file.keys())
+
+
+def _add(tensors: dict[str, np.ndarray], path: Path, wrapper: str = "") -> None:
+    """The tensors of a file, in float32, without prefixes and without buffers."""
+    with _opened(path) as file:
+        for full in file.keys():  # noqa: SIM118  the file is no mapping
+            name = full.removeprefix(wrapper).removeprefix(_PREFIX)
+            if _BUFFER.fullmatch(name):
+                continue
+            if (dtype := file.get_slice(full).get_dtype()) not in _DTYPES:
+                raise UserError(f"{full} in {path} is {dtype}; expected {', '.join(_DTYPES)}")
+            if name in tensors:
+                raise UserError(f"{path} holds {name}, which another name or file holds too")
+            tensors[name] = file.get_tensor(full).astype(np.float32, copy=False)
 
 
 def _tie(tensors: dict[str, np.ndarray], folder: Path) -> None:
@@ -230,7 +289,7 @@ def _tie(tensors: dict[str, np.ndarray], folder: Path) -> None:
         )
 
 
-def write(weights: Weights, folder: Path) -> None:
+def write_model(weights: Weights, folder: Path) -> None:
     """config.json, generation_config.json and model.safetensors, as transformers saves them."""
     from safetensors.numpy import save_file
 

@@ -22,9 +22,11 @@ head as it was goes into a file beside the model, so that it comes back bit for 
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.weights.weights import Weights
 
@@ -121,3 +123,47 @@ def restore(
         if name in arrays:
             arrays[path] = np.ascontiguousarray(arrays.pop(name).T)
     return "multiple_choice"
+
+
+def foreign_task(
+    config: Mapping[str, Any], shape: str | None, n_outputs: int, n_choices: int, where: Path
+) -> tuple[Task, tuple[str | int, ...]]:
+    """The task of a head that was trained elsewhere, and its labels by the number of the output, as
+    transformers reads them off config.json.
+
+    Raises UserError for kinds of problems that have no form here.
+    """
+    if shape is None:
+        return NO_TASK, ()
+    if shape == "multiple_choice":
+        return Task(name=shape, shape=shape, metric="accuracy"), tuple(range(n_choices))
+    problem = config.get("problem_type")
+    if problem == "regression" or (problem is None and n_outputs == 1):
+        if n_outputs != 1:
+            raise UserError(
+                f"{where}: problem_type is regression with {n_outputs} outputs; expected one, the "
+                "score"
+            )
+        # The output is the score itself.
+        return Task("regression", "classification", "pearson", score_loss="mse"), ()
+    if problem not in (None, "single_label_classification"):
+        raise UserError(
+            f"{where}: problem_type is {problem!r}, in which several labels may hold at once; "
+            "expected single_label_classification or regression"
+        )
+    return Task(name=shape, shape="classification", metric="accuracy"), _labels(
+        config.get("id2label"), n_outputs, where
+    )
+
+
+def _labels(names: Mapping[str, str] | None, n_outputs: int, where: Path) -> tuple[str, ...]:
+    """The label of each output. The key is its number, wherever in the file it stands; without
+    names they are LABEL_0, LABEL_1, ..., as in transformers."""
+    if names is None:
+        return tuple(f"LABEL_{number}" for number in range(n_outputs))
+    if {key.strip() for key in names} != {str(number) for number in range(n_outputs)}:
+        raise UserError(
+            f"{where}: id2label names {', '.join(sorted(names)[:12])}, the head has {n_outputs} "
+            f"outputs; expected a name for each of 0 to {n_outputs - 1}"
+        )
+    return tuple(names[str(number)] for number in range(n_outputs))

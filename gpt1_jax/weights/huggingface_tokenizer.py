@@ -9,28 +9,57 @@ SentencePiece has U+2581, so that this character, when it stands in a text, enco
 does here; and text is cut where no piece can go on, which changes no id and makes it fast.
 """
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NotRequired
 
-from gpt1_jax.errors import UserError
+from typing_extensions import TypedDict
+
+from gpt1_jax import json_files
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES, UNKNOWN, WORD_END, Vocabulary
-from gpt1_jax.weights.weights import SPECIALS
+from gpt1_jax.tokenization.tokenizer_json import FILE, SPECIALS, UNKNOWN, WORD_END
+from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES, Vocabulary
+from gpt1_jax.weights.weights import Weights
 
 VOCABULARY = ("vocab.json", "merges.txt")
-DESCRIPTION = "tokenizer.json"
 END = "<|endoftext|>"
-_HEADER = "#version: 0.2"
 _SPACE_MARK = "▁"
 # Runs of line ends, and words with the spaces before them (tokenization/tokenizer.py).
 _UNITS = r"[\r\n]+| +[^ \r\n]*|[^ \r\n]+"
 
 
-def write(tokenizer: Tokenizer, n_special: int, n_ctx: int, folder: Path) -> None:
-    """The files that AutoTokenizer opens, with `n_special` (0 or 3) special tokens at the end."""
-    config = {"model_max_length": n_ctx, "clean_up_tokenization_spaces": False}
+class Added(TypedDict):
+    """A token beyond the vocabulary, as tokenizer.json lists it."""
+
+    content: str
+    id: int
+
+
+class Description(TypedDict):
+    """tokenizer.json, as far as it is read here."""
+
+    added_tokens: NotRequired[list[Added] | None]
+
+
+class Decoder(TypedDict):
+    """A token beyond the vocabulary, as tokenizer_config.json lists it by row."""
+
+    content: str
+
+
+class Settings(TypedDict):
+    """tokenizer_config.json, as far as it is read here."""
+
+    added_tokens_decoder: NotRequired[dict[str, Decoder] | None]
+
+
+def write_tokenizer(found: Weights, folder: Path) -> None:
+    """The files that AutoTokenizer opens, the special tokens of the model at the end."""
+    tokenizer = found.tokenizer
+    config = {"model_max_length": found.model.n_ctx, "clean_up_tokenization_spaces": False}
     if tokenizer.mode == "sentencepiece":
         made = _from_sentencepiece(tokenizer, folder)
         config |= {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END}
@@ -39,12 +68,27 @@ def write(tokenizer: Tokenizer, n_special: int, n_ctx: int, folder: Path) -> Non
         made = _basic(tokenizer)
         made.add_special_tokens([UNKNOWN])
         config |= {"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": UNKNOWN}
-    specials = list(SPECIALS[:n_special])
+    specials = list(SPECIALS[: found.model.n_special])
     made.add_special_tokens(specials)
     if specials:
         config["extra_special_tokens"] = specials
-    made.save(str(folder / DESCRIPTION))
+    if found.task.has_head:
+        made.post_processor = _frame(made)
+    made.save(str(folder / FILE))
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _frame(made):
+    """What puts the special tokens around a text and between two, as fine-tuning did: the head of a
+    classifier then reads the last token, where transformers reads it."""
+    from tokenizers.processors import TemplateProcessing
+
+    start, delimiter, classify = SPECIALS
+    return TemplateProcessing(
+        single=f"{start} $A {classify}",
+        pair=f"{start} $A {delimiter} $B {classify}",
+        special_tokens=[(name, made.token_to_id(name)) for name in SPECIALS],
+    )
 
 
 def write_vocabulary(tokenizer: Tokenizer, folder: Path, names: tuple[str, str]) -> None:
@@ -120,46 +164,14 @@ def added_tokens(folder: Path) -> dict[str, int]:
     """The tokens beyond the vocabulary by name: from tokenizer.json, or what older versions of
     transformers wrote."""
     found = {}
-    if (description := _read(folder / DESCRIPTION)) is not None:
-        found |= {token["content"]: token["id"] for token in description.get("added_tokens", [])}
-    if (config := _read(folder / "tokenizer_config.json")) is not None:
-        decoder = config.get("added_tokens_decoder", {})
+    remedy = "copy the file again"
+    with contextlib.suppress(FileNotFoundError):
+        whole = json_files.read(folder / FILE, Description, remedy)
+        found |= {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
+    with contextlib.suppress(FileNotFoundError):
+        config = json_files.read(folder / "tokenizer_config.json", Settings, remedy)
+        decoder = config.get("added_tokens_decoder") or {}
         found |= {token["content"]: int(row) for row, token in decoder.items()}
-    if (old := _read(folder / "added_tokens.json")) is not None:
-        found |= old
+    with contextlib.suppress(FileNotFoundError):
+        found |= json_files.read(folder / "added_tokens.json", dict[str, int], remedy)
     return found
-
-
-def has_vocabulary(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in VOCABULARY)
-
-
-def unpack(folder: Path, target: Path) -> None:
-    """Writes vocab.json and merges.txt from the tokenizer.json of a folder that has only that.
-
-    Raises UserError if it has none, or it is another kind of tokenizer than GPT-1's.
-    """
-    path = folder / DESCRIPTION
-    description = _read(path)
-    if description is None:
-        raise UserError(
-            f"hf:{folder} has no vocabulary; expected {' and '.join(VOCABULARY)}, or {DESCRIPTION}"
-        )
-    model = description.get("model") or {}
-    if model.get("type") != "BPE" or model.get("end_of_word_suffix") != WORD_END:
-        raise UserError(
-            f"{path} is no vocabulary of GPT-1 (BPE with {WORD_END} at the end of words); "
-            "expected the one that these weights were trained with"
-        )
-    pairs = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
-    (target / VOCABULARY[0]).write_text(json.dumps(model["vocab"]))
-    (target / VOCABULARY[1]).write_text("\n".join([_HEADER, *pairs]) + "\n", encoding="utf-8")
-
-
-def _read(path: Path) -> dict | None:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None

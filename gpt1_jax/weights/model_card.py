@@ -4,8 +4,9 @@ from pathlib import Path
 
 import gpt1_jax
 from gpt1_jax.run_files import provenance
+from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 from gpt1_jax.weights import huggingface_heads
-from gpt1_jax.weights.weights import SPECIALS, Weights, n_parameters
+from gpt1_jax.weights.weights import Weights, n_parameters
 
 _USE = {
     huggingface_heads.LANGUAGE_MODEL: """\
@@ -30,7 +31,7 @@ model = AutoModelForSequenceClassification.from_pretrained(FOLDER)
 }
 
 
-def write(weights: Weights, architecture: str, folder: Path) -> None:
+def write_card(weights: Weights, architecture: str, folder: Path) -> None:
     model, tokenizer = weights.model, weights.tokenizer
     kind = f"fine-tuned on {weights.task.name}" if weights.task.has_head else "a language model"
     result = weights.result or {}

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
 
@@ -57,7 +58,7 @@ def name_of(path: str) -> str:
     return "/".join(["model", *(scope.replace("h_", "h") for scope in scopes), _LETTERS[leaf]])
 
 
-def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays by our names, kernels without their leading axis, and the sizes they imply.
 
     Raises UserError for a list of shapes that is none of GPT-1, and for shards that are missing,
@@ -99,14 +100,12 @@ def read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _shapes(folder: Path) -> list[tuple[int, ...]]:
     path = folder / SHAPES
     try:
-        found = json.loads(path.read_text())
-        return [tuple(int(size) for size in shape) for shape in found]
-    except (FileNotFoundError, NotADirectoryError):
+        found = json_files.read(path, list[list[int]], "expected a list of shapes; copy it again")
+    except FileNotFoundError:
         raise UserError(
             f"openai:{folder} has no {SHAPES}; expected the folder `model` of the released code"
         ) from None
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is not a list of shapes: {error}") from None
+    return [tuple(shape) for shape in found]
 
 
 def _shards(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
@@ -142,7 +141,7 @@ def n_head(n_embd: int, folder: Path) -> int:
     return n_embd // HEAD_SIZE
 
 
-def write(flat: dict[str, np.ndarray], n_layer: int, folder: Path) -> None:
+def write_arrays(flat: dict[str, np.ndarray], n_layer: int, folder: Path) -> None:
     """Ten shards and the list of shapes, from arrays by our names."""
     names = paths(n_layer, "clf/bias" in flat)
     shapes = [

@@ -8,7 +8,6 @@ Shapes: V rows of the token table, D width, k outputs of a head.
 """
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +16,19 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from typing_extensions import TypedDict
 
+from gpt1_jax import json_files
 from gpt1_jax.data.batches import DataConfig
 from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 
-# The names that the released code gives the three special tokens, in the order of their rows.
-SPECIALS = ("_start_", "_delimiter_", "_classify_")
 RECORD = "gpt1.json"
+_REMEDY = "expected what `train` or `convert` wrote; copy it again"
 
 
 @dataclass(frozen=True)
@@ -89,32 +90,43 @@ def task_json(task: Task) -> dict | None:
     return dataclasses.asdict(task) if task.has_head else None
 
 
-def task_of(found: dict | None) -> Task:
-    """The inverse of `task_json`, its lists the tuples that they were."""
-    if found is None:
-        return NO_TASK
-    return Task(**{k: tuple(v) if isinstance(v, list) else v for k, v in found.items()})
+def task_of(found: dict | None, place: str) -> Task:
+    """The inverse of `task_json`. UserError, which names the `place`, if it is no task."""
+    return NO_TASK if found is None else json_files.shaped(found, Task, place, _REMEDY)
+
+
+def model_of(found: dict, place: str) -> ModelConfig:
+    """Sizes and settings from JSON. UserError, which names the `place`, if they are none."""
+    return json_files.shaped(found, ModelConfig, place, _REMEDY)
+
+
+class _TokenizerRecord(TypedDict):
+    mode: str
+    fingerprint: str
+
+
+class _Record(TypedDict):
+    tokenizer: _TokenizerRecord
+    model: dict[str, Any]
+    step: int
+    separator: str
+    task: dict[str, Any] | None
+    labels: list[Any]
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """The `RECORD` of a folder, empty where there is none: the folder was not made here."""
     path = folder / RECORD
     try:
-        found = json.loads(path.read_text())
-        return {
-            "tokenizer": {name: str(found["tokenizer"][name]) for name in ("mode", "fingerprint")},
-            "model": dataclasses.asdict(ModelConfig(**found["model"])),
-            "step": int(found["step"]),
-            "separator": str(found["separator"]),
-            "task": task_of(found["task"]),
-            "labels": tuple(found["labels"]),
-        }
+        found = json_files.read(path, _Record, _REMEDY)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not what `convert` wrote ({type(error).__name__}: {error}); convert again"
-        ) from None
+    return {
+        **found,
+        "model": dataclasses.asdict(model_of(found["model"], f"{path}: model")),
+        "task": task_of(found["task"], f"{path}: task"),
+        "labels": tuple(found["labels"]),
+    }
 
 
 def tree(

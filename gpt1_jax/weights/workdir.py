@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt1_jax import disk, json_files, run_files
+from gpt1_jax import disk, run_files
 from gpt1_jax.data.tasks import Task
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.run_files import read_config
@@ -14,7 +14,7 @@ from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization import tokenizer as tokenizers
 from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints
-from gpt1_jax.weights.weights import Weights, task_json, task_of
+from gpt1_jax.weights.weights import Weights, model_of, task_json, task_of
 
 
 def resolved(tokenizer, task: Task, labels: tuple, n_outputs: int, **others) -> dict:
@@ -56,37 +56,33 @@ def _converted(config: dict, source: str) -> dict:
     return {**config, **changes, "identity": {**config["identity"], **changes}}
 
 
-def read(workdir: Path, step: int | None = None) -> Weights:
+def read_workdir(workdir: Path, step: int | None = None) -> Weights:
     """The weights of a run at `step`; by default at its best step if it is fine-tuned, else at the
     newest whose files are sound. Raises UserError if there is none."""
     config = read_config(workdir)
-    step, params = checkpoint.read_params(workdir, step)
-    found = config["resolved"]
+    step, params = checkpoint.read_params(workdir, step, run_files.made_by(config))
+    found, path = config["resolved"], workdir / "config.json"
     return Weights(
         params=params,
-        model=json_files.shaped(
-            config["model"],
-            ModelConfig,
-            f"{workdir / 'config.json'}: model",
-            "expected what `train` wrote; copy it again",
-        ),
+        model=model_of(config["model"], f"{path}: model"),
         tokenizer=loading.load(workdir / "tokenizer"),
         config=config,
         source=str(workdir),
         step=step,
-        task=task_of(found["task"]),
+        task=task_of(found["task"], f"{path}: resolved.task"),
         labels=tuple(found["labels"]),
         result=run_files.read_result(workdir),
     )
 
 
-def write(weights: Weights, folder: Path) -> None:
+def write_workdir(weights: Weights, folder: Path) -> None:
     """A workdir with one checkpoint, for every verb that reads one and to start a training from."""
-    checkpoints = Checkpoints(folder, CheckpointConfig())
+    config = _converted(weights.config, weights.source)
+    checkpoints = Checkpoints(folder, CheckpointConfig(), run_files.made_by(config))
     progress = {"step": weights.step, "best_step": None, "best_score": None}
     # There are no moments to keep, and Orbax saves no item that is empty.
     checkpoints.save(weights.step, weights.params, {"count": np.zeros((), np.int32)}, progress)
     checkpoints.wait()
     checkpoints.close()
     weights.tokenizer.save(folder / "tokenizer")
-    disk.write_json(folder / "config.json", _converted(weights.config, weights.source))
+    disk.write_json(folder / "config.json", config)

@@ -1,0 +1,76 @@
+"""What is being done in a long command, for how long it has run, and how long it will."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+from gpt1_jax.messages import say
+
+
+class Clock:
+    """Parts of known expected length, one after the other. Each is announced with the time left of
+    all: in a bar on a terminal, elsewhere in a line.
+
+    What was expected is corrected by what the parts before have taken, so a machine that has become
+    slow shows.
+    """
+
+    def __init__(self, seconds: float):
+        """`seconds`: what all parts together are expected to take."""
+        self._began = time.monotonic()
+        self._left = seconds
+        self._expected = self._taken = 0.0
+        self._bar = tqdm(total=100, bar_format="{desc} |{bar}|", disable=not sys.stderr.isatty())
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._began
+
+    @property
+    def seconds_left(self) -> float:
+        """By what was expected, and by how right that has been so far."""
+        return self._left * (self._taken / self._expected if self._expected else 1.0)
+
+    def expect(self, seconds: float) -> None:
+        """All parts that are to come together take so long, by a new estimate."""
+        self._left, self._expected, self._taken = seconds, 0.0, 0.0
+
+    @contextlib.contextmanager
+    def part(self, name: str, expected: float, done: bool = False) -> Iterator[None]:
+        """Announces a part and times it. One that was `done` before takes no time, and says nothing
+        about how long others take."""
+        if not done:
+            self._announce(name)
+        began = time.monotonic()
+        yield
+        self._left = max(0.0, self._left - expected)
+        if not done:
+            self._expected += expected
+            self._taken += time.monotonic() - began
+
+    def _announce(self, name: str) -> None:
+        line = f"[{minutes(self.seconds)}] {name}; about {minutes(self.seconds_left)} left"
+        if self._bar.disable:
+            say(line)
+            return
+        done = self.seconds / max(1e-9, self.seconds + self.seconds_left)
+        self._bar.set_description_str(line, refresh=False)
+        self._bar.n = round(100 * done)
+        self._bar.refresh()
+
+    def __enter__(self) -> "Clock":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._bar.leave = False
+        self._bar.close()
+
+
+def minutes(seconds: float) -> str:
+    """m:ss, as in 1:05."""
+    whole = round(seconds)
+    return f"{whole // 60}:{whole % 60:02d}"

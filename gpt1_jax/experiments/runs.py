@@ -1,0 +1,29 @@
+"""One run among many: the result of a config, trained now or before."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gpt1_jax.experiments.config import Scale
+from gpt1_jax.recipe import experiment
+from gpt1_jax.results.paper import Variant
+from gpt1_jax.training.train import train
+
+BODIES = ("transformer", "lstm")
+
+
+def body_of(variant: Variant) -> str:
+    """Which pre-trained body a row of table 5 starts from."""
+    return "lstm" if variant.pretraining.endswith(":lstm") else "transformer"
+
+
+def result_of(spec: str, settings: Mapping[str, str], workdir: Path, quiet: bool = True) -> dict:
+    """result.json of the run of a config string with dotted settings on top. A run that is finished
+    is not done again; one that was stopped goes on."""
+    described, explicit = experiment.load(spec, settings)
+    return train(described, explicit, workdir, quiet=quiet)
+
+
+def config_string(scale: Scale, file: str, *words: str) -> str:
+    """A config of configs/ with its arguments, as in `configs/finetune.py:small,rte,lm_coef=0`."""
+    arguments = ",".join(filter(None, ["small" if scale == "small" else "", *words]))
+    return f"configs/{file}.py" + (f":{arguments}" if arguments else "")

@@ -1,0 +1,116 @@
+"""The tokenizer.json of the library tokenizers: GPT-1's vocabulary, in each form that the library
+has written over the years, and the settings in it that change ids."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpt1_jax import json_files
+from gpt1_jax.errors import UserError
+
+FILE = "tokenizer.json"
+WORD_END = "</w>"
+UNKNOWN = "<unk>"
+# The tokens that fine-tuning adds, by the names of the released code: start, delimiter, classify.
+SPECIALS = ("_start_", "_delimiter_", "_classify_")
+
+# What each setting may be where transformers encodes as the mode hf_basic does, and the forms in
+# which the library leaves out or writes a default.
+_NORMALIZER = {
+    "type": ("BertNormalizer",),
+    "clean_text": (True, None),
+    "handle_chinese_chars": (True, None),
+    "strip_accents": (True, None),
+    "lowercase": (True, None),
+}
+_PRE_TOKENIZER = {"type": ("BertPreTokenizer",)}
+_MODEL = {
+    "type": ("BPE", None),
+    "dropout": (None, 0, 0.0),
+    "unk_token": (UNKNOWN,),
+    "continuing_subword_prefix": (None, ""),
+    "end_of_word_suffix": (WORD_END,),
+    "fuse_unk": (None, False),
+    "byte_fallback": (None, False),
+    "ignore_merges": (None, False),
+}
+
+
+@dataclass(frozen=True)
+class TokenizerJson:
+    """What a tokenizer.json holds: ids of the symbols, pairs in the order in which they merge, and
+    tokens beyond the vocabulary by name."""
+
+    encoder: dict[str, int]
+    merges: list[tuple[str, str]]
+    added: dict[str, int]
+    path: Path
+    content: Mapping[str, Any]
+
+    def require_basic(self) -> None:
+        """UserError for a setting with which transformers would make other ids than hf_basic."""
+        places = (
+            ("normalizer", _NORMALIZER),
+            ("pre_tokenizer", _PRE_TOKENIZER),
+            ("model", _MODEL),
+        )
+        for section, expected in places:
+            found = self.content.get(section)
+            found = found if isinstance(found, dict) else {"type": found}
+            for key, allowed in expected.items():
+                if (value := found.get(key)) not in allowed:
+                    raise UserError(
+                        f"{self.path}: {section}.{key} is {value!r}, which gives other ids than "
+                        f"hf_basic; expected {allowed[0]!r}, or give --tokenizer=original if the "
+                        "weights are OpenAI's"
+                    )
+        # Truncation and padding change no ids: transformers sets them anew at each call.
+        self._require_no_foreign_frame()
+
+    def _require_no_foreign_frame(self) -> None:
+        """A post-processor may add the special tokens that a head of ours reads, nothing else."""
+        frame = self.content.get("post_processor")
+        if frame is None:
+            return
+        kind = frame.get("type") if isinstance(frame, dict) else frame
+        special = frame.get("special_tokens") if kind == "TemplateProcessing" else None
+        if not isinstance(special, dict) or not set(special) <= set(SPECIALS):
+            raise UserError(
+                f"{self.path}: the post_processor {kind!r} adds tokens to every text, which is not "
+                "done here; remove it from the file if the weights were trained without it"
+            )
+
+
+def read_tokenizer_json(path: Path) -> TokenizerJson:
+    """The vocabulary in the file. Merges are pairs of symbols, or lines "left right" in files from
+    before 2024. Raises UserError for any other kind of tokenizer, with the file and the key."""
+    remedy = "expected the vocabulary that the weights were trained with"
+    content = json_files.read(path, dict[str, Any], remedy)
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("end_of_word_suffix") != WORD_END:
+        raise UserError(
+            f"{path}: no vocabulary of GPT-1 in it; expected a model with the end_of_word_suffix "
+            f"{WORD_END}"
+        )
+    where = f"{path}: model"
+    encoder = json_files.shaped(model.get("vocab"), dict[str, int], f"{where}.vocab", remedy)
+    written = json_files.shaped(
+        model.get("merges"), list[str | list[str]], f"{where}.merges", remedy
+    )
+    merges = [tuple(pair.split(" ") if isinstance(pair, str) else pair) for pair in written]
+    for number, pair in enumerate(merges):
+        if len(pair) != 2 or not all(pair):
+            raise UserError(
+                f"{where}.merges[{number}] is {written[number]!r}; expected two symbols"
+            )
+    added = {}
+    tokens = json_files.shaped(
+        content.get("added_tokens") or [], list[dict[str, Any]], f"{path}: added_tokens", remedy
+    )
+    for number, token in enumerate(tokens):
+        name, index = token.get("content"), token.get("id")
+        if not isinstance(name, str) or not isinstance(index, int):
+            raise UserError(f"{path}: added_tokens[{number}] has no content and id; {remedy}")
+        added[name] = index
+    return TokenizerJson(encoder, merges, added, path, content)

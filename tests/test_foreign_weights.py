@@ -1,0 +1,251 @@
+"""Folders that transformers or a training loop saved elsewhere: answered as transformers answers,
+or refused in one line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+from safetensors.numpy import load_file, save_file
+
+import gpt1_jax
+from gpt1_jax.__main__ import main
+
+GOLDEN = Path(__file__).parent / "golden" / "huggingface"
+TEXT = "the cat and the dog"
+
+
+@pytest.fixture
+def called(capsys):
+    """Runs a command line; its exit status, its JSON (None without), and what it said."""
+
+    def run(*words):
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        output, errors = capsys.readouterr()
+        assert "Traceback" not in errors
+        return status, json.loads(output.splitlines()[-1]) if output else None, errors
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of a golden folder with changes of config.json, of the tensors and of
+    tokenizer.json."""
+
+    def make(kind, config=None, tensors=None, tokenizer=None):
+        made = Path(shutil.copytree(GOLDEN / kind, tmp_path / "model"))
+        for name, change in (("config.json", config), ("tokenizer.json", tokenizer)):
+            if change:
+                path = made / name
+                path.write_text(json.dumps(change(json.loads(path.read_text()))))
+        if tensors:
+            path = made / "model.safetensors"
+            save_file(tensors(load_file(path)), path, metadata={"format": "pt"})
+        return made
+
+    return make
+
+
+@pytest.fixture
+def predicted(called, folder, tmp_path):
+    """The row that `predict` writes for TEXT, or the one line with which it refuses."""
+
+    def run(**changes):
+        source = folder("classification", **changes)
+        rows = runs.write_jsonl(tmp_path / "rows.jsonl", [{"text": TEXT}])
+        output = tmp_path / "out.jsonl"
+        words = ("predict", f"--initial=hf:{source}", f"--input={rows}", f"--output={output}")
+        status, _, said = called(*words)
+        if status == 0:
+            return json.loads(output.read_text())
+        assert status == 2
+        assert not output.exists()
+        (line,) = said.splitlines()
+        return line
+
+    return run
+
+
+def without_labels(**changes):
+    def change(config):
+        for key in ("id2label", "label2id"):
+            config.pop(key, None)
+        return config | changes
+
+    return change
+
+
+# What config.json says of the head
+
+
+def test_the_key_is_the_number_of_the_output_wherever_it_stands(predicted, tmp_path):
+    """Twelve outputs, of which number 10 wins; sorted as strings, 10 comes third."""
+    names = {str(number): f"class{number}" for number in sorted(range(12), key=str)}
+
+    def twelve(tensors):
+        score = np.zeros((12, 16), np.float32)
+        score[10] = np.sign(first_logit()) * tensors["score.weight"][0]
+        return tensors | {"score.weight": score}
+
+    row = predicted(config=without_labels(id2label=names), tensors=twelve)
+    assert row["label"] == "class10"
+    assert row["probabilities"].index(max(row["probabilities"])) == 10
+
+
+@pytest.mark.parametrize("given", [{"id2label": None}, {}])
+def test_labels_without_names_are_numbered_as_transformers_does(predicted, given):
+    row = predicted(config=without_labels(**given))
+    assert row["label"] in ("LABEL_0", "LABEL_1", "LABEL_2")
+    assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("given", [{}, {"problem_type": "regression"}])
+def test_one_output_is_a_score(predicted, given):
+    def one(tensors):
+        return tensors | {"score.weight": tensors["score.weight"][:1]}
+
+    row = predicted(config=without_labels(id2label={"0": "LABEL_0"}, **given), tensors=one)
+    assert row["label"] == pytest.approx(first_logit(), abs=1e-5)
+    assert row.get("probabilities") is None
+
+
+def first_logit():
+    """Of the classifier for TEXT, from the last hidden state."""
+    model = gpt1_jax.load(f"hf:{GOLDEN / 'classification'}")
+    size = model.tokenizer.vocab_size
+    ids = [size, *model.tokenizer.encode(TEXT), size + 2]
+    state = model.hidden_states(ids)[-1][-1]
+    weight = load_file(GOLDEN / "classification" / "model.safetensors")["score.weight"]
+    return float(state @ weight[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (without_labels(problem_type="multi_label_classification"), "multi_label_classification"),
+        (without_labels(problem_type="regression"), "regression with 3 outputs"),
+        (without_labels(id2label={"0": "no", "1": "yes"}), "id2label names 0, 1, the head has 3"),
+        (without_labels(id2label=["no", "yes", "maybe"]), "id2label"),
+        (without_labels(id2label={"a": "no", "b": "yes", "c": "maybe"}), "id2label names a, b, c"),
+    ],
+)
+def test_a_head_that_has_no_form_here_is_refused(predicted, config, says):
+    line = predicted(config=config)
+    assert "config.json" in line
+    assert says in line
+
+
+# Names and buffers
+
+
+def prefixed(prefix):
+    return lambda tensors: {prefix + name: array for name, array in tensors.items()}
+
+
+def with_positions(tensors):
+    return tensors | {"transformer.position_ids": np.arange(24, dtype=np.int64)[None]}
+
+
+def bare(tensors):
+    return {name.removeprefix("transformer."): array for name, array in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        prefixed("_orig_mod."),
+        prefixed("module."),
+        prefixed("model._forward_module."),
+        lambda tensors: prefixed("_orig_mod.")(bare(tensors)),
+        bare,
+        with_positions,
+        lambda tensors: bare(with_positions(tensors)),
+    ],
+)
+def test_wrappers_and_buffers_change_nothing(called, folder, tmp_path, change):
+    (tmp_path / "text.txt").write_text(TEXT)
+    words = ("score", f"--input={tmp_path / 'text.txt'}")
+    status, expected, _ = called(*words, f"--initial=hf:{GOLDEN / 'language_model'}")
+    assert status == 0
+    status, found, _ = called(*words, f"--initial=hf:{folder('language_model', tensors=change)}")
+    assert status == 0
+    assert found["loss"] == expected["loss"]
+
+
+@pytest.mark.parametrize("key", ["n_positions", "layer_norm_epsilon", "afn"])
+def test_a_key_that_a_version_left_out_has_its_default(called, folder, tmp_path, key):
+    """The number of positions had another name before."""
+
+    def without(config):
+        if key == "n_positions":
+            config["n_ctx"] = config["n_positions"]
+        del config[key]
+        return config
+
+    (tmp_path / "text.txt").write_text(TEXT)
+    source = folder("language_model", config=without)
+    status, found, _ = called("score", f"--initial=hf:{source}", f"--input={tmp_path / 'text.txt'}")
+    assert status == 0
+    assert found["tokens"] > 3
+
+
+# tokenizer.json
+
+
+def ids(called, vocab, tmp_path):
+    (tmp_path / "text.txt").write_text(f"{TEXT} " * 20)
+    words = ("prepare", f"--output={tmp_path / 'out'}", f"--input={tmp_path / 'text.txt'}")
+    given = (f"--vocab={vocab}", "--tokenizer=hf_basic", "--valid_fraction=0", "--workers=1")
+    status, _, said = called(*words, *given)
+    return np.load(tmp_path / "out" / "train-00000.npy").tolist() if status == 0 else said
+
+
+def as_lines(description):
+    model = description["model"]
+    model["merges"] = [" ".join(pair) for pair in model["merges"]]
+    return description
+
+
+def changed(section, **values):
+    def change(description):
+        description[section] = (description[section] or {}) | values
+        return description
+
+    return change
+
+
+def truncating(description):
+    cut = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
+    return description | {"truncation": cut}
+
+
+@pytest.mark.parametrize(
+    "change", [as_lines, changed("normalizer", strip_accents=True), truncating]
+)
+def test_each_form_of_the_file_gives_the_same_ids(called, folder, tmp_path, change):
+    plain = ids(called, GOLDEN / "sharded", tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    assert ids(called, folder("sharded", tokenizer=change), tmp_path) == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (changed("normalizer", lowercase=False), "normalizer.lowercase is False"),
+        (changed("pre_tokenizer", type="Whitespace"), "pre_tokenizer.type is 'Whitespace'"),
+        (changed("model", dropout=0.1), "model.dropout is 0.1"),
+        (changed("model", fuse_unk=True), "model.fuse_unk is True"),
+        (changed("model", merges=[["t", "h", "e"]]), "model.merges[0]"),
+        (changed("model", merges="t h"), "model.merges"),
+        (changed("post_processor", type="BertProcessing", sep=["x", 1]), "post_processor"),
+    ],
+)
+def test_a_setting_that_changes_ids_is_refused(called, folder, tmp_path, change, says):
+    line = ids(called, folder("sharded", tokenizer=change), tmp_path)
+    assert isinstance(line, str), line
+    assert "tokenizer.json" in line
+    assert says in line
