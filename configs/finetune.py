@@ -7,7 +7,9 @@ The first argument names a task; key=value sets a config key, some of which have
     finetune.py:rte,lm_coef=0
     finetune.py:path=FOLDER,shape=classification,metric=accuracy
     finetune.py:small,rte        as `reproduce --scale=small` does it, from pretrain.py:small
-The folder holds train.jsonl and dev.jsonl. The sizes of the model come from --initial.
+    finetune.py:path=FILE.csv,shape=classification,metric=accuracy,columns=text:review,label:stars
+The folder holds train and dev, as .jsonl, .csv or another table (docs/tasks.md); a single file is
+divided. The sizes of the model come from --initial.
 
     finetune.py:story_cloze,preset=released
 
