@@ -80,8 +80,6 @@ CANDIDATES = {
     "middle": candidate(),
     "10 epochs": candidate(epochs=10),
     "10 epochs, rate 3e-3": candidate(epochs=10, optimizer__learning_rate=3e-3),
-    "10 epochs, rate 3e-4": candidate(epochs=10, optimizer__learning_rate=3e-4),
-    "10 epochs, lm_coef 0.5": candidate(epochs=10, objective__lm_coef=0.5),
 }
 
 
