@@ -141,7 +141,7 @@ def test_an_output_that_is_no_file(said, refused, finetuned, rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("do", "status"), [("term", 75), ("int", 75), ("raise OSError(28, '')", 2)]
+    ("do", "status"), [("term", 143), ("int", 130), ("raise OSError(28, '')", 2)]
 )
 def test_an_output_of_before_outlives_what_stops(finetuned, rows, tmp_path, do, status):
     (tmp_path / "out.jsonl").write_text("before")

@@ -50,6 +50,7 @@ def reproduce(request: Request) -> dict:
     workdir = Path(request.workdir).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
+    Ledger(request)  # one that is damaged is said before anything is looked for
     bodies = _bodies(request, paper)
     trained = [body for body in bodies if weights_given(request, body) is None]
     settings = cell_settings(request, pretrains=bool(trained))
