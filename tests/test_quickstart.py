@@ -134,6 +134,7 @@ def test_what_is_printed_is_what_was_measured(finished):
         for name in ("chance", "majority", "bag_of_words"):
             assert f"{100 * row[name]:.1f}" in table
     assert set(result["sample"].splitlines()) <= set(said)
+    assert any(line.startswith("With pre-training the model is ") for line in said)
 
 
 def test_it_speaks_at_once_and_names_each_part_with_the_time_left(finished):
