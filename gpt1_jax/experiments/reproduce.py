@@ -134,8 +134,8 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
     """Each probe on the task that it can be asked about, with the settings on top; a probe whose
     task is absent is left out.
 
-    Raises UserError for two tasks of one probe where tasks were named, and for a task whose files
-    its probe cannot use.
+    Raises UserError for two tasks of one probe, for tasks in several folders, and for one whose
+    files its probe cannot use.
     """
     chosen: dict[str, Any] = dict.fromkeys(PROBES)
     for name in found.names:
@@ -146,7 +146,10 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
                 f"{chosen[probe]} and {name} are of that kind"
             )
         chosen[probe] = name
-    base = ProbeConfig(path=request.task_data, data_dir=request.data_dir, **chosen)
+    folders = {source.path and str(Path(source.path).parent) for source in found.tasks}
+    if len(folders) > 1:
+        raise UserError("the tasks of the probes lie in several places; put them into one folder")
+    base = ProbeConfig(path=folders.pop(), data_dir=request.data_dir, **chosen)
     config = experiment.section("probes", base, settings)
     if config.path is not None:
         for probe in PROBES:
