@@ -22,15 +22,6 @@ from gpt1_jax.training import claim
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
-@pytest.fixture(autouse=True)
-def handlers():
-    """`main` leaves its signal handlers behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def refused(capsys):
     """Runs the command line, which must refuse with one line that names what is given."""
