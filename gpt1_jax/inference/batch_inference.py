@@ -68,6 +68,8 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
     """A file to write to, which takes the place of `output` when all went well; standard output for
     None. UserError where it cannot be written, or is one of the inputs."""
     if output is None:
+        if sys.stdout is None:
+            raise UserError("standard output is closed; give --output")
         try:
             yield sys.stdout
             sys.stdout.flush()
