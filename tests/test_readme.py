@@ -19,6 +19,7 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+import reproductions
 import runs
 
 import gpt1_jax
@@ -206,6 +207,26 @@ def test_what_was_typed_is_there(reader):
     assert {json.loads(line)["label"] for line in answers} <= {"rain", "sun"}
     assert len(answers) == 5
     assert (folder / "report" / "report.html").exists()
+
+
+def keys(value) -> set[str]:
+    """Of an object and of the objects in it, with dots."""
+    inner = {key: keys(one) for key, one in value.items() if isinstance(one, dict)}
+    return {*value, *(f"{key}.{name}" for key, names in inner.items() for name in names)}
+
+
+def test_what_tests_of_the_report_make_up_has_the_form_of_what_reproduce_leaves(reader, tmp_path):
+    made, left = reproductions.write(tmp_path / "made"), reader[0] / "runs" / "table5"
+    ledgers = [json.loads((f / "reproduction.json").read_text()) for f in (made, left)]
+    assert set(ledgers[0]) <= set(ledgers[1])
+    entries = [next(e for e in one["runs"] if e["variant"] == "full") for one in ledgers]
+    assert set(entries[0]) <= set(entries[1])
+    folders = [f / entry["folder"] for f, entry in zip((made, left), entries, strict=True)]
+    for name in ("config.json", "result.json"):
+        written, found = (json.loads((folder / name).read_text()) for folder in folders)
+        assert keys(written) <= keys(found), name
+    splits = [{row["split"] for row in runs.rows(folder)} for folder in folders]
+    assert splits[0] - {"train_examples"} <= splits[1]
 
 
 def test_every_verb_is_in_the_readme_and_the_other_way_round(installed):
