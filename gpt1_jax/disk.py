@@ -2,7 +2,8 @@
 
 A file is written under a name of its own beside its place, opened exclusively, which also follows
 no link, and renamed over a regular file only when all of it is on the disk. What was there before
-outlives whatever happens until then, and what was begun is taken away.
+outlives whatever happens until then, and what was begun is taken away, also where a signal ends the
+process.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 import filelock
 
+from gpt1_jax import signals
 from gpt1_jax.errors import UserError
 
 LOCK = ".lock"
@@ -87,8 +89,7 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
             yield file
         return
     real = output_path(path, inputs)
-    temporary = _beside(real)
-    try:
+    with _temporary(real) as temporary:
         with as_user_error(path):
             file = open(temporary, "x" + kind, **options)  # noqa: SIM115, the next line closes it
         # What else goes wrong meanwhile may be about another file, which its user reads.
@@ -101,8 +102,6 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
         with as_user_error(path):
             os.replace(temporary, output_path(path))
             _sync_names(real.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _special(path: Path) -> int | None:
@@ -147,9 +146,20 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _beside(path: Path) -> Path:
-    """A name that nobody has, in the same folder."""
-    return path.with_name(f".gpt1-{secrets.token_hex(8)}.tmp")
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name that nobody has, in the same folder, for a file or a folder. What has it at the end is
+    deleted."""
+    temporary = path.with_name(f".gpt1-{secrets.token_hex(8)}.tmp")
+    with signals.at_the_end(lambda: _delete(temporary)):
+        yield temporary
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync_names(folder: Path) -> None:
@@ -171,21 +181,17 @@ def new_folder(path: Path) -> Iterator[Path]:
     well. Of two that fill the same one, the second is refused."""
     real = Path(os.path.realpath(path))
     made = _missing(real.parent)
-    temporary = _beside(real)
-    try:
-        with as_user_error(path):
-            real.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as stream:
-                        os.fsync(stream.fileno())
-            temporary.replace(real)
-            _sync_names(real.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
+    emptied = signals.at_the_end(lambda: _remove_empty(made))
+    with emptied, _temporary(real) as temporary, as_user_error(path):
+        real.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        temporary.replace(real)
+        _sync_names(real.parent)
 
 
 def _missing(folder: Path) -> list[Path]:
@@ -208,11 +214,13 @@ class WorkdirLock:
         """Makes the folder if need be. UserError if another process has it: it is `doing` it."""
         self._made = _missing(workdir)
         self._lock = filelock.FileLock(workdir / LOCK, thread_local=False)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(signals.at_the_end(self._let_go))
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
         except OSError as error:
-            _remove_empty(self._made)
+            self.release()
             if isinstance(error, filelock.Timeout):
                 raise UserError(
                     f"another process is {doing} {workdir}; wait for it or choose another {flag}"
@@ -221,6 +229,9 @@ class WorkdirLock:
 
     def release(self) -> None:
         """Lets go, and takes away the lock and what was made for it and stayed empty."""
+        self._held.close()
+
+    def _let_go(self) -> None:
         path = Path(self._lock.lock_file)
         with contextlib.suppress(OSError):
             # Whoever waits for it notices that it lost its name; what is not empty is not ours.

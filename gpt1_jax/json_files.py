@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
@@ -68,7 +67,7 @@ def _checked(content: bytes, shape: type[T], place: str, remedy: str) -> T:
     # A file may know more than its reader does, a dataclass not.
     extra = "forbid" if dataclasses.is_dataclass(shape) else "allow"
     try:
-        return _adapter(cast(Hashable, shape)).validate_json(content, strict=True, extra=extra)
+        return _adapter(cast(Any, shape)).validate_json(content, strict=True, extra=extra)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))
@@ -77,7 +76,7 @@ def _checked(content: bytes, shape: type[T], place: str, remedy: str) -> T:
 
 
 @functools.cache
-def _adapter(shape: Hashable):
+def _adapter(shape: Any):
     # Imported when a file is read: the help of the command line does not wait for it.
     from pydantic import TypeAdapter
 
