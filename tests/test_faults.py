@@ -485,8 +485,8 @@ def test_a_row_of_metrics_that_is_none(refused, tokens, pretrained, tmp_path, li
 def test_a_damaged_ledger(refused, tmp_path, content):
     (tmp_path / "reproduction.json").write_text(content)
     refused(["report", f"--runs={tmp_path}", f"--output={tmp_path / 'r'}"], "reproduction.json")
-    words = ["reproduce", "--table=4", "--scale=small", f"--workdir={tmp_path}"]
-    refused([*words, f"--data={tmp_path}"], "reproduction.json")
+    words = ["reproduce", "--table=1", "--scale=small", f"--workdir={tmp_path}"]
+    refused(words, "reproduction.json")
 
 
 # A full disk

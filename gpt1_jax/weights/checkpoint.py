@@ -214,6 +214,8 @@ class Checkpoints:
         self._best["step"] = progress.get("best_step")
         with self._writing():
             self._manager.wait_until_finished()
+            if not self.folder.exists():  # which Orbax would make anew, with nothing beside it
+                raise UserError(f"{self.folder} was removed while this run used it")
             check_space(Path(self.folder.parent), (params, optimizer))
             self._saving = step
             self._manager.save(
@@ -244,8 +246,8 @@ class Checkpoints:
             yield
         except Exception as error:
             self._failed = True
-            if not self.folder.parent.exists():
-                raise UserError(f"{self.folder.parent} was removed while it was used") from None
+            if not self.folder.exists():
+                raise UserError(f"{self.folder} was removed while this run used it") from None
             if not _is_full(error):
                 raise
             raise UserError(
