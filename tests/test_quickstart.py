@@ -138,7 +138,7 @@ def test_it_speaks_at_once_and_names_each_part_with_the_time_left(finished):
 def test_where_time_is_too_short_it_takes_longer_and_says_so(finished):
     _, result, said = finished
     assert result["plan"] == {"pretraining_steps": 4, "labels": 40}
-    assert any("--minutes=4 is too short here" in line for line in said)
+    assert any(line.startswith("longer than --minutes=4") for line in said)
 
 
 def test_the_result_on_disk_is_the_one_returned(finished):
@@ -198,7 +198,7 @@ def planned(slowness: float, minutes: float) -> tuple[Plan, float]:
     costs = Costs(update, label, dict.fromkeys(BODIES, 4.0 * slowness))
     tuned = [(task, body) for task in TASKS for body in 3 * BODIES[:1] + BODIES[1:]]
     work = Work(BODIES, tuple(tuned * 3), other_seconds=12 * slowness)
-    plan = plan_within(60 * minutes - 60, work, costs, most_labels=2000)
+    plan = plan_within(plans.PLANNED_SHARE * 60 * minutes - 60, work, costs, most_labels=2000)
     return plan, 60 + work.seconds(plan, costs)
 
 
@@ -206,7 +206,7 @@ def test_a_plan_fits_its_time_and_never_says_nothing():
     plan, seconds = planned(slowness=1, minutes=8)
     assert plan.says_something
     assert not plan.is_least
-    assert 400 < seconds <= 480
+    assert 420 < seconds <= 0.95 * 480
     for slowness, minutes in ((1, 1), (5, 4), (20, 8)):
         plan, seconds = planned(slowness, minutes)
         assert plan == Plan(plans.LEAST_UPDATES, plans.LEAST_LABELS)
@@ -217,7 +217,8 @@ def test_on_a_terminal_the_time_left_is_in_a_bar(monkeypatch):
     terminal = io.StringIO()
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stderr", terminal)
-    with Clock(600) as clock:
+    with Clock(1200) as clock:
+        clock.expect(600)
         with clock.part("pre-training", 300):
             pass
         with clock.part("fine-tuning", 300):

@@ -16,9 +16,9 @@ from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
 from gpt1_jax.experiments.cell_settings import CellSettings, cell_settings
 from gpt1_jax.experiments.config import Request
-from gpt1_jax.experiments.fine_tuning import FineTuning, Weights, variants_of
+from gpt1_jax.experiments.fine_tuning import FineTuning, variants_of
 from gpt1_jax.experiments.ledger import Ledger
-from gpt1_jax.experiments.pretraining import pretraining_config, weights
+from gpt1_jax.experiments.pretraining import Weights, pretraining_config
 from gpt1_jax.experiments.requirements import (
     Sources,
     check_weights,
@@ -61,7 +61,7 @@ def reproduce(request: Request) -> dict:
     say_what_is_not_read(request, bodies, trained)
     with WorkdirLock(workdir):
         ledger = Ledger(request)
-        fill(functools.cache(lambda b: weights(request, b, settings.pretraining, ledger)), ledger)
+        fill(Weights(request, settings.pretraining, ledger), ledger)
         ledger.save()
         written = report.report(workdir, workdir / "report")
     result = {
@@ -92,10 +92,10 @@ def _bodies(request: Request, paper: Paper) -> tuple[str, ...]:
 def _filling(
     request: Request, paper: Paper, found: Sources, settings: CellSettings
 ) -> Callable[[Weights, Ledger], None]:
-    """What fills the cells, given weights by body. Raises UserError for tasks and settings that the
+    """What fills the cells, given the weights. Raises UserError for tasks and settings that the
     cells cannot use."""
     if request.table == 1:
-        return lambda get_weights, ledger: None
+        return lambda weights, ledger: None
     if request.figure == "2right":
         config = probe_config(request, found, settings.probes)
         return functools.partial(_probe, request.figure, config, found)
@@ -105,24 +105,24 @@ def _filling(
     return functools.partial(_fine_tune, cells, found)
 
 
-def _fine_tune(cells: FineTuning, found: Sources, get_weights: Weights, ledger: Ledger) -> None:
+def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledger) -> None:
     """Tables 2 to 5 and figure 2 (left)."""
     for task, reason in found.absent.items():
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
     for source in found.tasks:
-        cells.fill(source, get_weights, ledger)
+        cells.fill(source, weights, ledger)
 
 
 def _probe(
-    figure: str, config: ProbeConfig, found: Sources, get_weights: Weights, ledger: Ledger
+    figure: str, config: ProbeConfig, found: Sources, weights: Weights, ledger: Ledger
 ) -> None:
     """The zero-shot probes on every stored checkpoint of both bodies: figure 2 (right)."""
     for task, reason in found.absent.items():
         say(f"no probe of {task}: {reason}")
     for body in BODIES:
         try:
-            rows = probe_curve.curve(get_weights(body), config)
+            rows = probe_curve.curve(weights.of(body), config)
         except UserError as error:
             ledger.add_failure(body, "probes", figure, str(error))
         else:
