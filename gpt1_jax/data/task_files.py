@@ -9,6 +9,7 @@ definite pronoun resolution may also say `pronoun_starts`.
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -135,15 +136,20 @@ class TaskFile:
                 "more rows, or a folder with both"
             )
         wanted = max(1, round(DEV_SHARE * len(self._read.examples)))
-        dev: list[Example] = []
+        left = Counter(map(_class_key, self._read.examples))
+        lines: set[int] = set()
         for key in sorted(groups)[:-1]:
-            if len(dev) >= wanted:
-                break
-            dev += groups[key]
-        lines = {example.line for example in dev}
-        # A class that would be in dev alone could not be learned.
-        classes = {_class_key(e) for e in self._read.examples if e.line not in lines}
-        return {example.line for example in dev if _class_key(example) in classes} or lines
+            classes = Counter(map(_class_key, groups[key]))
+            # A class that would be in dev alone could not be learned.
+            if len(lines) < wanted and all(left[name] > n for name, n in classes.items()):
+                left -= classes
+                lines |= {example.line for example in groups[key]}
+        if not lines:
+            raise UserError(
+                f"{self._path}: no row can be spared for dev, each has a class of its own; give "
+                "more rows, or a folder with train and dev"
+            )
+        return lines
 
 
 def _class_key(example: Example) -> str:
