@@ -3,17 +3,24 @@
 A verb is a dataclass: its fields are the flags, its docstring the help, `run` what it does. Every
 verb imports what it needs when it runs, so that `gpt1 --help` answers at once. One that measures or
 produces ends with one line of JSON on standard output; everything else it says goes to standard
-error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and resumable.
+error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and resumable, 128 + its number
+stopped by a signal before there was anything to save.
 """
+
+from gpt1_jax import signals
+
+if __name__ == "__main__":
+    # Before anything else is loaded, which a signal must not hit unprepared.
+    signals.start()
 
 import json
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
@@ -397,21 +404,24 @@ def help_text(words: Sequence[str]) -> str:
     )
 
 
+def _quiet_compiler_of_tpus() -> None:
+    """Where libtpu is installed without a TPU, as the tests want it, it complains at each start of
+    knowing no machine. Told of one, it finds no chip in it and says nothing."""
+    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
-
-    def stopped(number, frame):
-        raise Interrupted("stopped by a signal; start the same command again")
-
     words = sys.argv[1:] if words is None else words
     if {"-h", "--help"} & set(words):
         print(help_text(words))
         return 0
+    _quiet_compiler_of_tpus()
     try:
-        # While training, the loop has handlers of its own, which save first.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, stopped)
-        answer(json.dumps(requested(words).run()))
+        with signals.listening():
+            answer(json.dumps(requested(words).run()))
         return 0
     except UserError as error:
         if isinstance(error, PartlyFailed):

@@ -2,7 +2,8 @@
 
 A file is written under a name of its own beside its place, opened exclusively, which also follows
 no link, and renamed over a regular file only when all of it is on the disk. What was there before
-outlives whatever happens until then, and what was begun is taken away.
+outlives whatever happens until then, and what was begun is taken away, also where a signal ends the
+process.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from typing import IO, Any
 
 import filelock
 
+from gpt1_jax import signals
 from gpt1_jax.errors import UserError
 
 LOCK = ".lock"
@@ -80,16 +82,14 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
     A pipe or a device is written to as it is, for there is nothing of it to keep. Raises UserError
     where `path` cannot be written, as `output_path` has it.
     """
-    real = output_path(path, inputs)
     options: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
     kind = "b" if binary else ""
-    if real.exists() and not real.is_file():
-        descriptor = _special(path, real)
+    if (descriptor := _special(path)) is not None:
         with as_user_error(path, WHILE_WRITING), open(descriptor, "w" + kind, **options) as file:
             yield file
         return
-    temporary = _beside(real)
-    try:
+    real = output_path(path, inputs)
+    with _temporary(real) as temporary:
         with as_user_error(path):
             file = open(temporary, "x" + kind, **options)  # noqa: SIM115, the next line closes it
         # What else goes wrong meanwhile may be about another file, which its user reads.
@@ -102,21 +102,25 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
         with as_user_error(path):
             os.replace(temporary, output_path(path))
             _sync_names(real.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
-def _special(path: Path, real: Path) -> int:
-    """A descriptor of a pipe or a device. UserError for anything else, or if nobody reads it."""
-    mode = real.stat().st_mode
+def _special(path: Path) -> int | None:
+    """A descriptor of a pipe or a device, None for a file, a folder or a free name. UserError if
+    nobody reads the pipe, and for a socket."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         raise UserError(f"{path} is neither a file nor a pipe; choose another output")
     try:
-        descriptor = os.open(real, os.O_WRONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise UserError(f"{path} is a pipe that nobody reads; start its reader first") from None
-        raise
+        raise UserError(f"{path} cannot be written: {reason(error)}") from None
     os.set_blocking(descriptor, True)
     return descriptor
 
@@ -142,9 +146,20 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _beside(path: Path) -> Path:
-    """A name that nobody has, in the same folder."""
-    return path.with_name(f".gpt1-{secrets.token_hex(8)}.tmp")
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name that nobody has, in the same folder, for a file or a folder. What has it at the end is
+    deleted."""
+    temporary = path.with_name(f".gpt1-{secrets.token_hex(8)}.tmp")
+    with signals.at_the_end(lambda: _delete(temporary)):
+        yield temporary
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync_names(folder: Path) -> None:
@@ -166,21 +181,17 @@ def new_folder(path: Path) -> Iterator[Path]:
     well. Of two that fill the same one, the second is refused."""
     real = Path(os.path.realpath(path))
     made = _missing(real.parent)
-    temporary = _beside(real)
-    try:
-        with as_user_error(path):
-            real.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-            yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    with file.open("rb") as stream:
-                        os.fsync(stream.fileno())
-            temporary.replace(real)
-            _sync_names(real.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _remove_empty(made)
+    emptied = signals.at_the_end(lambda: _remove_empty(made))
+    with emptied, _temporary(real) as temporary, as_user_error(path):
+        real.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    os.fsync(stream.fileno())
+        temporary.replace(real)
+        _sync_names(real.parent)
 
 
 def _missing(folder: Path) -> list[Path]:
@@ -203,11 +214,13 @@ class WorkdirLock:
         """Makes the folder if need be. UserError if another process has it: it is `doing` it."""
         self._made = _missing(workdir)
         self._lock = filelock.FileLock(workdir / LOCK, thread_local=False)
+        self._held = contextlib.ExitStack()
+        self._held.enter_context(signals.at_the_end(self._let_go))
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
         except OSError as error:
-            _remove_empty(self._made)
+            self.release()
             if isinstance(error, filelock.Timeout):
                 raise UserError(
                     f"another process is {doing} {workdir}; wait for it or choose another {flag}"
@@ -216,6 +229,9 @@ class WorkdirLock:
 
     def release(self) -> None:
         """Lets go, and takes away the lock and what was made for it and stayed empty."""
+        self._held.close()
+
+    def _let_go(self) -> None:
         path = Path(self._lock.lock_file)
         with contextlib.suppress(OSError):
             # Whoever waits for it notices that it lost its name; what is not empty is not ours.

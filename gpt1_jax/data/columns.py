@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gpt1_jax.data.tasks import FIELDS, Row, Shape, folded
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import visible
 
 LABEL, CHOICES = "label", "choices"
 
@@ -91,7 +92,7 @@ def required_keys(shape: Shape) -> tuple[str, ...]:
 def _named(name: str, known: dict[str, str], where: str) -> str:
     column = known.get(name) or known.get(folded(name))
     if column is None:
-        columns = ", ".join(dict.fromkeys(known.values()))
+        columns = visible(", ".join(dict.fromkeys(known.values())))
         raise UserError(f"{where}: task.columns names {name}, but it has {columns}")
     return column
 

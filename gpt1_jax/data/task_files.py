@@ -19,6 +19,7 @@ from gpt1_jax.data.columns import CHOICES, LABEL, Columns, required_keys
 from gpt1_jax.data.table_files import SUFFIXES, TableFile, open_table, plain_suffix, shown
 from gpt1_jax.data.tasks import FIELDS, Example, RawSplit, Row, Shape, folded
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import visible
 
 # The part of a single file that becomes dev.
 DEV_SHARE = 0.1
@@ -254,7 +255,7 @@ class _RowReader:
         """The kind of the table, and what is read from which column where the names differ."""
         found = next(iter(self._columns.values()), {})
         others = [f"{key} from {column}" for key, column in found.items() if column != key]
-        return "; ".join([self._table.description, *filter(None, [", ".join(others)])])
+        return visible("; ".join([self._table.description, *filter(None, [", ".join(others)])]))
 
     def examples(self) -> Iterator[tuple[dict, Example]]:
         first = None
@@ -312,7 +313,7 @@ class _RowReader:
                     if all(k in Columns(other).find(names, place) for k in required_keys(other))
                 ]
                 hint = f"its keys are those of task.shape={fitting[0]}" if fitting else ""
-                here = ", ".join(str(name) for name in names) or "nothing"
+                here = visible(", ".join(str(name) for name in names)) or "nothing"
                 needs = ", ".join(required_keys(self._format.shape))
                 raise UserError(
                     f"{place}: no key {key}; {self._format.shape} needs {needs}; "

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import signal
 import sys
 import threading
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
+from gpt1_jax import signals
 from gpt1_jax.messages import say
 
 PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
@@ -28,6 +28,9 @@ def mapping(workers: int) -> Iterator[Callable]:
     if workers == 1:
         yield map
         return
+    # Where a signal ends this process, Python's own tracker frees what the pool had in the kernel,
+    # which it need not say.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     # Not forked: a fork of a process with threads, as JAX and TensorFlow start them, may hang.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
@@ -35,7 +38,9 @@ def mapping(workers: int) -> Iterator[Callable]:
     def mapped(function: Callable, items: Iterable) -> Iterator:
         waiting = deque()
         for item in items:
-            waiting.append(pool.submit(function, item))
+            # The first starts the processes.
+            with signals.kept_from_children():
+                waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * workers:
                 yield waiting.popleft().result()
         while waiting:
@@ -48,8 +53,7 @@ def mapping(workers: int) -> Iterator[Callable]:
 
 
 def _follow_parent() -> None:
-    """Ctrl-C is the parent's to handle, and a worker ends with its parent, however that ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A worker ends with its parent, however that ends."""
     parent = multiprocessing.parent_process()
 
     def watch():

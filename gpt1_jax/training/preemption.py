@@ -1,43 +1,47 @@
 """Signals that ask a run to save and stop."""
 
-import os
+import contextlib
 import signal
-import sys
 
 import jax
 from jax.experimental import multihost_utils
 
+from gpt1_jax import signals
+
 
 class Signals:
-    """Notes SIGTERM and SIGINT while training, and leaves at once on the second.
+    """Asks, from the first update on, that signals be noted, for the run to save and stop.
 
     With several processes the notice comes from the coordination service, which makes all of them
-    stop at the same step; a handler of our own would take the signal away from it.
+    stop at the same step. It listens to SIGTERM itself, and a handler of our own would take that
+    away from it; the other signals are passed on to it.
     """
 
     def __init__(self):
-        self.received = False
         self._several = jax.process_count() > 1
-        self._before = {}
+        self._noting = contextlib.ExitStack()
+        self._came = lambda: False
 
-    def __enter__(self):
-        if not self._several:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
+    def __enter__(self) -> "Signals":
         return self
 
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+    def __exit__(self, *_) -> None:
+        self._noting.close()
 
-    def _note(self, number, frame):
-        if self.received:
-            os._exit(130)
-        self.received = True
-        print("stopping after this step; once more leaves at once", file=sys.stderr)
+    def begin(self) -> None:
+        """There is something to save."""
+        if self._several:
+            self._noting.enter_context(signals.noted(instead=signal.SIGTERM))
+        else:
+            self._came = self._noting.enter_context(signals.noted())
+
+    @property
+    def came(self) -> bool:
+        """Whether a process that is alone was asked to stop."""
+        return self._came()
 
     def stop(self, step: int) -> bool:
         """Whether to save and stop after `step`; asked once a step by every process."""
         if self._several:
             return multihost_utils.reached_preemption_sync_point(step)
-        return self.received
+        return self.came

@@ -86,7 +86,11 @@ def update_function(
 
 
 def run_to_end(
-    run: Run, writer: MetricsWriter, progress: Progress, profile: tuple[int, int] | None
+    run: Run,
+    writer: MetricsWriter,
+    progress: Progress,
+    profile: tuple[int, int] | None,
+    signals: Signals,
 ) -> dict[str, dict[str, float]]:
     """Takes the steps from the run's state to its last. Returns the last metrics of
     each split. Raises Interrupted after a signal."""
@@ -108,26 +112,27 @@ def run_to_end(
         config.data.prefetch,
         run.rows,
     )
-    with Signals() as signals:
-        for step, batch in enumerate(batches, run.first_step + 1):
-            if profile and step == max(profile[0], run.first_step + 1) <= profile[1]:
-                jax.profiler.start_trace(str(run.workdir / "profile"))
-            run.state, terms = update(run.state, sharding.put_batch(run.mesh, batch), config.seed)
-            progress.count(batch["tokens"].shape)
-            stopping = signals.stop(step) and step < run.last_step
-            actions.after(step, terms, stopping)
-            if step == run.first_step + 1:
-                actions.flush()
-                progress.resume_clock()
-            if profile and profile[0] <= step == min(profile[1], run.last_step):
-                actions.flush()
-                jax.profiler.stop_trace()
-            if stopping:
-                run.checkpoints.wait()
-                raise Interrupted(
-                    f"stopped by a signal after step {step} of {run.total_steps}, which is saved "
-                    f"in {run.workdir}; the same command continues"
-                )
+    for step, batch in enumerate(batches, run.first_step + 1):
+        if profile and step == max(profile[0], run.first_step + 1) <= profile[1]:
+            jax.profiler.start_trace(str(run.workdir / "profile"))
+        run.state, terms = update(run.state, sharding.put_batch(run.mesh, batch), config.seed)
+        progress.count(batch["tokens"].shape)
+        if step == run.first_step + 1:
+            signals.begin()
+        stopping = signals.stop(step) and step < run.last_step
+        actions.after(step, terms, stopping)
+        if step == run.first_step + 1:
+            actions.flush()
+            progress.resume_clock()
+        if profile and profile[0] <= step == min(profile[1], run.last_step):
+            actions.flush()
+            jax.profiler.stop_trace()
+        if stopping:
+            run.checkpoints.wait()
+            raise Interrupted(
+                f"stopped by a signal after step {step} of {run.total_steps}, which is saved "
+                f"in {run.workdir}; the same command continues"
+            )
     progress.pause_clock()
     run.checkpoints.wait()
     return actions.latest
@@ -161,9 +166,15 @@ def train(
         closing.callback(writer.close)
         progress = Progress(run, quiet)
         closing.callback(progress.close)
-        latest = run_to_end(run, writer, progress, profile)
+        signals = closing.enter_context(Signals())
+        latest = run_to_end(run, writer, progress, profile, signals)
         result = _result(run, latest, progress, time.monotonic() - began)
         writer.result(result)
+        if signals.came:
+            raise Interrupted(
+                f"stopped by a signal after the last step; all is saved in {workdir}, and the same "
+                "command gives the result"
+            )
     return result
 
 

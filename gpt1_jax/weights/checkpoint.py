@@ -95,7 +95,7 @@ class _Digested:
     """Adds the list of digests to an Orbax handler, as the last act before the commit."""
 
     def finalize(self, directory: epath.Path) -> None:
-        super().finalize(directory)
+        super().finalize(directory)  # type: ignore[misc]  # of the handler beside it
         if jax.process_index() == 0:
             digests = {str(p.relative_to(directory)): _digest(p) for p in _files(directory)}
             (directory / DIGESTS).write_text(json.dumps(digests, indent=1))
@@ -244,6 +244,8 @@ class Checkpoints:
             yield
         except Exception as error:
             self._failed = True
+            if not self.folder.parent.exists():
+                raise UserError(f"{self.folder.parent} was removed while it was used") from None
             if not _is_full(error):
                 raise
             raise UserError(
@@ -314,8 +316,9 @@ class Checkpoints:
                 target = self.folder.parent / "damaged" / f"{newer}"
                 while target.exists():
                     target = target.with_name(target.name + "+")
-                target.parent.mkdir(exist_ok=True)
-                (self.folder / str(newer)).rename(target)
+                with disk.as_user_error(target.parent):
+                    target.parent.mkdir(exist_ok=True)
+                    (self.folder / str(newer)).rename(target)
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
