@@ -44,8 +44,10 @@ settings.register_profile("fast", max_examples=25, deadline=None, derandomize=Tr
 settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=SLOW)
 settings.load_profile("fast")
 
-# What a test file imports in order to compile or to train; the others are quick.
+# What a test file imports in order to compile or to train; the others are quick, but for one that
+# prepares corpora again and again, each in several processes.
 COMPILES = {"jax", "jnp", "runs", "tiny"}
+NOT_QUICK = {"test_corpus"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -62,7 +64,7 @@ def pytest_cmdline_main(config):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if not COMPILES & vars(item.module).keys():
+        if not (COMPILES & vars(item.module).keys() or item.module.__name__ in NOT_QUICK):
             item.add_marker("quick")
 
 
