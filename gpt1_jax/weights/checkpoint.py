@@ -244,6 +244,10 @@ class Checkpoints:
             yield
         except Exception as error:
             self._failed = True
+            if not self.folder.is_dir():
+                raise UserError(
+                    f"{self.folder} was removed while it was written to; start again"
+                ) from None
             if not _is_full(error):
                 raise
             raise UserError(
@@ -314,8 +318,9 @@ class Checkpoints:
                 target = self.folder.parent / "damaged" / f"{newer}"
                 while target.exists():
                     target = target.with_name(target.name + "+")
-                target.parent.mkdir(exist_ok=True)
-                (self.folder / str(newer)).rename(target)
+                with disk.as_user_error(target.parent):
+                    target.parent.mkdir(exist_ok=True)
+                    (self.folder / str(newer)).rename(target)
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
 
