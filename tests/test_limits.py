@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import time
+from dataclasses import replace
 
 import faults
 import jax
@@ -15,7 +16,9 @@ import tiny
 from gpt1_jax import disk
 from gpt1_jax.inference import sample
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.tokenization import loading
+from gpt1_jax.model.objective import network
+from gpt1_jax.tokenization import loading, text_rules, vocabulary
+from gpt1_jax.tokenization.gpt1_bpe import OriginalTokenizer
 
 
 def refused(words, *named) -> str:
@@ -85,11 +88,11 @@ def test_more_numbers_out_of_reach(tmp_path):
 
 @pytest.mark.parametrize("body", ["transformer", "lstm"])
 def test_parameters_are_counted_without_making_them(body):
-    network = tiny.network(body=body)
-    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    config = replace(tiny.CONFIG, body=body, n_units=24)
+    shapes = jax.eval_shape(network(config, "plain", None, 0).init, jax.random.key(0))
     count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-    assert network.body.config.n_parameters == count
-    assert ModelConfig().n_parameters == 116_534_784 - 0 * count
+    assert config.n_parameters == count
+    assert ModelConfig().n_parameters == 116_534_784
 
 
 CONFIGS = {
@@ -191,16 +194,14 @@ def test_a_workdir_that_is_removed_under_a_training(tokens, tmp_path, step):
 # What is shown
 
 
-class Spaced:
-    """A tokenizer whose tokens end words, as those of GPT-1 do."""
-
-    def decode(self, ids):
-        return " ".join(f"w{i}" for i in ids)
-
-
 def test_a_prompt_and_its_continuation_are_joined_as_the_tokenizer_means_it(pretrained):
-    assert sample.continuation(Spaced(), [1, 2], [3]) == " w3"
-    assert sample.continuation(Spaced(), [1], []) == ""
-    tokenizer = loading.load(pretrained / "tokenizer")
-    prompt, more = tokenizer.encode("the cat"), tokenizer.encode(" sat")
-    assert sample.continuation(tokenizer, prompt, more) == " sat"
+    """Of GPT-1 every prompt ends a word; SentencePiece keeps every character."""
+    text = "the cat sat on the mat , and so did I ."
+    words = OriginalTokenizer(vocabulary.learn(text_rules.count_words(text), 100))
+    pieces = loading.load(pretrained / "tokenizer")
+    for tokenizer, more in ((words, "sat on"), (pieces, " sat on"), (pieces, "ch"), (words, "")):
+        prompt, ids = tokenizer.encode("the cat"), tokenizer.encode(more)
+        space = " " if tokenizer is words and more else ""
+        assert sample.continuation(tokenizer, prompt, ids) == space + more
+    outcome = runs.verb("sample", f"--workdir={pretrained}", "--prompt=the cat", "--length=3")
+    assert "the cat" + outcome.result["samples"][0] in "\n".join(outcome.said)
