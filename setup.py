@@ -21,16 +21,19 @@ setup(
     package_data={"gpt1_jax.results": ["*.jinja"]},
     entry_points={"console_scripts": ["gpt1 = gpt1_jax.console:main"]},
     install_requires=[
-        "jax>=0.10",
+        "jax>=0.10,<0.13",  # what an update removes is known when it is out
         "flax>=0.12",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",
         "ml_collections>=1.1",
-        "pydantic>=2.10,<3",
+        "filelock>=4.2,<5",
+        "typing_extensions>=4.12",
+        "pydantic>=2.12,<3",
         "numpy>=2.0",
         "sentencepiece>=0.2.1",
         "scikit-learn>=1.5",
         "scipy>=1.13",
+        "pyarrow>=15",  # tables of Parquet
         "tensorboardX>=2.6",
         "tqdm>=4.66",
         # The original text: what cleaned, divided and cut it in 2018, and its fast relative.
@@ -58,7 +61,13 @@ setup(
         "notebooks": ["jupyterlab>=4"],
         "test": [
             "pytest>=8",
+            "hypothesis>=6.100",
+            "pytest-xdist>=3.6",  # the suite in two processes
+            "nbclient>=0.10",  # runs the notebook
+            "ipykernel>=6",
+            "setuptools>=77",  # builds the wheel that the README's commands are tried on
             "ruff>=0.11",
+            "mypy>=1.19",
             # The compiler of TPUs, for checks that need no TPU: jax's own pin of it.
             'jax[tpu]; sys_platform == "linux" and platform_machine == "x86_64"',
         ],

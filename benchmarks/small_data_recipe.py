@@ -1,12 +1,15 @@
-"""What to fine-tune a small model with, where there are some hundred labels.
+r"""What to fine-tune a small model with, where there are some hundred labels.
 
     gpt1 prepare --output=tokens --input 'books/train/*' --valid 'books/valid/*' --vocab_size=8192
-    gpt1 train --config=configs/pretrain.py:tiny --workdir=runs/tiny --config.data.path=tokens
-    python benchmarks/small_data_recipe.py choose TASKS runs/tiny RUNS RESULT.json
-    python benchmarks/small_data_recipe.py report TASKS runs/tiny RUNS RESULT.json
+    gpt1 train --config=configs/pretrain.py:tiny,steps=2000 --workdir=runs/tiny2000 \
+        --config.data.path=tokens
+    python benchmarks/small_data_recipe.py choose --seeds=0 --tasks=sst2,snli_small --data=TASKS \
+        --initial=runs/tiny2000 --runs=RUNS --result=benchmarks/results/small_data.json
+    python benchmarks/small_data_recipe.py report --data=TASKS \
+        --initial=runs/tiny2000 --runs=RUNS --result=benchmarks/results/small_data.json
 
-TASKS: a folder with a folder of each task, train and dev as .jsonl.xz. RUNS: where the runs are
-kept; the same command again does what is missing. RESULT.json: what was measured is added to it.
+TASKS is a folder with a folder of each task, train and dev as .jsonl.xz. The same command again
+does what is missing in RUNS.
 
 Every task is cut into folders of their own, by one shuffle of its train split at a fixed seed:
 
@@ -18,13 +21,16 @@ so recipes are compared on rows that are never reported, and reported on rows th
 Each recipe is trained by `gpt1 train` and measured by `gpt1 evaluate --split=test`.
 """
 
+import argparse
 import contextlib
 import io
+import itertools
 import json
 import lzma
 import os
 import platform
 import random
+import runpy
 import statistics
 import sys
 import time
@@ -39,7 +45,7 @@ SHUFFLE = 0
 N_DEV, N_TEST = 200, 600
 LARGEST = 1000
 
-# Shape and metric; the first three are those that `choose` compares on.
+# Shape and metric.
 TASKS = {
     "sst2": ("classification", "accuracy"),
     "snli_small": ("entailment", "accuracy"),
@@ -48,7 +54,6 @@ TASKS = {
     "comve_validation": ("multiple_choice", "accuracy"),
     "rte": ("entailment", "accuracy"),
 }
-CHOOSING = ("sst2", "snli_small", "mrpc")
 
 # The argument of configs/finetune.py, and keys set beside it.
 RECIPES = {
@@ -73,97 +78,107 @@ def candidate(**changes) -> tuple[str, dict]:
 
 CANDIDATES = {
     "middle": candidate(),
-    "rate 3e-4": candidate(optimizer__learning_rate=3e-4),
-    "rate 3e-3": candidate(optimizer__learning_rate=3e-3),
-    "lm_coef 0.5": candidate(objective__lm_coef=0.5),
-    "batch 8": candidate(batch_size=8),
     "10 epochs": candidate(epochs=10),
-    "40 epochs": candidate(epochs=40),
-    "dropout 0.2": candidate(model__dropout=0.2),
+    "10 epochs, rate 3e-3": candidate(epochs=10, optimizer__learning_rate=3e-3),
 }
 
 
-def main(phase: str, data: Path, initial: Path, runs: Path, result: Path) -> None:
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    model = initial.resolve().name
-    if phase == "choose":
-        plan = [
-            (recipe, task, rows, seed)
-            for recipe in CANDIDATES
-            for rows in (300,)
-            for task in CHOOSING
-            for seed in (0,)
-        ]
-    else:
-        plan = [
-            (recipe, task, rows, seed)
-            for rows in (300, LARGEST)
-            for task in TASKS
-            for recipe in RECIPES
-            for seed in (0, 1, 2)
-        ]
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("phase", choices=("choose", "report"))
+    parser.add_argument("--data", type=Path, required=True, help="a folder of each task's files")
+    parser.add_argument("--initial", type=Path, required=True, help="a pre-trained workdir")
+    parser.add_argument("--runs", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument("--result", type=Path, required=True, help="the JSON file to add to")
+    parser.add_argument("--tasks", default="sst2,snli_small,mrpc", help="default: %(default)s")
+    parser.add_argument("--recipes", help="of `report`, with commas; default: all")
+    parser.add_argument("--rows", default="300", help="at most 1000; default: %(default)s")
+    parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
+    flags = parser.parse_args(words)
+    recipes = flags.recipes.split(",") if flags.recipes else RECIPES
+    if flags.phase == "choose":
+        recipes = CANDIDATES
     cells: dict[tuple, list[dict]] = {}
-    for recipe, task, rows, seed in plan:
-        folder = cut(data / task, runs / "tasks" / phase / f"{task}-{rows}", rows, phase)
-        workdir = runs / phase / model / recipe.replace(" ", "_") / f"{task}-{rows}" / str(seed)
-        found = run(recipe, task, folder, initial, workdir, seed)
+    for recipe, task, rows, seed in itertools.product(
+        recipes,
+        flags.tasks.split(","),
+        map(int, flags.rows.split(",")),
+        map(int, flags.seeds.split(",")),
+    ):
+        folder = cut(flags.data / task, flags.runs / "tasks" / flags.phase, task, rows)
+        name = recipe.replace(", ", "-").replace(" ", "_")
+        workdir = flags.runs / flags.phase / flags.initial.resolve().name / name
+        found = run(recipe, task, folder, flags.initial, workdir / folder.name / str(seed), seed)
         cells.setdefault((recipe, task, rows), []).append(found)
-        say(f"{model}, {recipe}, {task}, {rows} rows, seed {seed}: {found}")
-    write(result, phase, model, initial, cells, runs)
+        print(f"{recipe}, {task}, {rows} rows, seed {seed}: {found}", file=sys.stderr, flush=True)
+    write(flags, cells)
 
 
-def cut(source: Path, folder: Path, n_train: int, phase: str) -> Path:
-    """The folder with train, dev and test, made if it is not there."""
-    if folder.exists():
-        return folder
+def cut(source: Path, folder: Path, task: str, n_train: int) -> Path:
+    """The folder of a task with train, dev and test, made if it is not there; `folder` is named
+    after the phase."""
+    cut_folder = folder / f"{task}-{n_train}"
+    if cut_folder.exists():
+        return cut_folder
     train = lines(source / "train.jsonl.xz")
     random.Random(SHUFFLE).shuffle(train)
-    splits = {"train": train[:n_train], "dev": train[LARGEST : LARGEST + N_DEV]}
     behind = LARGEST + N_DEV
-    test = train[behind : behind + N_TEST]
-    splits["test"] = test if phase == "choose" else lines(source / "dev.jsonl.xz")
-    folder.mkdir(parents=True)
+    splits = {
+        "train": train[:n_train],
+        "dev": train[LARGEST:behind],
+        "test": train[behind : behind + N_TEST],
+    }
+    if folder.name == "report":
+        splits["test"] = lines(source / "dev.jsonl.xz")
+    cut_folder.mkdir(parents=True)
     for split, rows in splits.items():
-        (folder / f"{split}.jsonl").write_text("".join(f"{row}\n" for row in rows))
-    return folder
+        (cut_folder / f"{split}.jsonl").write_text("".join(f"{row}\n" for row in rows))
+    return cut_folder
 
 
 def lines(path: Path) -> list[str]:
-    with lzma.open(path, "rt", encoding="utf-8") as stream:
+    opener = lzma.open if path.suffix == ".xz" else open
+    with opener(path, "rt", encoding="utf-8") as stream:
         return stream.read().splitlines()
 
 
 def run(recipe: str, task: str, folder: Path, initial: Path, workdir: Path, seed: int) -> dict:
-    """Trains and measures: the score on test, how often the commonest answer was given there, the
-    number of updates, the one that was kept, and the seconds of training."""
+    """Trains and measures: the score on test, the number of updates, the one whose parameters were
+    kept, and the seconds of training; of a recipe also how often its commonest answer was given."""
     saved = workdir / "found.json"
     if saved.exists():
         return json.loads(saved.read_text())
     argument, keys = (RECIPES | CANDIDATES)[recipe]
     shape, metric = TASKS[task]
-    described = f"path={folder},shape={shape},metric={metric}"
+    task_arguments = f"path={folder},shape={shape},metric={metric}"
     keys = {"seed": seed, "checkpoint.keep": 1, "log.tensorboard": False} | keys
     trained = verb(
         "train",
-        f"--config=configs/finetune.py:{','.join(filter(None, (argument, described)))}",
+        f"--config=configs/finetune.py:{','.join(filter(None, (argument, task_arguments)))}",
         f"--workdir={workdir}",
         f"--initial={initial}",
         "--quiet",
         *(f"--config.{key}={value}" for key, value in keys.items()),
     )
     measured = verb("evaluate", f"--workdir={workdir}", "--split=test")
-    labels = workdir / "labels.jsonl"
-    verb("predict", f"--workdir={workdir}", f"--input={folder}/test.jsonl", f"--output={labels}")
-    answers = [json.loads(line)["label"] for line in labels.read_text().splitlines()]
     found = {
         "score": round(measured["metrics"]["test"][metric], 4),
-        "commonest_answer": round(max(Counter(answers).values()) / len(answers), 3),
         "updates": trained["step"],
         "kept": measured["step"],
         "seconds": round(trained["seconds"], 1),
     }
+    if recipe in RECIPES:
+        found["commonest_answer"] = commonest_answer(workdir, folder / "test.jsonl")
     saved.write_text(json.dumps(found))
     return found
+
+
+def commonest_answer(workdir: Path, rows: Path) -> float:
+    """How often the model says what it says most: 1 of a constant classifier."""
+    output = workdir / "labels.jsonl"
+    verb("predict", f"--workdir={workdir}", f"--input={rows}", f"--output={output}")
+    answers = Counter(json.loads(line)["label"] for line in lines(output))
+    return round(max(answers.values()) / answers.total(), 3)
 
 
 def verb(*words: str) -> dict:
@@ -176,34 +191,67 @@ def verb(*words: str) -> dict:
     return json.loads(printed.getvalue().splitlines()[-1])
 
 
-def write(path: Path, phase: str, model: str, initial: Path, cells: dict, runs: Path) -> None:
-    """Adds to the file what was measured, and prints it as a table."""
+def write(flags: argparse.Namespace, cells: dict[tuple, list[dict]]) -> None:
+    """Adds to the file what was measured, in place of the same phase of the same model."""
     rows = []
     for (recipe, task, n_rows), found in cells.items():
         scores = [one["score"] for one in found]
         row = {"recipe": recipe, "task": task, "rows": n_rows, "metric": TASKS[task][1]}
         row |= {"mean": round(statistics.mean(scores), 4), "scores": scores}
-        row |= {key: [one[key] for one in found] for key in found[0] if key != "score"}
-        rows.append(row)
-    references = {}
-    for task, n_rows in dict.fromkeys((row["task"], row["rows"]) for row in rows):
-        folder = runs / "tasks" / phase / f"{task}-{n_rows}"
-        references[f"{task}-{n_rows}"] = without_reading(folder, *TASKS[task])
-    pretrained = json.loads((initial / "result.json").read_text())
+        rows.append(row | {key: [one[key] for one in found] for key in found[0] if key != "score"})
+    folders = {f"{row['task']}-{row['rows']}": row["task"] for row in rows}
+    pretrained = json.loads((flags.initial / "result.json").read_text())
     measured = {
-        "phase": phase,
+        "phase": flags.phase,
         "date": time.strftime("%Y-%m-%d"),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": pretrained["versions"],
-        "model": model,
+        "model": flags.initial.resolve().name,
         "pretraining": {"updates": pretrained["step"], **pretrained["metrics"]["valid"]},
-        "recipes": {name: (RECIPES | CANDIDATES)[name] for name in {row["recipe"] for row in rows}},
-        "references": references,
+        "seeds": [int(seed) for seed in flags.seeds.split(",")],
+        "recipes": {row["recipe"]: described(row["recipe"]) for row in rows},
+        "references": {
+            name: without_reading(flags.runs / "tasks" / flags.phase / name, *TASKS[task])
+            for name, task in folders.items()
+        },
         "rows": rows,
     }
-    before = json.loads(path.read_text()) if path.exists() else []
-    others = [one for one in before if (one["phase"], one["model"]) != (phase, model)]
-    path.write_text(json.dumps([*others, measured], indent=1) + "\n")
+    before = json.loads(flags.result.read_text()) if flags.result.exists() else []
+    key = measured["phase"], measured["model"]
+    others = [one for one in before if (one["phase"], one["model"]) != key]
+    flags.result.write_text(json.dumps([*others, measured], indent=1) + "\n")
+    print(table(measured))
+
+
+def table(measured: dict) -> str:
+    """Markdown: means and standard deviations over seeds, in percent, below what does not read; in
+    brackets how often the commonest answer was given, in the seed in which it was most often."""
+    columns = list(dict.fromkeys((row["task"], row["rows"]) for row in measured["rows"]))
+    cells = {(row["recipe"], row["task"], row["rows"]): row for row in measured["rows"]}
+    lines = [["", *(f"{task}, {n_rows} rows" for task, n_rows in columns)]]
+    lines.append(["---"] * len(lines[0]))
+    for name in ("majority", "bag_of_words"):
+        scores = (measured["references"][f"{task}-{n_rows}"][name] for task, n_rows in columns)
+        lines.append([name.replace("_", " "), *(f"{100 * score:.1f}" for score in scores)])
+    lines += [
+        [recipe, *(shown(cells[recipe, *column]) for column in columns)]
+        for recipe in measured["recipes"]
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown(row: dict) -> str:
+    scores = [100 * score for score in row["scores"]]
+    spread = f" ±{statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+    most = f" ({max(row['commonest_answer']):.0%})" if "commonest_answer" in row else ""
+    return f"{statistics.mean(scores):.1f}{spread}{most}"
+
+
+def described(recipe: str) -> dict:
+    """What configs/finetune.py sets in a recipe, and the keys set beside it."""
+    argument, keys = (RECIPES | CANDIDATES)[recipe]
+    get_config = runpy.run_path("configs/finetune.py")["get_config"]
+    return {"config": get_config(argument).to_dict(), "keys": keys}
 
 
 def without_reading(folder: Path, shape: str, metric: str) -> dict[str, float]:
@@ -212,9 +260,5 @@ def without_reading(folder: Path, shape: str, metric: str) -> dict[str, float]:
     return {name: round(score, 4) for name, score in baselines(task, "test").items()}
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 if __name__ == "__main__":
-    main(sys.argv[1], *map(Path, sys.argv[2:]))
+    main()

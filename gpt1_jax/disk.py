@@ -82,14 +82,13 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
     A pipe or a device is written to as it is, for there is nothing of it to keep. Raises UserError
     where `path` cannot be written, as `output_path` has it.
     """
-    real = output_path(path, inputs)
     options: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
     kind = "b" if binary else ""
-    if real.exists() and not real.is_file():
-        descriptor = _special(path, real)
+    if (descriptor := _special(path)) is not None:
         with as_user_error(path, WHILE_WRITING), open(descriptor, "w" + kind, **options) as file:
             yield file
         return
+    real = output_path(path, inputs)
     with _temporary(real) as temporary:
         with as_user_error(path):
             file = open(temporary, "x" + kind, **options)  # noqa: SIM115, the next line closes it
@@ -105,17 +104,23 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
             _sync_names(real.parent)
 
 
-def _special(path: Path, real: Path) -> int:
-    """A descriptor of a pipe or a device. UserError for anything else, or if nobody reads it."""
-    mode = real.stat().st_mode
+def _special(path: Path) -> int | None:
+    """A descriptor of a pipe or a device, None for a file, a folder or a free name. UserError if
+    nobody reads the pipe, and for a socket."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return None
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return None
     if not (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)):
         raise UserError(f"{path} is neither a file nor a pipe; choose another output")
     try:
-        descriptor = os.open(real, os.O_WRONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise UserError(f"{path} is a pipe that nobody reads; start its reader first") from None
-        raise
+        raise UserError(f"{path} cannot be written: {reason(error)}") from None
     os.set_blocking(descriptor, True)
     return descriptor
 

@@ -9,7 +9,7 @@ import functools
 import json
 import math
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 from gpt1_jax.errors import UserError
 
@@ -67,7 +67,7 @@ def _checked(content: bytes, shape: type[T], place: str, remedy: str) -> T:
     # A file may know more than its reader does, a dataclass not.
     extra = "forbid" if dataclasses.is_dataclass(shape) else "allow"
     try:
-        return _adapter(shape).validate_json(content, strict=True, extra=extra)
+        return _adapter(cast(Any, shape)).validate_json(content, strict=True, extra=extra)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))

@@ -11,6 +11,8 @@ from gpt1_jax.errors import UserError
 def say(line: str) -> None:
     """One line, at once; above the progress bars, where there are any. Where nobody can read it the
     work goes on."""
+    if sys.stderr is None:  # closed by whoever started us; print would take standard output
+        return
     try:
         if "tqdm" in sys.modules:
             sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)

@@ -109,7 +109,7 @@ def read_result(workdir: Path) -> dict | None:
     """result.json, or None where there is none yet. UserError if it is damaged."""
     remedy = "delete it, and the same command writes it again"
     try:
-        return json_files.read(workdir / "result.json", Result, remedy)
+        return dict(json_files.read(workdir / "result.json", Result, remedy))
     except FileNotFoundError:
         return None
 
@@ -129,7 +129,7 @@ def read_rows(path: Path) -> list[dict]:
     if lines and not _is_json(lines[-1]):
         lines.pop()
     return [
-        json_files.parse(line, Row, f"{path}:{number}", remedy)
+        dict(json_files.parse(line, Row, f"{path}:{number}", remedy))
         for number, line in enumerate(lines, 1)
     ]
 
@@ -165,4 +165,4 @@ def read_config(workdir: Path) -> dict:
             f"; if it is one of transformers, write hf:{workdir}" if "model_type" in config else ""
         )
         raise UserError(f"{path} is not that of a run; expected a folder that `train` made{hint}")
-    return json_files.shaped(config, RunConfig, str(path), remedy)
+    return dict(json_files.shaped(config, RunConfig, str(path), remedy))

@@ -36,6 +36,13 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # Imported when all of the above is set: JAX reads it once.
 import pytest  # noqa: E402
 import runs  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# Few examples, always the same ones; --hypothesis-profile=long looks further.
+SLOW = [HealthCheck.too_slow]
+settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True, database=None)
+settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=SLOW)
+settings.load_profile("fast")
 
 # What a test file imports in order to compile or to train; the others are quick.
 COMPILES = {"jax", "jnp", "runs", "tiny"}

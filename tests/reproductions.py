@@ -4,6 +4,7 @@ its own making. test_report.py holds their form against that of a real reproduct
 import json
 from pathlib import Path
 
+from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
 
 METRICS = {
@@ -94,9 +95,9 @@ def write(root: Path, scores: dict = SCORES, **changes) -> Path:
             add(folder, "full", task, 0, 0.5 + blocks / 10, n_transfer=blocks, figure="2left")
     for body in ("transformer", "lstm"):
         write_run(root / "pretrained" / body, None)
-    ledger = Ledger(root, "small", SEEDS)
-    ledger.miss("full", "qqp", None, "its files are not here")
-    ledger.miss("full", "sst2", None, "no folder")
+    ledger = Ledger(Request(table=5, workdir=str(root), scale="small", seeds=SEEDS))
+    ledger.add_absent("full", "qqp", None, "its files are not here")
+    ledger.add_absent("full", "sst2", None, "no folder")
     ledger.content |= {
         "runs": entries,
         "pretraining": {body: f"pretrained/{body}" for body in ("transformer", "lstm")},

@@ -77,7 +77,7 @@ def test_pretraining_is_the_recipe_of_the_paper():
     assert model.init_std == 0.02
     assert optimizer.learning_rate == 2.5e-4
     assert optimizer.schedule == "warmup_cosine"
-    assert optimizer.warmup == 2000
+    assert optimizer.warmup * found.steps == 2000
     assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.9, 0.999, 1e-8)
     assert (optimizer.l2, optimizer.vector_l2, optimizer.max_grad_norm) == (0.01, False, 1.0)
     assert found.objective.lm_coef == 1.0
@@ -88,7 +88,12 @@ def test_the_other_length_of_pretraining_is_a_hundred_epochs():
     million, epochs = load("pretrain.py"), load("pretrain.py:epochs100")
     assert (epochs.steps, epochs.epochs) == (None, 100)
     assert epochs.model == million.model
-    assert epochs.optimizer == million.optimizer
+    assert epochs.optimizer == replace(million.optimizer, warmup=2000)
+
+
+def test_a_shorter_run_has_a_shorter_warm_up():
+    found = load("pretrain.py:steps=20")
+    found.optimizer.require_room(found.steps)
 
 
 def test_the_lstm_of_the_paper_is_one_layer_of_2048_units_in_the_same_recipe():

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,12 @@ def test_an_output_that_is_no_file(said, refused, finetuned, rows, tmp_path):
         said(predict(finetuned, rows, pipe))
         assert reader.communicate()[0].count("\n") == 3
     assert pipe.is_fifo()
+    # What a shell makes of --output=>(command).
+    reading, writing = os.pipe()
+    said(predict(finetuned, rows, Path(f"/dev/fd/{writing}")))
+    os.close(writing)
+    with os.fdopen(reading) as reader:
+        assert reader.read().count("\n") == 3
     refused(predict(finetuned, rows, Path("/dev/full")), "No space left")
     assert Path("/dev/full").is_char_device()
     link.symlink_to(tmp_path / "target")
@@ -575,6 +582,24 @@ def test_progress_that_nobody_reads_ends_no_run(tokens, tmp_path):
         assert faults.run(words, stderr=full).status == 0
 
 
+def test_a_workdir_that_is_removed_under_a_training(tokens, tmp_path):
+    do = f"import shutil; shutil.rmtree({str(tmp_path / 'run')!r})"
+    moment = "before gpt1_jax.weights.checkpoint:Checkpoints.save%2"
+    faults.run(train(tokens, tmp_path / "run"), at=moment, do=do).refused("was removed")
+
+
+def test_a_place_that_is_taken(refused, tokens, pretrained, tmp_path):
+    """By a file where a folder has to be."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    faults.damage_checkpoint(workdir, 6)
+    (workdir / "damaged").write_text("mine")
+    refused(train(tokens, workdir), "damaged")
+    assert (workdir / "damaged").read_text() == "mine"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "events").write_text("mine")
+    refused(train(tokens, tmp_path / "other", **{"log.tensorboard": True}), "events")
+
+
 def test_threads_do_not_share_temporary_names(tmp_path):
     """Two writers of one file: each whole, one of them last."""
     texts = [letter * 10**6 for letter in "ab"]
@@ -587,3 +612,11 @@ def test_threads_do_not_share_temporary_names(tmp_path):
         thread.join()
     assert (tmp_path / "file").read_text() in texts
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_every_test_that_the_page_names_exists():
+    tests = Path(__file__).parent
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", (runs.ROOT / "docs/reliability.md").read_text())
+    assert len(named) > 30
+    for file, name in named:
+        assert f"def {name}(" in (tests / file).read_text(), f"{file}::{name}"

@@ -200,8 +200,9 @@ def test_a_prompt_and_its_continuation_are_joined_as_the_tokenizer_means_it(pret
     words = OriginalTokenizer(vocabulary.learn(text_rules.count_words(text), 100))
     pieces = loading.load(pretrained / "tokenizer")
     for tokenizer, more in ((words, "sat on"), (pieces, " sat on"), (pieces, "ch"), (words, "")):
-        prompt, ids = tokenizer.encode("the cat"), tokenizer.encode(more)
+        ids = tokenizer.encode(more)
         space = " " if tokenizer is words and more else ""
-        assert sample.continuation(tokenizer, prompt, ids) == space + more
+        assert sample.continuation(tokenizer, "the cat", ids).rstrip() == space + more
+        assert sample.continuation(tokenizer, "the cat ", ids) == tokenizer.decode(ids)
     outcome = runs.verb("sample", f"--workdir={pretrained}", "--prompt=the cat", "--length=3")
     assert "the cat" + outcome.result["samples"][0] in "\n".join(outcome.said)

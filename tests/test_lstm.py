@@ -124,8 +124,6 @@ def test_an_untied_output_goes_with_the_last_block(n_transfer, taken):
 
 
 def test_settings_of_the_other_body_are_refused():
-    with pytest.raises(UserError, match=r"model\.body is 'rnn'"):
-        ModelConfig(body="rnn")
     with pytest.raises(UserError, match="tied_output"):
         ModelConfig(tied_output=False)
     with pytest.raises(UserError, match="scan_layers"):

@@ -465,12 +465,12 @@ def test_evaluate_puts_the_probes_to_a_checkpoint(probed, pretrained, folder, ca
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--probe_data=x"], "--probe_data is for --probes"),
+        (["--probe_data=x"], "--probe_data goes with --probes"),
         (["--probes", "--probe_data=x"], "probes.sentiment=sst2: there is no folder x/sst2"),
-        (["--probes", "--split=dev"], "not --data, --task or --split"),
+        (["--probes", "--split=dev"], "--split does not go with --probes"),
         (["--probes", "--config.probes.sentimnt=x"], "did you mean 'probes.sentiment'"),
-        (["--probes", "--config.seed=1"], "--config.seed is for train"),
-        (["--config.probes.path=x"], "--config.probes.path is for train"),
+        (["--probes", "--config.seed=1"], "seed"),
+        (["--config.probes.path=x"], "--config.probes.path"),
     ],
 )
 def test_mistakes_on_the_command_line(pretrained, capsys, words, message):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from gpt1_jax.data.tasks import FIELDS, Row, Shape, folded
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import visible
 
 LABEL, CHOICES = "label", "choices"
 
@@ -51,7 +52,8 @@ class Columns:
 
     def find(self, names: Iterable[str], where: str) -> dict[str, str | list[str]]:
         """The column of each key that has one among `names`; of choices also several columns.
-        UserError where task.columns names one that is not there."""
+        UserError where task.columns names one that is not there, a label aside: new rows have
+        none."""
         known: dict[str, str] = {}
         for name in names:
             known.setdefault(folded(name), name)
@@ -59,6 +61,10 @@ class Columns:
         given = dict(text.split(":", 1) for text in self.given or ())
         found: dict[str, str | list[str]] = {}
         for place, key in enumerate(self.keys):
+            if key == LABEL and key in given:
+                column = known.get(given[key]) or known.get(folded(given[key]))
+                found |= {key: column} if column else {}
+                continue
             if key in given:
                 wanted = given[key].split("|") if key == CHOICES else [given[key]]
                 columns = [_named(name, known, where) for name in wanted]
@@ -91,7 +97,7 @@ def required_keys(shape: Shape) -> tuple[str, ...]:
 def _named(name: str, known: dict[str, str], where: str) -> str:
     column = known.get(name) or known.get(folded(name))
     if column is None:
-        columns = ", ".join(dict.fromkeys(known.values()))
+        columns = visible(", ".join(dict.fromkeys(known.values())))
         raise UserError(f"{where}: task.columns names {name}, but it has {columns}")
     return column
 

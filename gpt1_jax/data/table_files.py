@@ -276,7 +276,7 @@ def _text_table(
     quotes = not as_served and (separator != "\t" or not _marks_alone(path, separator))
     description = kind
     if separator != own:
-        description += f" with {SEPARATORS.get(separator, separator)} between columns"
+        description += f" with {SEPARATORS.get(separator, repr(separator))} between columns"
     if quotes != (kind == "CSV"):
         description += ", quotation marks " + ("quote" if quotes else "are text")
     table = TableFile(

@@ -36,6 +36,7 @@ from gpt1_jax.data.tasks import (
 from gpt1_jax.data.tfds_tasks import TfdsSplits
 from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import visible
 from gpt1_jax.typed_values import nearest
 
 MOST_SHOWN = 20  # classes in a line
@@ -142,7 +143,7 @@ class LoadedTask:
                 lines.append(f"train has no example of the class {name}{in_others}")
             elif n == 1:
                 lines.append(f"train has a single example of the class {name}")
-        return lines
+        return [visible(line) for line in lines]
 
     def _class_counts(self) -> dict[str, list[int]]:
         if not self.labels:

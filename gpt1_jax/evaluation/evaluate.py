@@ -5,8 +5,9 @@ Shapes: N sequences, L tokens, B examples, C candidates, k outputs.
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -165,7 +166,9 @@ def fetched(array: jax.Array) -> np.ndarray:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
-def perplexity_metrics(total: float, count: int, n_tokens: int, split_info: dict) -> dict:
+def perplexity_metrics(
+    total: float, count: int, n_tokens: int, split_info: Mapping[str, Any]
+) -> dict:
     """loss (nats per token) and perplexity; bits per byte and perplexity per word, which can be
     compared between tokenisers.
 
@@ -211,7 +214,9 @@ def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str
     labels = [example.label for example in loaded.splits[split][: len(logits)]]
     losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)[: len(logits)]))
     predicted = predictions(loaded.task, logits)
-    scores = {name: float(METRICS[name](labels, predicted)) for name in loaded.task.metrics}
+    scores: dict[str, float] = {
+        name: float(METRICS[name](labels, predicted)) for name in loaded.task.metrics
+    }
     return {"loss": float(np.mean(losses)), **scores}
 
 

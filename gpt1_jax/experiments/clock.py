@@ -11,17 +11,19 @@ from gpt1_jax.messages import say
 
 
 class Clock:
-    """Parts of known expected length, one after the other. Each is announced with the time left of
-    all: in a bar on a terminal, elsewhere in a line.
+    """Parts, one after the other. Each is announced with the time left of all: in a bar on a
+    terminal, elsewhere in a line.
 
-    What was expected is corrected by what the parts before have taken, so a machine that has become
+    What is left is at first what remains of the time asked for, and once it is known what to
+    `expect`, that, corrected by what the parts since then have taken: a machine that has become
     slow shows.
     """
 
     def __init__(self, seconds: float):
-        """`seconds`: what all parts together are expected to take."""
+        """`seconds`: the time asked for."""
         self._began = time.monotonic()
-        self._left = seconds
+        self._asked = seconds
+        self._left: float | None = None
         self._expected = self._taken = 0.0
         self._bar = tqdm(total=100, bar_format="{desc} |{bar}|", disable=not sys.stderr.isatty())
 
@@ -32,25 +34,28 @@ class Clock:
 
     @property
     def seconds_left(self) -> float:
-        """By what was expected, and by how right that has been so far."""
+        """Of all parts."""
+        if self._left is None:
+            return max(0.0, self._asked - self.seconds)
         return self._left * (self._taken / self._expected if self._expected else 1.0)
 
     def expect(self, seconds: float) -> None:
-        """All parts that are to come together take so long, by a new estimate."""
+        """All parts that are to come together take so long, by an estimate."""
         self._left, self._expected, self._taken = seconds, 0.0, 0.0
 
     @contextlib.contextmanager
-    def part(self, name: str, expected: float, done: bool = False) -> Iterator[None]:
-        """Announces a part and times it. One that was `done` before takes no time, and says nothing
-        about how long others take."""
+    def part(self, name: str, expected: float = 0.0, done: bool = False) -> Iterator[None]:
+        """Announces a part and times it. `expected` is its share of what is expected of all. One
+        that was `done` before takes no time, and says nothing about how long others take."""
         if not done:
             self._announce(name)
         began = time.monotonic()
         yield
-        self._left = max(0.0, self._left - expected)
-        if not done:
-            self._expected += expected
-            self._taken += time.monotonic() - began
+        if self._left is not None:
+            self._left = max(0.0, self._left - expected)
+            if not done:
+                self._expected += expected
+                self._taken += time.monotonic() - began
 
     def _announce(self, name: str) -> None:
         line = f"[{minutes(self.seconds)}] {name}; about {minutes(self.seconds_left)} left"

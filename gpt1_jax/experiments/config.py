@@ -1,4 +1,5 @@
-"""What `quickstart` and `reproduce` can be asked for."""
+"""What is asked of a quickstart or a reproduction. Imports neither JAX nor anything slow, because
+the command line takes its flags and their defaults from here."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,19 +9,19 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.flags import Flag, require_one
 from gpt1_jax.typed_values import require_seed
 
+TableNumber = Literal[1, 2, 3, 4, 5]
+FigureName = Literal["2left", "2right"]
 Scale = Literal["paper", "small"]
 MOST_MINUTES = 60 * 24 * 31
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
-    """Where a quickstart is kept, and the time to plan for. It takes longer where the machine is
-    too slow for a table that says something in that time.
+    """Where a quickstart is kept, and the minutes to plan for. It takes longer where the machine is
+    too slow for a table that says something in that time. UserError for less than a minute or more
+    than a month."""
 
-    Raises UserError for less than a minute, and for more than a month.
-    """
-
-    workdir: Annotated[str, Flag("folder for the runs and the table")] = "runs/quickstart"
+    workdir: Annotated[str, Flag("folder for the runs and their result")] = "runs/quickstart"
     minutes: Annotated[float, Flag("time to plan for")] = 8.0
 
     def __post_init__(self):
@@ -42,8 +43,8 @@ class Request:
     or too large.
     """
 
-    table: Annotated[Literal[1, 2, 3, 4, 5] | None, Flag()] = None
-    figure: Annotated[Literal["2left", "2right"] | None, Flag()] = None
+    table: Annotated[TableNumber | None, Flag()] = None
+    figure: Annotated[FigureName | None, Flag()] = None
     workdir: Annotated[str, Flag("folder for the runs and their report")]
     scale: Annotated[Scale, Flag()] = "paper"
     seeds: Annotated[tuple[int, ...], Flag()] = (0, 1, 2)
@@ -58,7 +59,7 @@ class Request:
     initial: Annotated[str | None, Flag("weights in place of pre-training", "WORKDIR")] = None
     initial_lstm: Annotated[str | None, Flag("the same for the LSTM", "WORKDIR")] = None
     settings: Annotated[
-        Mapping[str, str], Flag("a key of the runs' config", "VALUE", name="config.KEY")
+        Mapping[str, str], Flag("a key of the config of the runs", "VALUE", name="config.KEY")
     ] = field(default_factory=dict)
 
     def __post_init__(self):

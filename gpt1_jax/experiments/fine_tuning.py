@@ -1,6 +1,5 @@
 """The cells that fine-tuning fills: tables 2 to 5 and figure 2 (left), task by task."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
+from gpt1_jax.experiments.pretraining import Weights
 from gpt1_jax.experiments.requirements import TaskSource
 from gpt1_jax.experiments.runs import body_of, config_string, result_of
 from gpt1_jax.inference import trained_model
@@ -25,9 +25,6 @@ FURTHER: dict[str, dict[str, tuple[str | None, str]]] = {
 }
 # Training examples on which figure 2 (left) is drawn as well.
 TRAIN_EXAMPLES = 500
-
-# The folder of a body's weights, which are trained when they are first asked for.
-Weights = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class FineTuning:
             ledger.save()
         for variant in self.variants:
             try:
-                self.fill_cell(variant, source, weights(body_of(variant)), ledger)
+                self.fill_cell(variant, source, weights.of(body_of(variant)), ledger)
             except UserError as error:
                 ledger.add_failure(variant.name, source.name, figure, str(error))
 

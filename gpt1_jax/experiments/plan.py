@@ -19,7 +19,9 @@ CHECKPOINTS = 4
 # it: it evaluates less, and its seeds share what is compiled.
 FINE_TUNING_START = 0.5
 # Of the time for training, what pre-training both bodies takes.
-PRETRAINING_SHARE = 0.5
+PRETRAINING_SHARE = 0.45
+# Of the time asked for, what is planned: a few updates do not show everything.
+PLANNED_SHARE = 0.95
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class Work:
 
 
 def plan_within(seconds: float, work: Work, costs: Costs, most_labels: int) -> Plan:
-    """The plan that takes so long: half of the training is pre-training, unless one of the two
-    would be too little, and never less than says something."""
+    """The plan that takes so long: PRETRAINING_SHARE of the training is pre-training, unless one of
+    the two would be too little, and never less than says something."""
     training = max(0.0, seconds - work.seconds(Plan(0, 0), costs))
     of_update = sum(costs.update[body] for body in work.bodies)
     of_label = sum(costs.label[task][body] for task, body in work.fine_tunings)

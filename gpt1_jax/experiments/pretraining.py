@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request, Scale
 from gpt1_jax.experiments.ledger import Ledger
-from gpt1_jax.experiments.requirements import weights_given
+from gpt1_jax.experiments.requirements import tokens_given, weights_given
 from gpt1_jax.experiments.runs import config_string, result_of
 from gpt1_jax.messages import say
 from gpt1_jax.text import corpus, documentation
@@ -18,22 +19,44 @@ def pretraining_config(scale: Scale, body: str) -> str:
     return config_string(scale, "pretrain", "lstm" if body == "lstm" else "")
 
 
-def weights(request: Request, body: str, settings: dict[str, str], ledger: Ledger) -> str:
-    """The folder or name of a body's weights; trained with these config keys if none are given."""
-    given = weights_given(request, body)
-    if given is not None:
-        here, folder = ledger.workdir.absolute(), Path(given).absolute()
-        within = folder.is_relative_to(here)
-        ledger.add_pretraining(body, str(folder.relative_to(here)) if within else given)
+class Weights:
+    """The weights of each body: those given, or trained when they are first asked for. What failed
+    once is not tried again."""
+
+    def __init__(self, request: Request, settings: dict[str, str], ledger: Ledger):
+        self._request, self._settings, self._ledger = request, settings, ledger
+        self._found: dict[str, str | UserError] = {}
+
+    def of(self, body: str) -> str:
+        """A source of weights, a workdir for the most part. Raises UserError where its training
+        failed."""
+        if body not in self._found:
+            try:
+                self._found[body] = self._given(body) or self._trained(body)
+            except UserError as error:
+                self._found[body] = error
+        found = self._found[body]
+        if isinstance(found, UserError):
+            raise found
+        return found
+
+    def _given(self, body: str) -> str | None:
+        given = weights_given(self._request, body)
+        if given is not None:
+            here, folder = self._ledger.workdir.absolute(), Path(given).absolute()
+            within = folder.is_relative_to(here)
+            self._ledger.add_pretraining(body, str(folder.relative_to(here)) if within else given)
         return given
-    tokens = _documentation(ledger.workdir) if request.data is None else Path(request.data)
-    say(f"pre-training the {body}")
-    folder = Path("pretrained", body)
-    settings = {"data.path": str(tokens.expanduser()), **settings}
-    spec = pretraining_config(request.scale, body)
-    result_of(spec, settings, ledger.workdir / folder, quiet=False)
-    ledger.add_pretraining(body, str(folder))
-    return str(ledger.workdir / folder)
+
+    def _trained(self, body: str) -> str:
+        workdir, folder = self._ledger.workdir, Path("pretrained", body)
+        tokens = tokens_given(self._request, body, workdir) or _documentation(workdir)
+        say(f"pre-training the {body}")
+        settings = {"data.path": str(tokens), **self._settings}
+        spec = pretraining_config(self._request.scale, body)
+        result_of(spec, settings, workdir / folder, quiet=False)
+        self._ledger.add_pretraining(body, str(folder))
+        return str(workdir / folder)
 
 
 def _documentation(workdir: Path) -> Path:

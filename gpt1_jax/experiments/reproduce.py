@@ -16,9 +16,9 @@ from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
 from gpt1_jax.experiments.cell_settings import CellSettings, cell_settings
 from gpt1_jax.experiments.config import Request
-from gpt1_jax.experiments.fine_tuning import FineTuning, Weights, variants_of
+from gpt1_jax.experiments.fine_tuning import FineTuning, variants_of
 from gpt1_jax.experiments.ledger import Ledger
-from gpt1_jax.experiments.pretraining import pretraining_config, weights
+from gpt1_jax.experiments.pretraining import Weights, pretraining_config
 from gpt1_jax.experiments.requirements import (
     Sources,
     check_weights,
@@ -50,6 +50,7 @@ def reproduce(request: Request) -> dict:
     workdir = Path(request.workdir).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
+    Ledger(request)  # one that is damaged is said before anything is looked for
     bodies = _bodies(request, paper)
     trained = [body for body in bodies if weights_given(request, body) is None]
     settings = cell_settings(request, pretrains=bool(trained))
@@ -61,7 +62,7 @@ def reproduce(request: Request) -> dict:
     say_what_is_not_read(request, bodies, trained)
     with WorkdirLock(workdir):
         ledger = Ledger(request)
-        fill(functools.cache(lambda b: weights(request, b, settings.pretraining, ledger)), ledger)
+        fill(Weights(request, settings.pretraining, ledger), ledger)
         ledger.save()
         written = report.report(workdir, workdir / "report")
     result = {
@@ -92,10 +93,10 @@ def _bodies(request: Request, paper: Paper) -> tuple[str, ...]:
 def _filling(
     request: Request, paper: Paper, found: Sources, settings: CellSettings
 ) -> Callable[[Weights, Ledger], None]:
-    """What fills the cells, given weights by body. Raises UserError for tasks and settings that the
+    """What fills the cells, given the weights. Raises UserError for tasks and settings that the
     cells cannot use."""
     if request.table == 1:
-        return lambda get_weights, ledger: None
+        return lambda weights, ledger: None
     if request.figure == "2right":
         config = probe_config(request, found, settings.probes)
         return functools.partial(_probe, request.figure, config, found)
@@ -105,24 +106,24 @@ def _filling(
     return functools.partial(_fine_tune, cells, found)
 
 
-def _fine_tune(cells: FineTuning, found: Sources, get_weights: Weights, ledger: Ledger) -> None:
+def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledger) -> None:
     """Tables 2 to 5 and figure 2 (left)."""
     for task, reason in found.absent.items():
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
     for source in found.tasks:
-        cells.fill(source, get_weights, ledger)
+        cells.fill(source, weights, ledger)
 
 
 def _probe(
-    figure: str, config: ProbeConfig, found: Sources, get_weights: Weights, ledger: Ledger
+    figure: str, config: ProbeConfig, found: Sources, weights: Weights, ledger: Ledger
 ) -> None:
     """The zero-shot probes on every stored checkpoint of both bodies: figure 2 (right)."""
     for task, reason in found.absent.items():
         say(f"no probe of {task}: {reason}")
     for body in BODIES:
         try:
-            rows = probe_curve.curve(get_weights(body), config)
+            rows = probe_curve.curve(weights.of(body), config)
         except UserError as error:
             ledger.add_failure(body, "probes", figure, str(error))
         else:
@@ -133,8 +134,8 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
     """Each probe on the task that it can be asked about, with the settings on top; a probe whose
     task is absent is left out.
 
-    Raises UserError for two tasks of one probe where tasks were named, and for a task whose files
-    its probe cannot use.
+    Raises UserError for two tasks of one probe, for tasks in several folders, and for one whose
+    files its probe cannot use.
     """
     chosen: dict[str, Any] = dict.fromkeys(PROBES)
     for name in found.names:
@@ -145,7 +146,10 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
                 f"{chosen[probe]} and {name} are of that kind"
             )
         chosen[probe] = name
-    base = ProbeConfig(path=request.task_data, data_dir=request.data_dir, **chosen)
+    folders = {source.path and str(Path(source.path).parent) for source in found.tasks}
+    if len(folders) > 1:
+        raise UserError("the tasks of the probes lie in several places; put them into one folder")
+    base = ProbeConfig(path=folders.pop(), data_dir=request.data_dir, **chosen)
     config = experiment.section("probes", base, settings)
     if config.path is not None:
         for probe in PROBES:

@@ -10,7 +10,7 @@ from gpt1_jax.experiments.config import Request
 from gpt1_jax.inference import trained_model
 from gpt1_jax.messages import say
 from gpt1_jax.results.paper import Paper
-from gpt1_jax.run_files import read_result
+from gpt1_jax.run_files import read_config
 from gpt1_jax.text import shards
 from gpt1_jax.text.tfds_records import available_builder
 
@@ -50,6 +50,8 @@ def sources(request: Request, paper: Paper) -> Sources:
     UserError for one that was named, where all are absent, and where TFDS would have to download
     one and cannot be reached: alone it takes minutes to say so.
     """
+    if request.table == 1:
+        return Sources((), {})
     names = _tasks_of_the_paper(request, paper) if request.tasks is None else request.tasks
     if request.task_data and not Path(request.task_data).expanduser().is_dir():
         raise UserError(f"--task_data={request.task_data} is not a folder")
@@ -74,7 +76,7 @@ def sources(request: Request, paper: Paper) -> Sources:
 def _tasks_of_the_paper(request: Request, paper: Paper) -> tuple[str, ...]:
     if request.figure is not None:
         return paper.figures[request.figure].tasks
-    return () if request.table in (None, 1) else paper.tasks(request.table)
+    return () if request.table is None else paper.tasks(request.table)
 
 
 def _named(name: str, task_data: str | None) -> tuple[str, Path | None]:
@@ -109,14 +111,25 @@ def check_weights(request: Request, bodies: Iterable[str], workdir: Path) -> Non
             found = trained_model.load(given).model_config.body
             if found != body:
                 raise UserError(f"{given} holds a {found}, expected a {body}")
-        elif request.data is not None:
-            shards.read_manifest(Path(request.data).expanduser())
-        elif request.scale != "small" and read_result(workdir / "pretrained" / body) is None:
+            continue
+        tokens = tokens_given(request, body, workdir)
+        if tokens is not None:
+            shards.read_manifest(tokens)
+        elif request.scale != "small":
             flag = "--initial_lstm" if body == "lstm" else "--initial"
             raise UserError(
                 f"nothing to pre-train the {body} on: give --data (a folder of `prepare`), or "
                 f"weights with {flag}"
             )
+
+
+def tokens_given(request: Request, body: str, workdir: Path) -> Path | None:
+    """The tokens to pre-train a body on: those that were named, or those of the run that has begun
+    already."""
+    begun = workdir / "pretrained" / body
+    if request.data is not None:
+        return Path(request.data).expanduser()
+    return Path(read_config(begun)["data"]["path"]) if (begun / "config.json").exists() else None
 
 
 def weights_given(request: Request, body: str) -> str | None:

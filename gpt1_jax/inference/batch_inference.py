@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -68,6 +68,8 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
     """A file to write to, which takes the place of `output` when all went well; standard output for
     None. UserError where it cannot be written, or is one of the inputs."""
     if output is None:
+        if sys.stdout is None:
+            raise UserError("standard output is closed; give --output")
         try:
             yield sys.stdout
             sys.stdout.flush()
@@ -77,7 +79,7 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
             raise no_output(error) from None
         return
     with disk.replacing(Path(output).expanduser(), inputs=inputs) as file:
-        yield file
+        yield cast(TextIO, file)
 
 
 def _documents(paths: list[Path]) -> Iterator[tuple[str, Iterator[str]]]:

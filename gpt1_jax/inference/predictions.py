@@ -101,11 +101,15 @@ class Comparison:
         """The metrics, nothing where no row has a label that the task knows."""
         if self._n_unknown:
             say(f"{self._n_unknown} rows have a label that the task has not; no metric counts them")
-        names = {} if self._task.regression else {"labels": list(self._classes.names)}
+        names: dict[str, Any] = (
+            {} if self._task.regression else {"labels": list(self._classes.names)}
+        )
         if not self._gold:
             return names
-        metrics = {name: METRICS[name](self._gold, self._predicted) for name in self._task.metrics}
-        found = {**names, "labelled": len(self._gold), **metrics}
+        metrics: dict[str, float] = {
+            name: METRICS[name](self._gold, self._predicted) for name in self._task.metrics
+        }
+        found: dict[str, Any] = {**names, "labelled": len(self._gold), **metrics}
         if self._task.regression:
             return found
         highest = int(max(self._gold + self._predicted))

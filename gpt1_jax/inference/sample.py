@@ -89,11 +89,15 @@ def stop_ids(stop: str | None, tokenizer: Tokenizer) -> list[int]:
     return found
 
 
-def continuation(tokenizer: Tokenizer, prompt: list[int], ids: list[int]) -> str:
-    """What `ids` add to the text of a prompt, with the space that stands between the two where the
-    prompt ended a word."""
-    text, whole = tokenizer.decode(prompt), tokenizer.decode([*prompt, *ids])
-    return whole.removeprefix(text) if whole.startswith(text) else tokenizer.decode(ids)
+def continuation(tokenizer: Tokenizer, prompt: str, ids: list[int]) -> str:
+    """What `ids` add to a prompt, with the space that stands between the two where the prompt ended
+    a word and does not show it."""
+    before = tokenizer.encode(prompt)
+    text, whole = tokenizer.decode(before), tokenizer.decode([*before, *ids])
+    if not ids or not whole.startswith(text):
+        return tokenizer.decode(ids)
+    ended = prompt[-1:].isspace() or whole == text
+    return ("" if ended else text[len(text.rstrip()) :]) + whole.removeprefix(text)
 
 
 def generate(

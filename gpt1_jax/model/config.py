@@ -129,7 +129,7 @@ class ModelConfig:
         """Of the body, without a head."""
         if self.body == "lstm":
             gates = 4 * self.n_units * (self.n_embd + self.n_units + 1)
-            layer = gates + self.n_units * self.n_embd
+            layer = gates + (self.n_units + 1) * self.n_embd
             output = 0 if self.tied_output else self.n_rows * self.n_embd
             return self.n_layer * layer + self.n_rows * self.n_embd + output
         layer = 12 * self.n_embd**2 + 13 * self.n_embd

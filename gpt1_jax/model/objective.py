@@ -7,6 +7,7 @@ place of the classify token, and label, int [B], a distribution [B, k] or a scor
 """
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -80,12 +81,13 @@ class Network:
 
     def hidden(self, params: dict, tokens_NL: jax.Array, keys_N=None) -> jax.Array:
         """Hidden states [N, L, D]."""
-        return self.body.apply({"params": _without_head(params)}, tokens_NL, keys_N)
+        variables = {"params": _without_head(params)}
+        return cast(jax.Array, self.body.apply(variables, tokens_NL, keys_N))
 
     def logits(self, params: dict, hidden_NLD: jax.Array) -> jax.Array:
         """Next-token scores [N, L, V]."""
         variables = {"params": _without_head(params)}
-        return self.body.apply(variables, hidden_NLD, method="logits")
+        return cast(jax.Array, self.body.apply(variables, hidden_NLD, method="logits"))
 
     def empty_cache(self, n_sequences: int):
         """What `decode` starts from."""
@@ -101,7 +103,8 @@ class Network:
         n_examples, n_candidates = extract_BC.shape
         hidden_BCLD = hidden_NLD.reshape(n_examples, n_candidates, *hidden_NLD.shape[1:])
         states_BC1D = jnp.take_along_axis(hidden_BCLD, extract_BC[:, :, None, None], axis=2)
-        return self.head.apply({"params": {"clf": params["clf"]}}, states_BC1D[:, :, 0], keys_B)
+        variables = {"params": {"clf": params["clf"]}}
+        return cast(jax.Array, self.head.apply(variables, states_BC1D[:, :, 0], keys_B))
 
 
 def network(
@@ -163,7 +166,7 @@ def loss(
         keys_N, keys_B = row_keys(key, candidates_BC.reshape(-1)), row_keys(key, batch["rows"])
         params = drop_table(network.body.config, params, key)
     hidden_NLD = network.hidden(params, tokens_NL, keys_N)
-    terms = {}
+    terms: dict[str, Any] = {}
     if "label" in batch:
         logits = network.answer(params, hidden_NLD, batch["extract"], keys_B)
         terms["task_loss"] = jnp.mean(task_losses(logits, batch["label"]))

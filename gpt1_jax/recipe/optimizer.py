@@ -109,7 +109,7 @@ def _grown(b: float, done: jax.Array) -> jax.Array:
 class ReleasedAdamState(NamedTuple):
     """Updates done, and the two moments, each a tree like the parameters."""
 
-    count: jax.Array  # pyright: ignore[reportIncompatibleMethodOverride] as optax calls it
+    count: jax.Array  # type: ignore[assignment]  # a method of tuples; optax calls it so
     mu: optax.Updates
     nu: optax.Updates
 

@@ -77,7 +77,7 @@ def config(entry: Entry) -> str:
 
 def command(run: FinishedRun) -> str:
     """What was typed."""
-    return run.result.get("command", "not recorded")
+    return str(run.result.get("command", "not recorded"))
 
 
 def config_lines(run: FinishedRun) -> str:

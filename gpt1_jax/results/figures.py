@@ -210,7 +210,7 @@ def _probes(paper: Paper, finished: FinishedRuns) -> Drawing | None:
             x = [row["step"] or origin for row in chosen]
             axes.plot(x, relative, style, color=colour, marker="o", ms=3, label=label)
         rows += [
-            (finished.scale, *(row[key] for key in PROBE_KEYS), float(rounded(place, 4)))
+            (finished.scale, *map(row.get, PROBE_KEYS), float(rounded(place, 4)))
             for row, place in zip(chosen, relative, strict=True)
         ]
     axes.set_xscale("log")

@@ -5,10 +5,10 @@ An entry is one cell of ours; a grid is a table as it is shown, the rows of othe
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Any, Literal
 
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.messages import visible
@@ -259,7 +259,7 @@ def _entries(
 
 
 def _baselines(finished: FinishedRuns, column: Column) -> dict[str, float]:
-    found = finished.baselines.get(column.task or "", {})
+    found: Mapping[str, Any] = finished.baselines.get(column.task or "") or {}
     if found.get("metric") != column.metric:
         return {}
     return {name: percent(found[name]) for name in BASELINES if name in found}
@@ -285,10 +285,8 @@ def _lines(
         if any(value is not None for value in found):
             cells = ["–" if value is None else str(rounded(value)) for value in found]
             yield Line(title, "baseline", tuple(cells))
-    examples = [
-        finished.baselines.get(column.task or "", {}).get("examples", {})
-        for column in table.columns
-    ]
+    known: Mapping[str, Mapping[str, Any]] = finished.baselines
+    examples = [known.get(column.task or "", {}).get("examples") for column in table.columns]
     if any(examples):
         cells = [f"{e['train']:,} + {e['dev']:,}" if e else "–" for e in examples]
         yield Line("Examples, train + dev", "examples", tuple(cells))

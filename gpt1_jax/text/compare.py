@@ -5,7 +5,7 @@ import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
@@ -117,7 +117,7 @@ def _tokenizer(vocab: str, mode: str) -> VocabularyTokenizer:
 
 
 def _report(config: CompareConfig, totals: _Counts) -> dict:
-    report = {
+    report: dict[str, Any] = {
         "documents": totals.documents,
         "characters": totals.characters,
         "definition": DEFINITION,

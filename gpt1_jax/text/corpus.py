@@ -226,9 +226,10 @@ def _manifest(
     }
 
 
-def _summary(output: Path, manifest: dict) -> dict:
+def _summary(output: Path, manifest: Manifest) -> dict:
     splits = {
-        name: split | {"shards": len(split["shards"])} for name, split in manifest["splits"].items()
+        name: {**split, "shards": len(split["shards"])}
+        for name, split in manifest["splits"].items()
     }
     source = {"sha256": manifest["source"]["sha256"]}
     return {"output": str(output)} | manifest | {"source": source, "splits": splits}

@@ -100,7 +100,7 @@ class Shards:
         self._shards = list(state["shards"])
         self._open_tokens = state["open_tokens"]
         self._starts = _opened_at(folder / f"{split}.starts", 8 * self.counts["documents"])
-        self._stream = None
+        self._stream: io.BufferedRandom | None = None
 
     def __enter__(self) -> "Shards":
         return self
@@ -142,7 +142,7 @@ class Shards:
         shards = []
         for shard in self._shards:
             inside = starts[(starts >= first) & (starts < first + shard["tokens"])]
-            shards.append(shard | {"offsets": (inside - first).tolist()})
+            shards.append({**shard, "offsets": (inside - first).tolist()})
             first += shard["tokens"]
         return {"tokens": first, **self.counts, "shards": shards}
 
@@ -166,8 +166,9 @@ class Shards:
         os.fsync(stream.fileno())
         stream.close()
         path = self._path()
-        shard = {"file": path.name, "tokens": self._open_tokens, "sha256": disk.sha256(path)}
-        self._shards.append(shard)
+        self._shards.append(
+            Shard(file=path.name, tokens=self._open_tokens, sha256=disk.sha256(path))
+        )
         self._stream, self._open_tokens = None, 0
 
     def _path(self) -> Path:
@@ -293,7 +294,7 @@ class Tokens:
       split_info: the split as it stands in the manifest (tokens, documents, bytes, words, ...).
     """
 
-    def __init__(self, shards: list[np.ndarray], split_info: dict, separator: int | None = None):
+    def __init__(self, shards: list[np.ndarray], split_info: Split, separator: int | None = None):
         self.split_info = split_info
         self._shards = shards
         self._first = np.concatenate([[0], np.cumsum([len(shard) for shard in shards])])
@@ -356,7 +357,7 @@ class Tokens:
         return ids
 
 
-def _mapped(folder: Path, shard: dict, dtype: str) -> np.ndarray:
+def _mapped(folder: Path, shard: Shard, dtype: str) -> np.ndarray:
     path = folder / shard["file"]
     try:
         ids = np.load(path, mmap_mode="r", allow_pickle=False)

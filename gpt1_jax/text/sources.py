@@ -18,11 +18,11 @@ import json
 import lzma
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.text.tfds_records import TfdsSplit
@@ -87,7 +87,7 @@ class Texts:
     """
 
     fixed = True
-    paths = ()
+    paths: tuple[Path, ...] = ()
 
     def __init__(self, documents: Iterable[NamedText]):
         self._documents = tuple(documents)
@@ -149,7 +149,7 @@ class TextSet:
     """
 
     fixed = True
-    paths = ()
+    paths: tuple[Path, ...] = ()
 
     def __init__(self, name: str, split: str, data_dir: str | None):
         self._name, self._split, self._data_dir = name, split, data_dir
@@ -293,7 +293,8 @@ def _utf8(text: str, place: str) -> bytes:
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file; what goes wrong while they are read is the user's to mend."""
-    opener = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix, open)
+    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+    opener = openers.get(path.suffix, open)
     try:
         with opener(path, "rb") as stream:
             yield stream

@@ -76,7 +76,7 @@ class OriginalTokenizer(VocabularyTokenizer):
 
     def _chunk(self, chunk: str) -> tuple[int, ...] | None:
         words = self._english.words_of_chunk(chunk)
-        return words and tuple(chain.from_iterable(map(self._word, words)))
+        return None if words is None else tuple(chain.from_iterable(map(self._word, words)))
 
     def _word(self, word: str) -> tuple[int, ...]:
         return tuple(part.id for part in self._model.tokenize(word.lower()))

@@ -128,9 +128,8 @@ def train_sentencepiece(
             f"vocab_size={vocab_size}: expected {SIZES[0]} to {SIZES[-1]}; {_BYTES} single bytes "
             f"and {_UNKNOWN_AND_END} reserved ids come before the pieces"
         )
-    counts = texts
-    if not isinstance(texts, Counter):
-        counts = Counter()
+    counts = texts if isinstance(texts, Counter) else Counter[str]()
+    if counts is not texts:
         for text in texts:
             counts.update(count_units(text))
     if not counts:

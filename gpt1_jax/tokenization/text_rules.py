@@ -13,6 +13,7 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from gpt1_jax.errors import UserError
 
@@ -105,15 +106,17 @@ class English:
         except ImportError:
             raise UserError(_missing("spacy")) from None
         nlp = spacy.blank("en")
-        self._tokenizer = nlp.tokenizer
+        # spaCy's types also allow any function in its place.
+        rules: Any = nlp.tokenizer
+        self._tokenizer = rules
         self._without_exceptions = Tokenizer(
             nlp.vocab,
-            prefix_search=nlp.tokenizer.prefix_search,
-            suffix_search=nlp.tokenizer.suffix_search,
-            infix_finditer=nlp.tokenizer.infix_finditer,
-            url_match=nlp.tokenizer.url_match,
+            prefix_search=rules.prefix_search,
+            suffix_search=rules.suffix_search,
+            infix_finditer=rules.infix_finditer,
+            url_match=rules.url_match,
         )
-        exceptions = {text: self.words([text]) for text in nlp.tokenizer.rules}
+        exceptions = {text: self.words([text]) for text in rules.rules}
         self._exceptions = frozenset(exceptions)
         self._traces = frozenset(
             words[0] for text, words in exceptions.items() if words != self._plain(text)

@@ -4,7 +4,7 @@ has written over the years, and the settings in it that change ids."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
@@ -113,4 +113,4 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
         if not isinstance(name, str) or not isinstance(index, int):
             raise UserError(f"{path}: added_tokens[{number}] has no content and id; {remedy}")
         added[name] = index
-    return TokenizerJson(encoder, merges, added, path, content)
+    return TokenizerJson(encoder, cast(list[tuple[str, str]], merges), added, path, content)

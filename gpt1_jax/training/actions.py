@@ -22,7 +22,7 @@ class Actions:
 
     def __init__(self, run: Run, writer: MetricsWriter, progress: Progress):
         self.run, self.writer, self.progress = run, writer, progress
-        self.pending = None
+        self.pending: tuple[int, dict] | None = None
         # What was measured before a resume belongs to the result too.
         self.latest = dict(writer.newest)
 

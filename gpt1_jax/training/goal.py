@@ -56,8 +56,10 @@ class Goal(Protocol):
     """
 
     loaded: LoadedTask
-    source: Windows | Examples
     digest: str
+
+    @property
+    def source(self) -> Windows | Examples: ...
 
     @property
     def steps_per_epoch(self) -> int | None: ...
@@ -100,7 +102,7 @@ def goal(
 class LanguageModelling:
     """Pre-training: windows of the train split of `data.path`, measured on its valid split."""
 
-    steps_per_epoch = None
+    steps_per_epoch: int | None = None
 
     def __init__(
         self,

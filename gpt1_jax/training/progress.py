@@ -26,7 +26,7 @@ class Progress:
             disable=self._quiet or not self._terminal,
         )
         self._said = time.monotonic()
-        self._since = None
+        self._since: float | None = None
         self.seconds = 0.0
         self.tokens = 0
         self._flops = 0

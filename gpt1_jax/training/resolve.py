@@ -137,7 +137,7 @@ def resolved(
         experiment.task,
         name=loaded.task.name,
         shape=loaded.task.shape,
-        metric=loaded.task.metric,
+        metric=loaded.task.metrics[0],
     )
     return dataclasses.replace(experiment, task=task)
 

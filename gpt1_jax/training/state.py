@@ -100,7 +100,7 @@ def begun(
     if source is not None:
         host = multihost_utils.process_allgather(state.params, tiled=True)
         params = transfer.transfer(host, source.params(), experiment.n_transfer)
-        state = state.replace(params=jax.device_put(params, origin.shardings.params))
+        state = replace(state, params=jax.device_put(params, origin.shardings.params))
     return state, Standing()
 
 

@@ -96,7 +96,7 @@ class _Digested:
     """Adds the list of digests to an Orbax handler, as the last act before the commit."""
 
     def finalize(self, directory: epath.Path) -> None:
-        super().finalize(directory)
+        super().finalize(directory)  # type: ignore[misc]  # of the handler beside it
         if jax.process_index() == 0:
             digests = {str(p.relative_to(directory)): _digest(p) for p in _files(directory)}
             (directory / DIGESTS).write_text(json.dumps(digests, indent=1))

@@ -3,10 +3,12 @@
 import shutil
 import time
 from pathlib import Path
+from typing import cast
 
 from gpt1_jax.disk import new_folder, write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import amount, say
+from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
 from gpt1_jax.weights import (
     huggingface,
     huggingface_heads,
@@ -61,7 +63,8 @@ def _write_openai(found: Weights, folder: Path) -> None:
         found.tokenizer.save(folder)
     else:
         names = openai.VOCABULARY
-        huggingface_tokenizer.write_vocabulary(found.tokenizer, folder, names)
+        vocabulary = cast(VocabularyTokenizer, found.tokenizer)
+        huggingface_tokenizer.write_vocabulary(vocabulary, folder, names)
     write_json(folder / weights.RECORD, weights.record(found))
 
 

@@ -11,13 +11,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import Any, NotRequired, cast
 
 import numpy as np
 from pydantic import PositiveInt
 from typing_extensions import TypedDict
 
 from gpt1_jax import json_files
+from gpt1_jax.data.tasks import Shape
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.weights import huggingface_heads
@@ -123,8 +124,8 @@ def read_config(folder: Path) -> Config:
         )
     config = json_files.shaped(config, Config, str(path), "expected the config of a GPT-1")
     # Before 2020 the number of positions had the name that it has here.
-    config.setdefault("n_positions", config.get("n_ctx", DEFAULTS["n_positions"]))
-    config = {**DEFAULTS, **config}
+    positions = {"n_positions": config.get("n_ctx", DEFAULTS["n_positions"])}
+    config = cast(Config, {**DEFAULTS, **positions, **config})
     if (config.get("afn") or "gelu") not in ("gelu", "gelu_new"):
         raise UserError(f"{path} has afn {config['afn']!r}; GPT-1 has the tanh form of 'gelu'")
     return config
@@ -141,7 +142,7 @@ def own_sizes(model: ModelConfig) -> dict[str, Any]:
     return {name: rates.get(name, getattr(model, name)) for name in _SIZES}
 
 
-def read_arrays(folder: Path, n_layer: int) -> tuple[dict[str, np.ndarray], str | None]:
+def read_arrays(folder: Path, n_layer: int) -> tuple[dict[str, np.ndarray], Shape | None]:
     """The arrays by our names, in float32, and the shape of the task that their head is for.
 
     Names that are none of GPT-1's keep theirs, for `weights.tree` to complain of. Raises UserError

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt1_jax.data.tasks import NO_TASK, Task
+from gpt1_jax.data.tasks import NO_TASK, Shape, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.weights.weights import Weights
 
@@ -100,7 +100,7 @@ def original(weights: Weights) -> dict[str, np.ndarray]:
 
 def restore(
     arrays: dict[str, np.ndarray], kept: Mapping[str, np.ndarray], n_layer: int, folder: Path
-) -> str | None:
+) -> Shape | None:
     """Gives the head among arrays our names and form, and says the shape of its task.
 
     `kept` is what was `original`. Raises UserError if that is another head.
@@ -126,7 +126,7 @@ def restore(
 
 
 def foreign_task(
-    config: Mapping[str, Any], shape: str | None, n_outputs: int, n_choices: int, where: Path
+    config: Mapping[str, Any], shape: Shape | None, n_outputs: int, n_choices: int, where: Path
 ) -> tuple[Task, tuple[str | int, ...]]:
     """The task of a head that was trained elsewhere, and its labels by the number of the output, as
     transformers reads them off config.json.

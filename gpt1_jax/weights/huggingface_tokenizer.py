@@ -13,11 +13,12 @@ import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NotRequired
+from typing import Any, NotRequired, cast
 
 from typing_extensions import TypedDict
 
 from gpt1_jax import json_files
+from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.tokenization.tokenizer_json import FILE, SPECIALS, UNKNOWN, WORD_END
@@ -59,13 +60,17 @@ class Settings(TypedDict):
 def write_tokenizer(found: Weights, folder: Path) -> None:
     """The files that AutoTokenizer opens, the special tokens of the model at the end."""
     tokenizer = found.tokenizer
-    config = {"model_max_length": found.model.n_ctx, "clean_up_tokenization_spaces": False}
+    config: dict[str, Any] = {
+        "model_max_length": found.model.n_ctx,
+        "clean_up_tokenization_spaces": False,
+    }
     if tokenizer.mode == "sentencepiece":
         made = _from_sentencepiece(tokenizer, folder)
         config |= {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END}
     else:
-        write_vocabulary(tokenizer, folder, VOCABULARY)
-        made = _basic(tokenizer)
+        vocabulary = cast(VocabularyTokenizer, tokenizer)
+        write_vocabulary(vocabulary, folder, VOCABULARY)
+        made = _basic(vocabulary)
         made.add_special_tokens([UNKNOWN])
         config |= {"tokenizer_class": "OpenAIGPTTokenizer", "unk_token": UNKNOWN}
     specials = list(SPECIALS[: found.model.n_special])
@@ -91,14 +96,14 @@ def _frame(made):
     )
 
 
-def write_vocabulary(tokenizer: Tokenizer, folder: Path, names: tuple[str, str]) -> None:
+def write_vocabulary(tokenizer: VocabularyTokenizer, folder: Path, names: tuple[str, str]) -> None:
     """The ids as JSON and the merges as lines, as OpenAI and transformers both have them."""
     files = Vocabulary(tokenizer.encoder, tokenizer.merges).files()
     for name, content in zip(names, (files[ENCODER], files[MERGES]), strict=True):
         (folder / name).write_bytes(content)
 
 
-def _basic(tokenizer: Tokenizer):
+def _basic(tokenizer: VocabularyTokenizer):
     """What transformers makes of a GPT-1 vocabulary."""
     from tokenizers import Tokenizer as Fast
     from tokenizers import decoders, models, normalizers, pre_tokenizers
@@ -106,7 +111,7 @@ def _basic(tokenizer: Tokenizer):
     made = Fast(
         models.BPE(
             vocab=tokenizer.encoder,
-            merges=[tuple(pair) for pair in tokenizer.merges],
+            merges=[(first, second) for first, second in tokenizer.merges],
             unk_token=UNKNOWN,
             continuing_subword_prefix="",
             end_of_word_suffix=WORD_END,

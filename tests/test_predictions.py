@@ -1,0 +1,168 @@
+"""`predict`: rows keep their order and their keys, and what was predicted stands beside them."""
+
+import contextlib
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import runs
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from gpt1_jax.__main__ import main
+
+
+def called(capsys, *words, status=0):
+    """The last line of a verb as JSON, and what it said."""
+    capsys.readouterr()
+    assert main([str(word) for word in words]) == status
+    out, err = capsys.readouterr()
+    return json.loads(out.splitlines()[-1]) if out else None, err
+
+
+def training(pretrained, folder, argument):
+    """The command to fine-tune in `folder`, with the settings that other tests compile for."""
+    flags = [f"--config.{key}={value}" for key, value in runs.FINE_TUNING.items()]
+    config = f"--config=configs/finetune.py:{argument}"
+    return ["train", config, f"--workdir={folder / 'run'}", f"--initial={pretrained}", *flags]
+
+
+@pytest.fixture(scope="module")
+def reviews(pretrained, tmp_path_factory):
+    """The folder of a run on a single file of reviews, and what was said meanwhile."""
+    folder = tmp_path_factory.mktemp("reviews")
+    with (folder / "reviews.csv").open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "Review", "stars"])
+        draw = runs.random.Random(3)
+        for number in range(40):
+            text = f'{"sun" if number % 2 else "rain"}, "{runs.sentence(draw, 3)}"'
+            writer.writerow(
+                [number, text, "good" if number % 2 else ("bad", "bad ")[number % 4 > 1]]
+            )
+    argument = f"path={folder / 'reviews.csv'},shape=classification,metric=accuracy,"
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert main(training(pretrained, folder, argument + "columns=text:review,label:stars")) == 0
+    return folder, said.getvalue()
+
+
+def test_what_the_start_says_of_a_table(reviews):
+    _, said = reviews
+    assert "divided into 36 rows for train and 4 for dev" in said
+    assert 'labels are read "bad " as "bad"' in said
+    assert "examples of CSV; text from Review, label from stars; bad " in said
+
+
+def test_rows_of_csv_come_back_as_csv_with_their_columns(reviews, capsys):
+    folder, _ = reviews
+    flags = (f"--workdir={folder / 'run'}", f"--input={folder / 'reviews.csv'}")
+    result, err = called(capsys, "predict", *flags, f"--output={folder / 'out.csv'}")
+    assert "reviews.csv: CSV" in err
+    with (folder / "reviews.csv").open(encoding="utf-8-sig", newline="") as file:
+        before = list(csv.DictReader(file))
+    with (folder / "out.csv").open(encoding="utf-8", newline="") as file:
+        after = list(csv.DictReader(file))
+    added = ["label", "probability", "probabilities", "gold"]
+    assert list(after[0]) == [*before[0], *added]
+    assert [{key: row[key] for key in before[0]} for row in after] == before
+    gold, found = ([row[key] for row in after] for key in ("gold", "label"))
+    assert gold == ["bad", "good"] * 20  # of which some were written "bad "
+    assert result["labels"] == ["bad", "good"]
+    assert result["accuracy"] == accuracy_score(gold, found)
+    expected = confusion_matrix(gold, found, labels=result["labels"])
+    np.testing.assert_array_equal(result["confusion_matrix"], expected)
+    for row in after:
+        probabilities = json.loads(row["probabilities"])
+        assert float(row["probability"]) == max(probabilities)
+        assert result["labels"][int(np.argmax(probabilities))] == row["label"]
+
+
+def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsys, tmp_path):
+    folder, _ = reviews
+    rows = [
+        {"name": "first", "review": "sun", "more": [1, {"a": None}]},
+        {"review": "rain", "stars": "Good"},
+        {"review": "rain", "stars": "unheard of"},
+        {"review": "rain", "stars": None, "name": "last"},
+    ]
+    path = runs.write_jsonl(tmp_path / "rows.jsonl", rows)
+    flags = (
+        f"--workdir={folder / 'run'}",
+        f"--input={path}",
+        f"--output={tmp_path / 'out.jsonl'}",
+    )
+    result, err = called(capsys, "predict", *flags)
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [{key: row[key] for key in rows[n]} for n, row in enumerate(found)] == rows
+    assert [row.get("gold") for row in found] == [None, "good", "unheard of", None]
+    assert ["gold" in row for row in found] == [False, True, True, False]
+    assert (result["examples"], result["labelled"]) == (4, 1)
+    assert "1 rows have a label that the task has not" in err
+    assert np.sum(result["confusion_matrix"]) == 1
+    # To a table of columns go all keys, with empty cells where a row has none.
+    called(capsys, "predict", *flags[:2], f"--output={tmp_path / 'out.tsv'}")
+    with (tmp_path / "out.tsv").open(newline="") as file:
+        table = list(csv.DictReader(file, dialect="excel-tab"))
+    assert [row["name"] for row in table] == ["first", "", "", "last"]
+    assert table[0]["more"] == '[1, {"a": null}]'
+    result, _ = called(
+        capsys, "predict", *flags[:2], f"--output={tmp_path / 'x.parquet'}", status=2
+    )
+    assert result is None
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_another_file_is_evaluated_as_a_whole(reviews, capsys, tmp_path):
+    folder, _ = reviews
+    path = tmp_path / "new.json"
+    path.write_text(json.dumps([{"review": "sun", "stars": "good"}] * 7))
+    result, _ = called(capsys, "evaluate", f"--workdir={folder / 'run'}", f"--task={path}")
+    assert result["metrics"]["dev"]["accuracy"] in (0, 1)
+
+
+@pytest.fixture(scope="module")
+def paraphrases(pretrained, tmp_path_factory):
+    """A run on MRPC whose folder says its classes in words and hides those of its test set."""
+    folder = tmp_path_factory.mktemp("mrpc")
+
+    def rows(count):
+        return [
+            {
+                "text_a": f"{'sun' if n % 3 else 'rain'} on the hill {n}",
+                "text_b": f"the cat sat {n}",
+                "label": "equivalent" if n % 3 else "not_equivalent",
+            }
+            for n in range(count)
+        ]
+
+    runs.write_jsonl(folder / "task" / "train.jsonl", rows(16))
+    runs.write_jsonl(folder / "task" / "dev.jsonl", rows(9))
+    hidden = [row | {"label": -1} for row in rows(4)]
+    runs.write_jsonl(folder / "task" / "test.jsonl", hidden)
+    assert main(training(pretrained, folder, f"mrpc,path={folder / 'task'}")) == 0
+    return folder
+
+
+def test_the_f1_is_that_of_the_positive_class(paraphrases, capsys):
+    flags = (f"--workdir={paraphrases / 'run'}",)
+    result, _ = called(capsys, "evaluate", *flags)
+    measured = result["metrics"]["dev"]
+    path, output = paraphrases / "task" / "dev.jsonl", paraphrases / "out.jsonl"
+    result, _ = called(capsys, "predict", *flags, f"--input={path}", f"--output={output}")
+    answers = [json.loads(line) for line in output.read_text().splitlines()]
+    gold, found = ([answer[key] for answer in answers] for key in ("gold", "label"))
+    expected = f1_score(gold, found, pos_label="equivalent", zero_division=0.0)
+    assert measured["f1"] == result["f1"] == pytest.approx(expected)
+    assert measured["accuracy"] == result["accuracy"] == accuracy_score(gold, found)
+
+
+def test_hidden_test_labels_are_refused_by_evaluate_and_predicted_for_glue(paraphrases, capsys):
+    flags = (f"--workdir={paraphrases / 'run'}",)
+    _, err = called(capsys, "evaluate", *flags, "--split=test", status=2)
+    assert "hidden" in err
+    called(capsys, "predict", "--glue", *flags, f"--output={paraphrases / 'MRPC.tsv'}")
+    lines = (paraphrases / "MRPC.tsv").read_text().splitlines()
+    assert len(lines) == 5
+    assert {line.split("\t")[1] for line in lines[1:]} <= {"0", "1"}
