@@ -267,9 +267,13 @@ class Sample:
 
     def run(self) -> dict:
         model = self.model.load()
-        samples = model.sample(self.prompt, self.config)
-        for text in samples:
-            say(self.prompt + text + "\n")
+        from gpt1_jax.inference import sample
+
+        tokenizer, samples = model.tokenizer, []
+        for ids in model.sample_ids(self.prompt, self.config):
+            samples.append(tokenizer.decode(ids))
+            added = sample.continuation(tokenizer, self.prompt, ids)
+            say(self.prompt + added + "\n")
         return {"step": model.step, "prompt": self.prompt, "samples": samples}
 
 

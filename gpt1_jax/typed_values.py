@@ -77,6 +77,12 @@ def _as_tuple(reading: Any) -> Any:
     return (reading,) if isinstance(reading, int | str) else reading
 
 
+def require_seed(seed: int, name: str) -> None:
+    """Raises UserError for a seed that random numbers of 32 bits cannot tell from another."""
+    if not 0 <= seed < 2**31:
+        raise UserError(f"{name} is {seed}; expected 0 <= seed < 2**31")
+
+
 def alternatives(hint: Any) -> tuple[Any, ...]:
     """The types of a union, or the only one there is."""
     union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union

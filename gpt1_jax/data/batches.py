@@ -28,6 +28,7 @@ from gpt1_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 Driver = Literal["auto", "tfdata", "thread"]
+MOST_PREFETCHED = 10_000
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class DataConfig:
     buckets: tuple[int, ...] = (64, 128, 256, 512)
 
     def __post_init__(self):
-        if self.prefetch < 1:
-            raise UserError(f"data.prefetch={self.prefetch}; expected at least 1")
+        if not 1 <= self.prefetch <= MOST_PREFETCHED:
+            raise UserError(f"data.prefetch={self.prefetch}; expected 1 to {MOST_PREFETCHED}")
         if any(bucket < 1 for bucket in self.buckets):
             raise UserError(f"data.buckets={self.buckets}; expected lengths of at least 1")
 

@@ -1,30 +1,32 @@
 """What is asked of a quickstart or a reproduction. Imports neither JAX nor anything slow, because
 the command line takes its flags and their defaults from here."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.flags import Flag, require_one
+from gpt1_jax.typed_values import require_seed
 
 TableNumber = Literal[1, 2, 3, 4, 5]
 FigureName = Literal["2left", "2right"]
 Scale = Literal["paper", "small"]
+MOST_MINUTES = 60 * 24 * 31
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuickstartConfig:
     """Where a quickstart is kept, and the minutes to plan for. It takes longer where the machine is
-    too slow for a table that says something in that time. UserError for less than a minute."""
+    too slow for a table that says something in that time. UserError for less than a minute or more
+    than a month."""
 
     workdir: Annotated[str, Flag("folder for the runs and their result")] = "runs/quickstart"
     minutes: Annotated[float, Flag("time to plan for")] = 8.0
 
     def __post_init__(self):
-        if not (self.minutes >= 1 and math.isfinite(self.minutes)):
-            raise UserError(f"--minutes={self.minutes:g}; expected at least 1")
+        if not 1 <= self.minutes <= MOST_MINUTES:
+            raise UserError(f"--minutes={self.minutes:g}; expected 1 to {MOST_MINUTES}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,8 @@ class Request:
     task_data: a folder with one folder of files for each task; data_dir: where TFDS keeps its own.
     settings: config keys for the runs that read them, as on the command line of `train`.
 
-    Raises UserError for both or none of table and figure, and for equal seeds.
+    Raises UserError for both or none of table and figure, and for seeds that are equal
+    or too large.
     """
 
     table: Annotated[TableNumber | None, Flag()] = None
@@ -63,3 +66,5 @@ class Request:
         require_one(table=self.table, figure=self.figure)
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"--seeds={','.join(map(str, self.seeds))}; expected different numbers")
+        for seed in self.seeds:
+            require_seed(seed, "--seeds")

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.flags import Flag
+from gpt1_jax.typed_values import require_seed
 
 DEFAULT_LENGTH = 64
 Stop = Literal["newline", "document", "none"]
@@ -33,6 +34,7 @@ class SampleConfig:
     def __post_init__(self):
         if (self.length is not None and self.length < 1) or self.num_samples < 1:
             raise UserError("--length and --num_samples must be at least 1")
+        require_seed(self.seed, "--seed")
         if not 0 <= self.temperature < float("inf") or self.top_k < 0 or not 0 < self.top_p <= 1:
             raise UserError(
                 "expected --temperature >= 0, --top_k >= 0 and 0 < --top_p <= 1, got "

@@ -14,6 +14,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference.config import DEFAULT_LENGTH, SampleConfig
 from gpt1_jax.model.objective import Network
+from gpt1_jax.recipe import memory
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
 
@@ -88,6 +89,17 @@ def stop_ids(stop: str | None, tokenizer: Tokenizer) -> list[int]:
     return found
 
 
+def continuation(tokenizer: Tokenizer, prompt: str, ids: list[int]) -> str:
+    """What `ids` add to a prompt, with the space that stands between the two where the prompt ended
+    a word and does not show it."""
+    before = tokenizer.encode(prompt)
+    text, whole = tokenizer.decode(before), tokenizer.decode([*before, *ids])
+    if not ids or not whole.startswith(text):
+        return tokenizer.decode(ids)
+    ended = prompt[-1:].isspace() or whole == text
+    return ("" if ended else text[len(text.rstrip()) :]) + whole.removeprefix(text)
+
+
 def generate(
     model: PlacedModel,
     prompt: list[int],
@@ -115,6 +127,7 @@ def generate(
             f"--length is {config.length}; ask for at most {room} or cut the prompt"
         )
     config = replace(config, length=config.length or min(DEFAULT_LENGTH, room))
+    memory.check_sampling(model.config, config.num_samples)
     prompt_NL = jnp.tile(jnp.asarray(prompt, jnp.int32)[None], (config.num_samples, 1))
     stop_V = np.zeros(n_text, bool)
     stop_V[list(stop_ids)] = True

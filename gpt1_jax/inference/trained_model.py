@@ -68,6 +68,12 @@ class TrainedModel:
     def sample(self, prompt: str, config: SampleConfig | None = None, **settings) -> list[str]:
         """Texts that continue the prompt, without it. Settings are the fields of SampleConfig:
         length, temperature, top_k, top_p, num_samples, seed, stop."""
+        return [self.tokenizer.decode(ids) for ids in self.sample_ids(prompt, config, **settings)]
+
+    def sample_ids(
+        self, prompt: str, config: SampleConfig | None = None, **settings
+    ) -> list[list[int]]:
+        """The same, as the ids that were drawn."""
         require_keys(settings, keys(SampleConfig))
         config = build(SampleConfig, vars(config or SampleConfig()) | settings)
         tokens_NT = sample.generate(
@@ -77,7 +83,7 @@ class TrainedModel:
             self.tokenizer.vocab_size,
             sample.stop_ids(config.stop, self.tokenizer),
         )
-        return [self.tokenizer.decode(ids[ids >= 0].tolist()) for ids in tokens_NT]
+        return [ids[ids >= 0].tolist() for ids in tokens_NT]
 
     def score(self, text: str | Sequence[int], stride: int | None = None) -> dict:
         """{"ids" [L], "logprobs" [L], "mean_logprob", "perplexity"}: the log-probability in nats of

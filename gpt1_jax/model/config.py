@@ -21,6 +21,10 @@ PRESETS: dict[Preset, dict[str, str]] = {
     "released": {"embd_dropout_on": "table", "softmax_rows": "all"},
 }
 
+# Indices are int32; and each layer is traced by itself.
+MOST = 2**31 - 1
+MOST_LAYERS = 10_000
+
 DTYPES: dict[Dtype, DTypeLike] = {
     "float32": jnp.float32,
     "bfloat16": jnp.bfloat16,
@@ -78,8 +82,9 @@ class ModelConfig:
                 f"model.n_embd {self.n_embd} is not divisible by model.n_head {self.n_head}"
             )
         for name in ("vocab_size", "n_ctx", "n_embd", "n_layer", "n_units"):
-            if getattr(self, name) < 1:
-                raise UserError(f"model.{name} is {getattr(self, name)}; expected at least 1")
+            most = MOST_LAYERS if name == "n_layer" else MOST
+            if not 1 <= getattr(self, name) <= most:
+                raise UserError(f"model.{name} is {getattr(self, name)}; expected 1 to {most}")
         self._check_preset()
         for place in ("embd", "attn", "resid", "clf"):
             if not 0.0 <= self.rate(place) < 1.0:
@@ -118,6 +123,17 @@ class ModelConfig:
     def n_rows(self) -> int:
         """Rows of the token table."""
         return self.vocab_size + self.n_special
+
+    @property
+    def n_parameters(self) -> int:
+        """Of the body, without a head."""
+        if self.body == "lstm":
+            gates = 4 * self.n_units * (self.n_embd + self.n_units + 1)
+            layer = gates + (self.n_units + 1) * self.n_embd
+            output = 0 if self.tied_output else self.n_rows * self.n_embd
+            return self.n_layer * layer + self.n_rows * self.n_embd + output
+        layer = 12 * self.n_embd**2 + 13 * self.n_embd
+        return self.n_layer * layer + (self.n_rows + self.n_ctx) * self.n_embd
 
     @property
     def n_scored_positions(self) -> int:

@@ -23,12 +23,12 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.evaluate import EvaluationConfig
 from gpt1_jax.evaluation.probes import ProbeConfig
 from gpt1_jax.model.attention import AttentionConfig
-from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.model.config import MOST, ModelConfig
 from gpt1_jax.model.objective import ObjectiveConfig
 from gpt1_jax.recipe.config_values import build, flatten, keys, nested, require_keys
 from gpt1_jax.recipe.optimizer import OptimizerConfig
 from gpt1_jax.recipe.sharding import MeshConfig
-from gpt1_jax.typed_values import nearest
+from gpt1_jax.typed_values import nearest, require_seed
 from gpt1_jax.weights.checkpoint import CheckpointConfig
 
 Extend = Literal["stretch", "restart"]
@@ -84,10 +84,9 @@ class Experiment:
             raise UserError("expected one of steps and epochs; set the other to None")
         for name in ("steps", "epochs", "batch_size", "stop_after"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"{name} is {value}; expected more than 0")
-        if not 0 <= self.seed < 2**31:
-            raise UserError(f"seed is {self.seed}; expected 0 <= seed < 2**31")
+            if value is not None and not 0 < value <= MOST:
+                raise UserError(f"{name} is {value}; expected more than 0 and at most {MOST}")
+        require_seed(self.seed, "seed")
         if self.n_transfer is not None and self.n_transfer < -1:
             raise UserError(f"n_transfer is {self.n_transfer}; expected -1, 0, 1, ... or None")
         if self.batch_size % self.optimizer.accumulation:
@@ -162,8 +161,13 @@ def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[Experim
     """The experiment of `FILE[:arguments]` with dotted `overrides` on top, and the dotted keys that
     were set explicitly. Raises UserError for an unknown file, key or type."""
     name, _, arguments = spec.partition(":")
-    config = _from_file(find_config(name), arguments)
-    given = _updated(flatten(config.to_dict()), overrides or {})
+    path = find_config(name)
+    config = _from_file(path, arguments)
+    try:
+        in_file = flatten(config.to_dict())
+    except RecursionError:
+        raise UserError(f"--config={path} returns a ConfigDict that contains itself") from None
+    given = _updated(in_file, overrides or {})
     return experiment(given), set(given)
 
 
@@ -174,7 +178,7 @@ def _from_file(path: Path, arguments: str) -> ConfigDict:
         config = get_config(arguments) if get_config else None
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, SyntaxError):
             where, what = f"{error.filename}:{error.lineno}", error.msg
         else:

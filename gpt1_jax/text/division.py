@@ -207,5 +207,7 @@ def _unless_blank(blocks: Iterable[str]) -> Iterator[str]:
 
 def unit_hash(*parts: object) -> float:
     """A number in [0, 1) that depends on the parts alone."""
-    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    # Names of files may have bytes that are no text.
+    name = "\0".join(map(str, parts)).encode(errors="surrogateescape")
+    digest = hashlib.sha256(name).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

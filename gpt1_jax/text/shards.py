@@ -27,6 +27,7 @@ UNFINISHED = "unfinished"  # subfolder in which a folder of shards is made
 # Of a run: which shards were found to be what they were, at which size and time of change.
 VERIFIED = "verified.json"
 _HEADER_BYTES = 128  # of a one-dimensional .npy file, whatever its length
+_CHECKED = 2**20  # ids looked at together
 
 
 # Writing
@@ -247,12 +248,27 @@ def verify(
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from None
             if not sound:
                 raise UserError(f"{path}: not the file that was prepared (checksum); copy it again")
+            if before.get(str(path)) != state:
+                _check_ids(path, manifest)
             seen[str(path)] = state
     if loading.load(folder).fingerprint != manifest["tokenizer"]["fingerprint"]:
         raise UserError(f"{folder}/tokenizer: not the tokenizer of these shards; copy it again")
     if remember and known and seen != before:
         disk.write_json(known, seen)
     return manifest
+
+
+def _check_ids(path: Path, manifest: Manifest) -> None:
+    """UserError for an id that the tokenizer does not have."""
+    size = manifest["tokenizer"]["vocab_size"]
+    ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    largest = max(
+        (int(ids[at : at + _CHECKED].max()) for at in range(0, len(ids), _CHECKED)), default=0
+    )
+    if largest >= size:
+        raise UserError(
+            f"{path}: the id {largest} is beyond the vocabulary of {size}; prepare the text again"
+        )
 
 
 def _verified_before(known: Path | None) -> dict[str, list]:

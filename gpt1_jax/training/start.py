@@ -14,11 +14,13 @@ import jax
 from jax.sharding import Mesh
 
 from gpt1_jax import disk, run_files
+from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.messages import say
+from gpt1_jax.model.config import MOST
 from gpt1_jax.model.objective import Network, network
-from gpt1_jax.recipe import sharding
+from gpt1_jax.recipe import memory, sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -93,12 +95,13 @@ def start(
     loaded = loaded_task(experiment)
     experiment = resolved(experiment, explicit, initial, tokenizer, loaded)
     check_lengths(experiment)
+    memory.check_training(experiment)
     mesh = sharding.mesh(experiment.mesh)
     check_devices(experiment, mesh)
     towards = goal(experiment, tokenizer, loaded, tell)
     questions = _questions(experiment, tokenizer, tell)
     experiment = with_softmax_positions(experiment, towards)
-    total = experiment.steps or max(1, int(experiment.epochs * towards.source.steps_per_epoch))
+    total = _updates(experiment, towards)
     experiment.optimizer.require_room(total)
     implementation = experiment.attention.implementation
     net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
@@ -139,6 +142,17 @@ def start(
         schedule_after=schedule_after,
         config=config,
     )
+
+
+def _updates(experiment: Experiment, towards: Goal) -> int:
+    """Of the whole run. UserError for more than can be counted."""
+    epochs = experiment.epochs
+    if epochs is None:
+        return experiment.steps
+    updates = epochs * towards.source.steps_per_epoch
+    if not updates <= MOST:
+        raise UserError(f"epochs is {epochs:g}, which is {updates:g} updates; at most {MOST}")
+    return max(1, int(updates))
 
 
 def _questions(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 import shutil
 import sys
@@ -191,6 +192,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_committed),
         )
         self._manager = None
+        self._place: int | None = None
         if config is not None or self.folder.is_dir():
             self._manager = ocp.CheckpointManager(
                 self.folder,
@@ -201,6 +203,23 @@ class Checkpoints:
                     "progress": _JsonHandler(),
                 },
             )
+
+        if config is not None and Path(self.folder).is_dir():
+            # Held open, so that no other folder can be mistaken for it.
+            self._place = os.open(self.folder, os.O_RDONLY)
+
+    def _require_there(self) -> None:
+        """UserError if the folder is no longer the one that was opened, which Orbax would make anew
+        without what else was in the workdir."""
+        if self._place is None:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._place), os.stat(self.folder)):
+                return
+        raise UserError(
+            f"{self.folder} was removed while it was written to, and with it what was trained; "
+            "the same command begins anew"
+        )
 
     def steps(self) -> list[int]:
         """The steps that have a committed checkpoint, ascending."""
@@ -239,15 +258,22 @@ class Checkpoints:
             # What went wrong in the background is said once.
             with contextlib.suppress(Exception) if self._failed else self._writing():
                 self._manager.close()
+        if self._place is not None:
+            os.close(self._place)
+            self._place = None
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         try:
+            self._require_there()
             yield
+            self._require_there()
+        except UserError:
+            self._failed = True
+            raise
         except Exception as error:
             self._failed = True
-            if not self.folder.exists():
-                raise UserError(f"{self.folder} was removed while this run used it") from None
+            self._require_there()
             if not _is_full(error):
                 raise
             raise UserError(

@@ -47,6 +47,8 @@ def parse_source(source: str | Path) -> tuple[str, str]:
     kind, colon, rest = str(source).partition(":")
     if not colon or rest.startswith("//") or "/" in kind:
         kind, rest = "native", str(source)
+    if kind not in FORMATS and Path(source).expanduser().exists():
+        kind, rest = "native", str(source)  # a run may be called 12:30
     if kind not in FORMATS:
         raise UserError(f"{source}: unknown format {kind!r}; expected openai:D, hf:D or native:D")
     if not rest:
