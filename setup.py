@@ -57,7 +57,6 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
-        "beam": ["apache-beam>=2.60"],
         "notebooks": ["jupyterlab>=4"],
         "test": [
             "pytest>=8",
