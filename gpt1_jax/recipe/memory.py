@@ -15,7 +15,7 @@ _FLOAT = 4  # bytes, of parameters and moments
 
 def available() -> int:
     """Bytes that all devices of the run have together."""
-    limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit")
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if limit is not None:
         return limit * jax.device_count()
     # The devices of a CPU share what the machine has.

@@ -207,14 +207,17 @@ class Checkpoints:
         if config is not None and Path(self.folder).is_dir():
             # Held open, so that no other folder can be mistaken for it.
             self._place = os.open(self.folder, os.O_RDONLY)
+        self._config = Path(self.folder.parent) / "config.json"
+        self._of_a_run = False
 
     def _require_there(self) -> None:
         """UserError if the folder is no longer the one that was opened, which Orbax would make anew
-        without what else was in the workdir."""
+        without what else was in the workdir, or if that is gone."""
         if self._place is None:
             return
         with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(self._place), os.stat(self.folder)):
+            same = os.path.samestat(os.fstat(self._place), os.stat(self.folder))
+            if same and (not self._of_a_run or self._config.exists()):
                 return
         raise UserError(
             f"{self.folder} was removed while it was written to, and with it what was trained; "
@@ -232,6 +235,7 @@ class Checkpoints:
         """
         self._best["step"] = progress.get("best_step")
         with self._writing():
+            self._of_a_run = self._of_a_run or self._config.exists()
             self._manager.wait_until_finished()
             if not self.folder.exists():  # which Orbax would make anew, with nothing beside it
                 raise UserError(f"{self.folder} was removed while this run used it")
