@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, visible
 from gpt1_jax.text import workers
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
 from gpt1_jax.text.sources import Source, TextChanged, last_cut
 from gpt1_jax.tokenization import text_rules
+
+_NAMED = 5  # empty documents that are named
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class _Count:
 
     documents: int = 0
     empty: int = 0
+    empty_names: list[str] = field(default_factory=list)  # of the first
     characters: int = 0
     chosen: int = 0
     chosen_characters: int = 0
@@ -56,7 +59,9 @@ def take_survey(inputs: Inputs, config: PrepareConfig) -> Survey:
         raise UserError(f"{files[0]}{more}: nothing but white space; expected text")
     empty = count.empty + held_out.empty
     if empty:
-        say(f"{empty} empty documents left out")
+        names = [*count.empty_names, *held_out.empty_names][:_NAMED]
+        more = f" and {empty - len(names)} more" if empty > len(names) else ""
+        say(visible(f"{empty} empty documents left out: {', '.join(names)}{more}"))
     return Survey(
         documents=count.documents + held_out.documents,
         empty=empty,
@@ -77,6 +82,7 @@ def _counted(
             progress.add(len(block))
         if not characters:
             count.empty += 1
+            count.empty_names += [name] * (count.empty <= _NAMED)
             continue
         place = unit_hash(seed, name)
         count.documents += 1
@@ -207,5 +213,7 @@ def _unless_blank(blocks: Iterable[str]) -> Iterator[str]:
 
 def unit_hash(*parts: object) -> float:
     """A number in [0, 1) that depends on the parts alone."""
-    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
+    # Names of files may hold bytes that are no text.
+    data = "\0".join(map(str, parts)).encode(errors="surrogateescape")
+    digest = hashlib.sha256(data).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
