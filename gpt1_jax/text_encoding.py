@@ -38,6 +38,7 @@ ENCODINGS = {
     "euc_kr": "EUC-KR",
     "cp949": "CP949",
 }
+CLOSE = 0.1  # shares of the letters that a language has, between which nothing can be told
 SAMPLE = 2**14  # bytes that are looked at
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
@@ -62,7 +63,7 @@ def named(sample: bytes) -> str | None:
     equals = [
         name
         for match in matches
-        if (match.chaos, match.coherence) == (best.chaos, best.coherence)
+        if match.chaos <= best.chaos and match.coherence > best.coherence - CLOSE
         for name in match.could_be_from_charset
     ]
     return next(iconv for name, iconv in ENCODINGS.items() if name in equals)

@@ -213,7 +213,5 @@ def _unless_blank(blocks: Iterable[str]) -> Iterator[str]:
 
 def unit_hash(*parts: object) -> float:
     """A number in [0, 1) that depends on the parts alone."""
-    # Names of files may hold bytes that are no text.
-    data = "\0".join(map(str, parts)).encode(errors="surrogateescape")
-    digest = hashlib.sha256(data).digest()
+    digest = hashlib.sha256("\0".join(map(str, parts)).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48

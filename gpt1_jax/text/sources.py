@@ -118,7 +118,7 @@ class Files:
 
     def __init__(self, paths: list[Path], root: Path, text_key: str | None = None):
         self.paths = tuple(paths)
-        self._paths = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
+        self._paths = {_name(path, root): path for path in paths}
         self._states = {path: _state(path) for path in paths}
         self._text_key = text_key
         found = {path: text_files.table_of(path, text_key) for path in paths}
@@ -227,6 +227,12 @@ def _blocks(parts: Iterable[str]) -> Iterator[str]:
             yield text[:cut]
     if rest:
         yield rest
+
+
+def _name(path: Path, root: Path) -> str:
+    """What a file is called in the manifest: text, also where its name has bytes that are none."""
+    name = Path(os.path.relpath(path, root)).as_posix()
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _state(path: Path) -> tuple[int, int]:
