@@ -21,7 +21,7 @@ setup(
     package_data={"gpt1_jax.results": ["*.jinja"]},
     entry_points={"console_scripts": ["gpt1 = gpt1_jax.console:main"]},
     install_requires=[
-        "jax>=0.10",
+        "jax>=0.10,<0.13",  # what an update removes is known when it is out
         "flax>=0.12",
         "optax>=0.2.8",
         "orbax-checkpoint>=0.12",

@@ -80,8 +80,6 @@ CANDIDATES = {
     "middle": candidate(),
     "10 epochs": candidate(epochs=10),
     "10 epochs, rate 3e-3": candidate(epochs=10, optimizer__learning_rate=3e-3),
-    "10 epochs, rate 3e-4": candidate(epochs=10, optimizer__learning_rate=3e-4),
-    "10 epochs, lm_coef 0.5": candidate(epochs=10, objective__lm_coef=0.5),
 }
 
 
@@ -93,10 +91,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--runs", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--result", type=Path, required=True, help="the JSON file to add to")
     parser.add_argument("--tasks", default="sst2,snli_small,mrpc", help="default: %(default)s")
+    parser.add_argument("--recipes", help="of `report`, with commas; default: all")
     parser.add_argument("--rows", default="300", help="at most 1000; default: %(default)s")
     parser.add_argument("--seeds", default="0,1,2", help="default: %(default)s")
     flags = parser.parse_args(words)
-    recipes = CANDIDATES if flags.phase == "choose" else RECIPES
+    recipes = flags.recipes.split(",") if flags.recipes else RECIPES
+    if flags.phase == "choose":
+        recipes = CANDIDATES
     cells: dict[tuple, list[dict]] = {}
     for recipe, task, rows, seed in itertools.product(
         recipes,

@@ -14,6 +14,7 @@ import json
 import sys
 import time
 import traceback
+from pathlib import Path
 
 # Attributes of modules, by which the quickstart ends in seconds: one seed, a few updates, few rows.
 SMALL = {
@@ -54,6 +55,19 @@ def typed(words: list[str]) -> dict:
     return {"status": status, "seconds": seconds, **said}
 
 
+def strangers() -> list[str]:
+    """Modules of the package that come from elsewhere than the installed one."""
+    home = str(Path(sys.modules["gpt1_jax"].__file__).parent)
+    found = {name: module for name, module in sys.modules.items() if name.startswith("gpt1_jax.")}
+    return [
+        name
+        for name, module in found.items()
+        if not (getattr(module, "__file__", None) or home).startswith(home)
+    ]
+
+
 if __name__ == "__main__":
     make_small()
     json.dump([typed(words) for words in json.load(sys.stdin)], sys.stdout)
+    if strangers():
+        sys.exit(f"not of the installed package: {strangers()}")

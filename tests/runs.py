@@ -10,7 +10,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,15 +123,10 @@ class Outcome(NamedTuple):
 
 
 def verb(*words) -> Outcome:
-    """`gpt1 WORDS` in this process, with the signal handlers of before put back."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    """`gpt1 WORDS` in this process."""
     output, errors = io.StringIO(), io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            status = main([str(word) for word in words])
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        status = main([str(word) for word in words])
     printed = output.getvalue().splitlines()
     result = json.loads(printed[-1]) if printed else None
     return Outcome(status, result, errors.getvalue().splitlines())

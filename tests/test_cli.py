@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import signal
 import subprocess
 import sys
 from collections import namedtuple
@@ -18,15 +17,6 @@ VERBS = (
     *("quickstart", "reproduce", "prepare", "train", "evaluate", "sample", "predict"),
     *("score", "convert", "report"),
 )
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    """`main` leaves its signal handlers behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 @pytest.fixture

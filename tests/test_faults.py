@@ -22,15 +22,6 @@ from gpt1_jax.training import claim
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
-@pytest.fixture(autouse=True)
-def handlers():
-    """`main` leaves its signal handlers behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.fixture
 def refused(capsys):
     """Runs the command line, which must refuse with one line that names what is given."""
@@ -141,7 +132,7 @@ def test_an_output_that_is_no_file(said, refused, finetuned, rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("do", "status"), [("term", 75), ("int", 75), ("raise OSError(28, '')", 2)]
+    ("do", "status"), [("term", 143), ("int", 130), ("raise OSError(28, '')", 2)]
 )
 def test_an_output_of_before_outlives_what_stops(finetuned, rows, tmp_path, do, status):
     (tmp_path / "out.jsonl").write_text("before")

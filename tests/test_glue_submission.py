@@ -84,6 +84,9 @@ class Model:
         ("qqp", (0, 1), {"QQP.tsv": ["0", "1"]}),
         ("qnli", TWO, {"QNLI.tsv": list(TWO)}),
         ("rte", TWO[::-1], {"RTE.tsv": list(TWO[::-1])}),
+        # Models of files that number what the server names, and the other way round.
+        ("rte", (0, 1), {"RTE.tsv": list(TWO)}),
+        ("mrpc", ("not_equivalent", "equivalent"), {"MRPC.tsv": ["0", "1"]}),
         # Numbers here, 1 for an entailment; the classes may be named or numbered in the files.
         ("wnli", TWO, {"WNLI.tsv": ["1", "0"]}),
         ("wnli", (0, 1), {"WNLI.tsv": ["0", "1"]}),
@@ -135,6 +138,7 @@ def test_all_of_the_servers_files_are_in_the_table():
         ("snli", THREE, {"task": "axx"}, "does not score axx"),
         ("rte", TWO, {"task": "cola"}, "cola is classification, but runs/model was .*entailment"),
         ("snli", THREE, {"task": "rte"}, "has the label 'neutral'; rte has entailment, not_"),
+        ("rte", ("yes", "no"), {}, "has the label 'yes'; rte has entailment"),
         ("stsb", (0, 1), {"metric": "f1"}, "predicts classes, but STS-B wants scores"),
     ],
 )

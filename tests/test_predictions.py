@@ -1,6 +1,8 @@
 """`predict`: rows keep their order and their keys, and what was predicted stands beside them."""
 
+import contextlib
 import csv
+import io
 import json
 
 import numpy as np
@@ -19,20 +21,16 @@ def called(capsys, *words, status=0):
     return json.loads(out.splitlines()[-1]) if out else None, err
 
 
-def trained(pretrained, folder, argument, *flags):
-    """The workdir of the README's way to fine-tune, for two updates."""
+def training(pretrained, folder, argument):
+    """The command to fine-tune in `folder`, with the settings that other tests compile for."""
+    flags = [f"--config.{key}={value}" for key, value in runs.FINE_TUNING.items()]
     config = f"--config=configs/finetune.py:{argument}"
-    settings = {"batch_size": 8, "stop_after": 2, "eval.batch_size": 8, "log.tensorboard": False}
-    flags += tuple(f"--config.{key}={value}" for key, value in settings.items())
-    workdir = folder / "run"
-    words = ("train", config, f"--workdir={workdir}", f"--initial={pretrained}", "--quiet", *flags)
-    assert main([str(word) for word in words]) == 0
-    return workdir
+    return ["train", config, f"--workdir={folder / 'run'}", f"--initial={pretrained}", *flags]
 
 
 @pytest.fixture(scope="module")
 def reviews(pretrained, tmp_path_factory):
-    """The folder of a run on a single file of reviews, and the file."""
+    """The folder of a run on a single file of reviews, and what was said meanwhile."""
     folder = tmp_path_factory.mktemp("reviews")
     with (folder / "reviews.csv").open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.writer(file)
@@ -44,34 +42,33 @@ def reviews(pretrained, tmp_path_factory):
                 [number, text, "good" if number % 2 else ("bad", "bad ")[number % 4 > 1]]
             )
     argument = f"path={folder / 'reviews.csv'},shape=classification,metric=accuracy,"
-    trained(pretrained, folder, argument + "columns=text:review,label:stars")
-    return folder
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        assert main(training(pretrained, folder, argument + "columns=text:review,label:stars")) == 0
+    return folder, said.getvalue()
 
 
-def test_what_the_start_says_of_a_table(reviews, pretrained, capsys):
-    argument = f"path={reviews / 'reviews.csv'},shape=classification,metric=accuracy"
-    words = ("train", f"--config=configs/finetune.py:{argument},columns=text:review,label:stars")
-    flags = (f"--workdir={reviews / 'run'}", "--config.batch_size=8", "--config.stop_after=2")
-    _, err = called(capsys, *words, *flags, f"--initial={pretrained}", "--config.eval.batch_size=8",
-                    "--config.log.tensorboard=False", "--quiet")  # fmt: skip
-    assert "divided into 36 rows for train and 4 for dev" in err
-    assert 'labels are read "bad " as "bad"' in err
-    assert "examples of CSV; text from Review, label from stars; bad " in err
+def test_what_the_start_says_of_a_table(reviews):
+    _, said = reviews
+    assert "divided into 36 rows for train and 4 for dev" in said
+    assert 'labels are read "bad " as "bad"' in said
+    assert "examples of CSV; text from Review, label from stars; bad " in said
 
 
 def test_rows_of_csv_come_back_as_csv_with_their_columns(reviews, capsys):
-    flags = (f"--workdir={reviews / 'run'}", f"--input={reviews / 'reviews.csv'}")
-    result, err = called(capsys, "predict", *flags, f"--output={reviews / 'out.csv'}")
-    assert "CSV; text from Review, label from stars" in err or "reviews.csv: CSV" in err
-    with (reviews / "reviews.csv").open(encoding="utf-8-sig", newline="") as file:
+    folder, _ = reviews
+    flags = (f"--workdir={folder / 'run'}", f"--input={folder / 'reviews.csv'}")
+    result, err = called(capsys, "predict", *flags, f"--output={folder / 'out.csv'}")
+    assert "reviews.csv: CSV" in err
+    with (folder / "reviews.csv").open(encoding="utf-8-sig", newline="") as file:
         before = list(csv.DictReader(file))
-    with (reviews / "out.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / "out.csv").open(encoding="utf-8", newline="") as file:
         after = list(csv.DictReader(file))
     added = ["label", "probability", "probabilities", "gold"]
     assert list(after[0]) == [*before[0], *added]
     assert [{key: row[key] for key in before[0]} for row in after] == before
     gold, found = ([row[key] for row in after] for key in ("gold", "label"))
-    assert gold == ["bad", "good"] * 20
+    assert gold == ["bad", "good"] * 20  # of which some were written "bad "
     assert result["labels"] == ["bad", "good"]
     assert result["accuracy"] == accuracy_score(gold, found)
     expected = confusion_matrix(gold, found, labels=result["labels"])
@@ -83,6 +80,7 @@ def test_rows_of_csv_come_back_as_csv_with_their_columns(reviews, capsys):
 
 
 def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsys, tmp_path):
+    folder, _ = reviews
     rows = [
         {"name": "first", "review": "sun", "more": [1, {"a": None}]},
         {"review": "rain", "stars": "Good"},
@@ -91,7 +89,7 @@ def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsy
     ]
     path = runs.write_jsonl(tmp_path / "rows.jsonl", rows)
     flags = (
-        f"--workdir={reviews / 'run'}",
+        f"--workdir={folder / 'run'}",
         f"--input={path}",
         f"--output={tmp_path / 'out.jsonl'}",
     )
@@ -117,9 +115,10 @@ def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsy
 
 
 def test_another_file_is_evaluated_as_a_whole(reviews, capsys, tmp_path):
+    folder, _ = reviews
     path = tmp_path / "new.json"
     path.write_text(json.dumps([{"review": "sun", "stars": "good"}] * 7))
-    result, _ = called(capsys, "evaluate", f"--workdir={reviews / 'run'}", f"--task={path}")
+    result, _ = called(capsys, "evaluate", f"--workdir={folder / 'run'}", f"--task={path}")
     assert result["metrics"]["dev"]["accuracy"] in (0, 1)
 
 
@@ -142,7 +141,7 @@ def paraphrases(pretrained, tmp_path_factory):
     runs.write_jsonl(folder / "task" / "dev.jsonl", rows(9))
     hidden = [row | {"label": -1} for row in rows(4)]
     runs.write_jsonl(folder / "task" / "test.jsonl", hidden)
-    trained(pretrained, folder, f"mrpc,path={folder / 'task'}", "--config.epochs=1")
+    assert main(training(pretrained, folder, f"mrpc,path={folder / 'task'}")) == 0
     return folder
 
 

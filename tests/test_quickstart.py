@@ -59,28 +59,38 @@ def test_the_recipe_is_half_a_nat_under_the_unigram_loss_after_300_updates(
 
 
 @pytest.fixture(scope="module")
-def finished(small_documentation, tmp_path_factory):
-    """The verb on a machine that has time for nothing, where a little is taken to say something,
-    with a smaller model in the current folder's configs: workdir, result, what was said."""
+def small_quickstart(small_documentation, tmp_path_factory):
+    """Runs the verb with a smaller model in the current folder's configs, on a machine that has
+    time for nothing; `floors` are the least updates and labels."""
     folder = tmp_path_factory.mktemp("quickstart")
-    workdir = folder / "runs"
     recipe = (runs.ROOT / quick.CONFIG).read_text()
     smaller = recipe.replace('"n_layer": 3', '"n_layer": 1').replace("128", "32")
     assert smaller != recipe
     (folder / "configs").mkdir()
     (folder / quick.CONFIG).write_text(smaller.replace('"n_units": 320', '"n_units": 32'))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(documentation, "documents", lambda **_: small_documentation)
-        patch.setattr(plans, "LEAST_UPDATES", 4)
-        patch.setattr(plans, "LEAST_LABELS", 40)
-        patch.setattr(quick, "OTHER_STARTS", 1e3)
-        patch.setattr(quick, "SPEED_STEPS", 4)
-        patch.setattr(quick, "SEEDS", SEEDS)
-        patch.setattr(quick, "DEV_EXAMPLES", 40)
-        done = runs.verb("quickstart", f"--workdir={workdir}", "--minutes=4")
-        assert done.status == 0
-        yield workdir, done.result, done.said
+
+    def run(*flags, floors=(plans.LEAST_UPDATES, plans.LEAST_LABELS)) -> runs.Outcome:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(documentation, "documents", lambda **_: small_documentation)
+            patch.setattr(plans, "LEAST_UPDATES", floors[0])
+            patch.setattr(plans, "LEAST_LABELS", floors[1])
+            patch.setattr(quick, "OTHER_STARTS", 1e3)
+            patch.setattr(quick, "SPEED_STEPS", 4)
+            patch.setattr(quick, "SEEDS", SEEDS)
+            patch.setattr(quick, "DEV_EXAMPLES", 40)
+            return runs.verb("quickstart", *flags)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(small_quickstart, tmp_path_factory):
+    """A quickstart where a little is taken to say something: workdir, result, what was said."""
+    workdir = tmp_path_factory.mktemp("runs")
+    done = small_quickstart(f"--workdir={workdir}", "--minutes=4", floors=(4, 40))
+    assert done.status == 0
+    return workdir, done.result, done.said
 
 
 def test_the_table_has_the_variants_by_tasks_of_two_shapes_at_least(finished):
@@ -124,6 +134,7 @@ def test_what_is_printed_is_what_was_measured(finished):
         for name in ("chance", "majority", "bag_of_words"):
             assert f"{100 * row[name]:.1f}" in table
     assert set(result["sample"].splitlines()) <= set(said)
+    assert any(line.startswith("With pre-training the model is ") for line in said)
 
 
 def test_it_speaks_at_once_and_names_each_part_with_the_time_left(finished):
@@ -146,12 +157,11 @@ def test_the_result_on_disk_is_the_one_returned(finished):
     assert json.loads((workdir / "result.json").read_text()) == result
 
 
-def test_again_it_trains_nothing_and_what_is_too_little_claims_nothing(finished, monkeypatch):
+def test_again_it_trains_nothing_and_what_is_too_little_claims_nothing(finished, small_quickstart):
     workdir, result, _ = finished
     files = {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
-    # The plan of before is kept; by today's floors it is too little.
-    monkeypatch.setattr(plans, "LEAST_UPDATES", 400)
-    again = runs.verb("quickstart", f"--workdir={workdir}")
+    # The plan of before is kept; by the true floors it is too little.
+    again = small_quickstart(f"--workdir={workdir}")
     assert again.status == 0
     assert again.result["table"] == result["table"]
     assert files == {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}

@@ -19,6 +19,7 @@ import nbclient
 import nbformat
 import numpy as np
 import pytest
+import reproductions
 import runs
 
 import gpt1_jax
@@ -30,8 +31,14 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 NOTEBOOK = ROOT / "notebooks" / "explore.ipynb"
 VOCABULARY = ROOT / "tests" / "golden" / "huggingface" / "language_model"
 
-# The rest of a line that is no command of gpt1: .ci/run types these, as they stand.
-ENVIRONMENT = [r"python3 -m venv \.venv", r"\.venv/bin/pip install .*", r"\.venv/bin/pytest"]
+# What is no command of gpt1: the parts of the line that .ci/run types as it stands, and a download,
+# in place of which RELEASED makes the same files.
+OTHERS = [
+    r"python3 -m venv \.venv",
+    r"\.venv/bin/pip install .*",
+    r"\.venv/bin/pytest.*",
+    "git clone https://github.com/openai/finetune-transformer-lm",
+]
 SIZES = {
     "model.n_layer": 2,
     "model.n_embd": 64,
@@ -100,7 +107,7 @@ def test_every_command_is_one_that_somebody_runs():
     line = re.search(r"grep -m1 -E '([^']+)'", ran).group(1)
     assert re.search(line, README, re.MULTILINE)
     for command in set(ALL) - set(TYPED):
-        assert any(re.fullmatch(known, command.text) for known in ENVIRONMENT), command
+        assert any(re.fullmatch(known, command.text) for known in OTHERS), command
 
 
 def test_the_first_two_blocks_install_run_and_test_in_one_line_each():
@@ -115,9 +122,11 @@ def test_the_first_two_blocks_install_run_and_test_in_one_line_each():
 def installed(tmp_path_factory):
     """The folder into which a wheel of the package was installed, without what it needs."""
     folder = tmp_path_factory.mktemp("wheel")
-    source = shutil.copytree(
-        ROOT, folder / "source", ignore=shutil.ignore_patterns(".*", "build", "runs", "results")
-    )
+    source = folder / "source"
+    for name in ("gpt1_jax", "configs"):
+        shutil.copytree(ROOT / name, source / name)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
     for words in (
@@ -153,11 +162,12 @@ def bring_along(folder: Path) -> None:
     (folder / "configs" / "quickstart.py").write_text(smaller)
 
 
-# They make `model`, in place of the download of the released weights.
+# They make the folder of the released weights, twice, as the pages have it in two places.
 RELEASED = [
     "gpt1 prepare --output=short --input 'books/*.txt' --tokenizer=original --vocab=gpt1_bpe",
     "gpt1 train --config=configs/pretrain.py --workdir=short_run --config.data.path=short",
     "gpt1 convert --from=short_run --to=openai:model",
+    "gpt1 convert --from=short_run --to=openai:finetune-transformer-lm/model",
 ]
 
 
@@ -197,6 +207,26 @@ def test_what_was_typed_is_there(reader):
     assert {json.loads(line)["label"] for line in answers} <= {"rain", "sun"}
     assert len(answers) == 5
     assert (folder / "report" / "report.html").exists()
+
+
+def keys(value) -> set[str]:
+    """Of an object and of the objects in it, with dots."""
+    inner = {key: keys(one) for key, one in value.items() if isinstance(one, dict)}
+    return {*value, *(f"{key}.{name}" for key, names in inner.items() for name in names)}
+
+
+def test_what_tests_of_the_report_make_up_has_the_form_of_what_reproduce_leaves(reader, tmp_path):
+    made, left = reproductions.write(tmp_path / "made"), reader[0] / "runs" / "table5"
+    ledgers = [json.loads((f / "reproduction.json").read_text()) for f in (made, left)]
+    assert set(ledgers[0]) <= set(ledgers[1])
+    entries = [next(e for e in one["runs"] if e["variant"] == "full") for one in ledgers]
+    assert set(entries[0]) <= set(entries[1])
+    folders = [f / entry["folder"] for f, entry in zip((made, left), entries, strict=True)]
+    for name in ("config.json", "result.json"):
+        written, found = (json.loads((folder / name).read_text()) for folder in folders)
+        assert keys(written) <= keys(found), name
+    splits = [{row["split"] for row in runs.rows(folder)} for folder in folders]
+    assert splits[0] - {"train_examples"} <= splits[1]
 
 
 def test_every_verb_is_in_the_readme_and_the_other_way_round(installed):

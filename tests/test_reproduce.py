@@ -208,7 +208,8 @@ def test_figure_2_left_has_a_run_for_every_depth(folder, table, reproduce):
 
 
 def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, reproduce):
-    done = reproduce({**SIZES, "probes.examples": 10}, figure="2right")
+    named = {"tasks": folder / "tasks" / "cola", "task_data": None}
+    done = reproduce({**SIZES, "probes.examples": 10}, figure="2right", **named)
     assert done.status == 0
     assert "--seeds makes no difference here" in done.said
     points = {(row["body"], row["step"], row["probe"]) for row in done.result["probes"]}

@@ -18,7 +18,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import read_rows
-from gpt1_jax.training import preemption
 from gpt1_jax.training import train as training
 from gpt1_jax.weights import checkpoint
 
@@ -37,15 +36,6 @@ def stopped(given, tmp_path_factory):
     result = runs.run({**given, "stop_after": 4}, workdir)
     assert result["step"] == 4
     return workdir
-
-
-@pytest.fixture(autouse=True)
-def handlers():
-    """`main` leaves its signal handlers behind."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def flip_a_bit(folder):
@@ -150,21 +140,6 @@ def test_a_signal_saves_and_ends_with_75(given, long_run, tmp_path):
     assert str(step) in os.listdir(tmp_path / "run" / "checkpoints")
     assert main([*command, "--quiet"]) == 0
     runs.assert_same_run(tmp_path / "run", long_run, LONG["steps"])
-
-
-def test_the_first_signal_is_noted_and_the_second_leaves_at_once(monkeypatch, capsys):
-    left = []
-    monkeypatch.setattr(os, "_exit", left.append)
-    before = signal.getsignal(signal.SIGINT)
-    with preemption.Signals() as signals:
-        assert not signals.stop(1)
-        os.kill(os.getpid(), signal.SIGINT)
-        assert signals.stop(2)
-        assert left == []
-        assert capsys.readouterr().err.count("\n") == 1
-        os.kill(os.getpid(), signal.SIGINT)
-        assert left == [130]
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_used(

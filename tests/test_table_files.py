@@ -117,6 +117,8 @@ def test_columns_by_other_names(tmp_path):
     fails(r"txt:Review: .*did you mean text", tmp_path / "none", ".csv", as_csv(rows),
           columns=("txt:Review",))  # fmt: skip
     fails("expected KEY:COLUMN", tmp_path / "none", ".csv", as_csv(rows), columns=("review",))
+    fails("line 2: no label; columns=label:NAME", tmp_path / "mistyped", ".csv", as_csv(rows),
+          columns=("text:review", "label:star"))  # fmt: skip
     fails("line 2: no label; columns=label:NAME", tmp_path / "unlabelled", ".csv", "text\na\nb\n")
 
 

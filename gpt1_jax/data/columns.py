@@ -52,7 +52,8 @@ class Columns:
 
     def find(self, names: Iterable[str], where: str) -> dict[str, str | list[str]]:
         """The column of each key that has one among `names`; of choices also several columns.
-        UserError where task.columns names one that is not there."""
+        UserError where task.columns names one that is not there, a label aside: new rows have
+        none."""
         known: dict[str, str] = {}
         for name in names:
             known.setdefault(folded(name), name)
@@ -60,6 +61,10 @@ class Columns:
         given = dict(text.split(":", 1) for text in self.given or ())
         found: dict[str, str | list[str]] = {}
         for place, key in enumerate(self.keys):
+            if key == LABEL and key in given:
+                column = known.get(given[key]) or known.get(folded(given[key]))
+                found |= {key: column} if column else {}
+                continue
             if key in given:
                 wanted = given[key].split("|") if key == CHOICES else [given[key]]
                 columns = [_named(name, known, where) for name in wanted]

@@ -52,13 +52,8 @@ class Classes:
 
     names: tuple[Label, ...]
     row: Row | None = None
-    _known: dict[Label, int] = field(init=False, repr=False)
-
-    def __post_init__(self):
-        folds = [folded(name) if isinstance(name, str) else name for name in self.names]
-        known = {fold: index for index, fold in enumerate(folds) if folds.count(fold) == 1}
-        known |= {name: index for index, name in enumerate(self.names)}
-        object.__setattr__(self, "_known", known)
+    # Of each spelling met so far; files have few, and many rows.
+    _known: dict[Label, int | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of_model(cls, names: tuple[Label, ...], row: Row | None) -> "Classes":
@@ -69,13 +64,21 @@ class Classes:
 
     def index(self, label: Label) -> int | None:
         """The index of the class that a label names, None if it names none."""
+        if label not in self._known:
+            self._known[label] = self._found(label)
+        return self._known[label]
+
+    def _found(self, label: Label) -> int | None:
         if self.row is not None:
             number = self.row.class_number(label)
             numbers = [self.row.class_number(name) for name in self.names]
             return numbers.index(number) if number is not None and number in numbers else None
-        if isinstance(label, str):
-            return self._known.get(label, self._known.get(folded(label)))
-        return self._known.get(label)
+        if label in self.names:
+            return self.names.index(label)
+        if not isinstance(label, str):
+            return None
+        alike = [isinstance(n, str) and folded(n) == folded(label) for n in self.names]
+        return alike.index(True) if alike.count(True) == 1 else None
 
 
 def read_classes(
@@ -139,7 +142,7 @@ def with_numbers(splits: Splits, given: tuple[Label, ...] | None, scores: bool) 
     """Labels that had to be text are numbers where all of them, and those `given`, look like it:
     whole ones, or any if they are `scores`."""
     parts = [part for part in splits.values() if part.text_labels]
-    labels = [example.label for part in parts for example in part.examples if example.label]
+    labels = [example.label.strip() for part in parts for example in part.examples if example.label]
     pattern, number = (_DECIMAL, float) if scores else (_WHOLE, _whole)
     if labels and all(pattern.fullmatch(label) for label in [*labels, *map(str, given or ())]):
         return {name: _numbered(part, number) for name, part in splits.items()}

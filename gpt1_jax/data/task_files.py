@@ -248,7 +248,8 @@ class _RowReader:
         self._choosing = row_format.shape == "multiple_choice"
         self.incomplete = 0
         if table.columns is not None:
-            self._required(self._find(table.columns), table.columns, str(table.path))
+            found = self._find(table.columns, str(table.path))
+            self._required(found, table.columns, str(table.path))
 
     @property
     def description(self) -> str:
@@ -277,7 +278,7 @@ class _RowReader:
 
     def example(self, row: dict, line: int) -> Example:
         place = self._table.place(line)
-        found = self._find(row)
+        found = self._find(row, place)
         self._required(found, row, place)
         empty = self._choosing or self._table.served
         keys = FIELDS[self._format.shape]
@@ -290,18 +291,18 @@ class _RowReader:
                     "one of them or leave the line out"
                 )
         label = row.get(str(found[LABEL])) if LABEL in found else None
-        if self._table.text_cells and label is not None:
-            label = label.strip() or None
+        if self._table.text_cells and label is not None and not label.strip():
+            label = None
         return Example(texts, choices, label, line)
 
-    def _find(self, names: Iterable[str]) -> dict[str, str | list[str]]:
+    def _find(self, names: Iterable[str], place: str) -> dict[str, str | list[str]]:
         names = tuple(names)
         if names not in self._columns:
-            self._columns[names] = self._format.names.find(names, str(self._table.path))
+            self._columns[names] = self._format.names.find(names, place)
         return self._columns[names]
 
     def _complete(self, row: dict) -> bool:
-        columns = self._find(self._table.columns or row)
+        columns = self._find(self._table.columns or row, str(self._table.path))
         return all(column in row for column in columns.values() if isinstance(column, str))
 
     def _required(self, found: dict, names: Iterable[str], place: str) -> None:

@@ -50,6 +50,7 @@ def reproduce(request: Request) -> dict:
     workdir = Path(request.workdir).expanduser()
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
+    Ledger(request)  # one that is damaged is said before anything is looked for
     bodies = _bodies(request, paper)
     trained = [body for body in bodies if weights_given(request, body) is None]
     settings = cell_settings(request, pretrains=bool(trained))
@@ -133,8 +134,8 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
     """Each probe on the task that it can be asked about, with the settings on top; a probe whose
     task is absent is left out.
 
-    Raises UserError for two tasks of one probe where tasks were named, and for a task whose files
-    its probe cannot use.
+    Raises UserError for two tasks of one probe, for tasks in several folders, and for one whose
+    files its probe cannot use.
     """
     chosen: dict[str, Any] = dict.fromkeys(PROBES)
     for name in found.names:
@@ -145,7 +146,10 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
                 f"{chosen[probe]} and {name} are of that kind"
             )
         chosen[probe] = name
-    base = ProbeConfig(path=request.task_data, data_dir=request.data_dir, **chosen)
+    folders = {source.path and str(Path(source.path).parent) for source in found.tasks}
+    if len(folders) > 1:
+        raise UserError("the tasks of the probes lie in several places; put them into one folder")
+    base = ProbeConfig(path=folders.pop(), data_dir=request.data_dir, **chosen)
     config = experiment.section("probes", base, settings)
     if config.path is not None:
         for probe in PROBES:

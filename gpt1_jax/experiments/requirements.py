@@ -50,6 +50,8 @@ def sources(request: Request, paper: Paper) -> Sources:
     UserError for one that was named, where all are absent, and where TFDS would have to download
     one and cannot be reached: alone it takes minutes to say so.
     """
+    if request.table == 1:
+        return Sources((), {})
     names = _tasks_of_the_paper(request, paper) if request.tasks is None else request.tasks
     if request.task_data and not Path(request.task_data).expanduser().is_dir():
         raise UserError(f"--task_data={request.task_data} is not a folder")
@@ -74,7 +76,7 @@ def sources(request: Request, paper: Paper) -> Sources:
 def _tasks_of_the_paper(request: Request, paper: Paper) -> tuple[str, ...]:
     if request.figure is not None:
         return paper.figures[request.figure].tasks
-    return () if request.table in (None, 1) else paper.tasks(request.table)
+    return () if request.table is None else paper.tasks(request.table)
 
 
 def _named(name: str, task_data: str | None) -> tuple[str, Path | None]:

@@ -35,9 +35,9 @@ class MetricsWriter:
             values = {name: value for name, value in row.items() if name not in ("step", "split")}
             self.newest[row["split"]] = values
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
-        self._file = path.open("ab", buffering=0)
         if config.tensorboard:
             self._events = _Events(workdir / "events", resumed_from + 1)
+        self._file = path.open("ab", buffering=0)
 
     def row(self, step: int, split: str, values: dict[str, float]) -> None:
         """Adds one row, to be made durable by `flush`. UserError where the disk is full."""
