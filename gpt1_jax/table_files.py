@@ -149,15 +149,19 @@ def open_table(
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file. UserError where they cannot be read."""
     packing = path.suffix.lower()
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(packing, open)
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(packing)
     try:
-        with open(path, "rb") as file:
-            beginning = file.read(LONGEST_POINTER)
-        for pointer, what in POINTERS.items():
-            if beginning.startswith(pointer):
-                raise UserError(f"{path} is {what}")
-        with opener(path, "rb") as file:
-            yield file
+        with open(path, "rb") as packed:
+            beginning = packed.read(LONGEST_POINTER)
+            for pointer, what in POINTERS.items():
+                if beginning.startswith(pointer):
+                    raise UserError(f"{path} is {what}")
+            packed.seek(0)
+            if opener is None:
+                yield packed
+                return
+            with opener(packed, "rb") as file:
+                yield file
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise UserError(
             f"{path}: damaged or cut off ({error}); expected a whole {packing} file"

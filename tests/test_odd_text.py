@@ -6,13 +6,17 @@ import json
 import os
 import shlex
 import subprocess
+import time
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
 from gpt1_jax.__main__ import main
+from gpt1_jax.text.config import PrepareConfig
+from gpt1_jax.text.inputs import find_inputs
 from gpt1_jax.text.shards import Tokens
+from gpt1_jax.text.workplace import check_apart
 from gpt1_jax.tokenization.loading import load
 
 DOCUMENTS = [f"the {['cat', 'dog'][n % 2]}, number {n}, sat on a mat." for n in range(20)]
@@ -167,6 +171,34 @@ def test_a_name_that_is_not_utf8(folder, capfd):
         status, result, _ = prepare(capfd, "--input=caf*.txt")
         assert status == 0
     assert result["splits"]["train"]["documents"] == 1
+
+
+def test_an_uneven_division_is_said(folder, capfd):
+    (folder / "one.txt").write_text(BOOK)
+    (folder / "two.txt").write_text(BOOK[:600])
+    status, result, err = prepare(capfd, "--input=*.txt")
+    assert status == 0
+    counts = {name: split["characters"] for name, split in result["splits"].items()}
+    share = counts["valid"] / sum(counts.values())
+    assert f"valid gets {share:.0%} of the text rather than 1%" in err
+    (folder / "three.txt").write_text(BOOK * 99)
+    status, _, err = prepare(capfd, "--input=three.txt", "--output=u")
+    assert status == 0
+    assert "valid gets" not in err
+
+
+def test_ten_thousand_files_start_at_once(folder):
+    """Until the first document is read; in the time of the processor, which others do not take."""
+    (folder / "many").mkdir()
+    for number in range(10_000):
+        (folder / "many" / f"{number}.txt").write_text(f"Book {number}.\n")
+    config = PrepareConfig(output="t", inputs=("many/*.txt",))
+    began = time.process_time()
+    found = find_inputs(config, None, None)
+    check_apart(folder / "t", found.paths)
+    name, blocks = next(found.train.documents())
+    assert time.process_time() - began < 2
+    assert (name, "".join(blocks)) == ("0.txt", "Book 0.\n")
 
 
 # Encodings

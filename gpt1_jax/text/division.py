@@ -14,6 +14,7 @@ from gpt1_jax.text.sources import Source, TextChanged, last_cut
 from gpt1_jax.tokenization import text_rules
 
 _NAMED = 5  # empty documents that are named
+_SHARE_UNSAID = 0.02  # of the text, by which valid may differ from what was asked for
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,20 @@ def take_survey(inputs: Inputs, config: PrepareConfig) -> Survey:
         names = [*count.empty_names, *held_out.empty_names][:_NAMED]
         more = f" and {empty - len(names)} more" if empty > len(names) else ""
         say(visible(f"{empty} empty documents left out: {', '.join(names)}{more}"))
+    fraction = 0.0 if inputs.valid else inputs.fraction
+    division = _division(count, fraction)
+    share = 1 - division["train_characters"] / count.characters
+    if abs(share - fraction) > _SHARE_UNSAID:
+        say(
+            f"valid gets {share:.0%} of the text rather than {fraction:.0%}, for documents stay "
+            "whole; --valid names its files, --valid_fraction=0 leaves all to train"
+        )
     return Survey(
         documents=count.documents + held_out.documents,
         empty=empty,
         characters=count.characters + held_out.characters,
         sha256=digest.hexdigest(),
-        **_division(count, 0.0 if inputs.valid else inputs.fraction),
+        **division,
     )
 
 

@@ -83,6 +83,8 @@ def find_inputs(config: PrepareConfig, documents, valid_documents) -> Inputs:
 
 
 def _without(paths: list[Path], valid_paths: list[Path]) -> list[Path]:
+    if not valid_paths:
+        return paths
     held_out = {path.resolve() for path in valid_paths}
     kept = [path for path in paths if path.resolve() not in held_out]
     if paths and not kept:

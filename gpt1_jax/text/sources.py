@@ -202,7 +202,7 @@ def matching(patterns: Iterable[str]) -> list[Path]:
         files = [Path(name) for name in found if os.path.isfile(name)]
         if not files:
             raise UserError(f"{pattern}: no file matches; expected text files, .jsonl, .gz or .xz")
-        paths.update((path.resolve(), path) for path in files)
+        paths.update((os.path.realpath(path), path) for path in files)
     return list(paths.values())
 
 
