@@ -99,6 +99,7 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
             yield file
             file.flush()
             os.fsync(file.fileno())
+        signals.settle()
         with as_user_error(path):
             os.replace(temporary, output_path(path))
             _sync_names(real.parent)

@@ -51,6 +51,13 @@ def start() -> None:
     _listener = _listener or _Listener(NUMBERS)
 
 
+def settle() -> None:
+    """Returns when all signals so far were acted on, never if one of them ends the process. To be
+    called before what cannot be taken back."""
+    if _listener is not None and threading.current_thread() is threading.main_thread():
+        _listener.settle()
+
+
 @contextlib.contextmanager
 def listening(numbers: Collection[int] = NUMBERS) -> Iterator[None]:
     """Listens within, unless it is done already. A signal that came within is acted on within,

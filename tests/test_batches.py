@@ -361,7 +361,7 @@ def test_tf_data_without_tensorflow(monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "match"),
     [
-        ({"prefetch": 0}, "data.prefetch=0; expected at least 1"),
+        ({"prefetch": 0}, "data.prefetch=0; expected 1 to"),
         ({"buckets": (64, 0)}, "data.buckets"),
     ],
 )

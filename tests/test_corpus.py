@@ -560,21 +560,21 @@ def _written(name: str, content: bytes):
         (_written("bad.xz", b"no xz at all"), r"bad\.xz: damaged or cut off"),
         (
             _written("bad.jsonl", b'{"text": "a"}\n\n{"text": "a"\n'),
-            r"bad\.jsonl line 3: not JSON",
+            r"bad\.jsonl, line 3: not JSON",
         ),
         (
             _written("bad.jsonl", b'{"text": "a"}\n{"texts": "a"}\n'),
-            r'bad\.jsonl line 2: the row has texts; expected {"text": "\.\.\."}',
+            r'bad\.jsonl, line 2: the row has texts; expected {"text": "\.\.\."}',
         ),
-        (_written("bad.jsonl", b"[1]"), r"bad\.jsonl line 1: the row is no object"),
-        (_written("bad.jsonl", b'{"text": null}'), r"bad\.jsonl line 1: the row has text;"),
+        (_written("bad.jsonl", b"[1]"), r"bad\.jsonl, row 1: 1 is not an object"),
+        (_written("bad.jsonl", b'{"text": null}'), r"bad\.jsonl, line 1: the row has text;"),
         (
             _written("bad.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n'),
             r"bad\.jsonl: not UTF-8 at byte 24 \(line 2\)",
         ),
         (
             _written("bad.jsonl", b'{"text": "a\\ud83d"}'),
-            r"bad\.jsonl line 1: character 1 is half of a surrogate pair \(U\+D83D\)",
+            r"bad\.jsonl, line 1: character 1 is half of a surrogate pair \(U\+D83D\)",
         ),
     ],
 )

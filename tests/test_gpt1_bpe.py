@@ -6,13 +6,14 @@ import random
 import re
 import string
 import sys
+import time
 from collections import Counter
 from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
 
-from gpt1_jax.tokenization import text_rules, vocabulary
+from gpt1_jax.tokenization import long_chunks, text_rules, vocabulary
 from gpt1_jax.tokenization.gpt1_bpe import OriginalTokenizer
 from gpt1_jax.tokenization.loading import from_vocabulary
 
@@ -155,6 +156,34 @@ def test_words_of_chunks_are_those_of_the_whole_line():
                 alone += len(line) > 1
                 assert list(chain(*found)) == english.words(line)
     assert alone > 300
+
+
+def test_long_chunks_have_the_words_of_spacy(monkeypatch):
+    """With chunks called long that spaCy itself still cuts in no time."""
+    monkeypatch.setattr(long_chunks, "LONG", 16)
+    english = text_rules.English()
+    draw = random.Random(5)
+    marks = "'\"().,:;!?-_/*[]{}<>@#$%&+=~^|…°²km/h'sS’“”A1a9xé日"
+    exceptions = sorted(slow_words.spacy.rules)
+    for _ in range(600):
+        parts = [
+            draw.choice(draw.choice((exceptions, "abcX19", marks, marks)))
+            * draw.choice((1, 1, 1, 2, 5, 40))
+            for _ in range(draw.randint(1, 40))
+        ]
+        chunk = "".join("".join(parts).split())
+        assert english.words([chunk]) == [word.text for word in slow_words.spacy(chunk)], chunk
+
+
+def test_marks_without_a_space_take_no_longer_each(tokenizer):
+    """20,000 take spaCy alone two minutes."""
+    apostrophes = "'" * 20_000
+    began = time.process_time()
+    ids = tokenizer.encode(apostrophes)
+    assert time.process_time() - began < 20
+    few = slow_ids(apostrophes[:600], tokenizer)
+    assert ids[:10] == few[:10]
+    assert len(ids) - len(few) == 20_000 - 600
 
 
 @pytest.mark.parametrize("text", ["( :D=foo", "nothin 'cause=foo", "foo=Mr. _ ."])

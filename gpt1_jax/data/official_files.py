@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from gpt1_jax.data.table_files import open_table, shown, text_lines
 from gpt1_jax.data.tasks import Example, RawSplit, Row
 from gpt1_jax.errors import UserError
+from gpt1_jax.table_files import open_table, shown, text_lines
 
 
 class SciTailFiles:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from gpt1_jax.data.columns import CHOICES, LABEL, Columns, required_keys
-from gpt1_jax.data.table_files import SUFFIXES, TableFile, open_table, plain_suffix, shown
 from gpt1_jax.data.tasks import FIELDS, Example, RawSplit, Row, Shape, folded
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
+from gpt1_jax.table_files import SUFFIXES, TableFile, open_table, plain_suffix, shown
 
 # The part of a single file that becomes dev.
 DEV_SHARE = 0.1

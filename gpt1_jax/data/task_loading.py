@@ -17,7 +17,6 @@ from gpt1_jax.data import labels as labelling
 from gpt1_jax.data.labels import HIGHEST_SCORE, Classes, score_distribution
 from gpt1_jax.data.metrics import METRICS
 from gpt1_jax.data.official_files import official_files
-from gpt1_jax.data.table_files import SUFFIXES
 from gpt1_jax.data.task_files import RowFormat, TaskFile, TaskFolder
 from gpt1_jax.data.tasks import (
     FIELDS,
@@ -37,6 +36,7 @@ from gpt1_jax.data.tfds_tasks import TfdsSplits
 from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
+from gpt1_jax.table_files import SUFFIXES
 from gpt1_jax.typed_values import nearest
 
 MOST_SHOWN = 20  # classes in a line

@@ -12,13 +12,13 @@ from tqdm import tqdm
 
 from gpt1_jax.data.labels import Classes, gold_label
 from gpt1_jax.data.metrics import METRICS
-from gpt1_jax.data.table_files import plain_suffix
 from gpt1_jax.data.task_files import stream_examples
 from gpt1_jax.data.tasks import Example
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference.batch_inference import written
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say
+from gpt1_jax.table_files import plain_suffix
 
 CHUNK = 1024  # rows held at a time
 ADDED = ("label", "probability", "probabilities", "gold")

@@ -45,7 +45,8 @@ def compare(config: CompareConfig) -> dict:
     for mode in config.modes:
         loading.from_vocabulary(vocab, mode)  # what is wrong with it is said before the work
     paths = matching(config.inputs)
-    files = Files(paths, Path(paths[0]).parent)
+    files = Files(paths, Path(paths[0]).parent, config.text_key)
+    say(files.describe())
     characters = sum(path.stat().st_size for path in paths)
     totals = _Counts(0, 0, Counter(), Counter(), Counter(), Counter())
     work = functools.partial(_compared, vocab, config.modes)

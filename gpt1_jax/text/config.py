@@ -14,8 +14,9 @@ class PrepareConfig:
     """What to prepare, and how.
 
     output: the folder to make.
-    inputs: globs of text files, see sources.Files; or
+    inputs: globs of text files and tables, see sources.Files; or
     tfds: a text set of TFDS, with data_dir in place of its usual folder.
+    text_key: the column of tables that holds the text of a document; None is `text` of JSON.
     tokenizer: its mode; vocab: a folder with a trained one, used as it is; of the modes original
       and hf_basic also one with the released vocabulary, or its name on the Hub.
     vocab_size: of the one to train (sentencepiece, original); None is 40,000 (original: merges),
@@ -33,8 +34,11 @@ class PrepareConfig:
     output: Annotated[str, Flag("folder for shards, manifest and tokenizer", "D")]
     inputs: Annotated[
         tuple[str, ...],
-        Flag("text, .gz, .xz or .jsonl files", "GLOB", name="input", several=True),
+        Flag("text files and tables, also .gz or .xz", "GLOB", name="input", several=True),
     ] = ()
+    text_key: Annotated[
+        str | None, Flag("the column of the text in tables; default: text, of JSON", "COLUMN")
+    ] = None
     tfds: Annotated[str | None, Flag("a TensorFlow Datasets text set", "NAME")] = None
     data_dir: Annotated[str | None, Flag("where TensorFlow Datasets keeps its data", "D")] = None
     tokenizer: Annotated[Mode, Flag()] = "sentencepiece"
@@ -56,10 +60,11 @@ class PrepareConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareConfig:
-    """modes: two different ones. inputs: globs of text files. vocab: the vocabulary of both, a
-    folder or a name on the Hub. workers: processes; None is the number of cores."""
+    """modes: two different ones. inputs, text_key: as of PrepareConfig. vocab: the vocabulary of
+    both, a folder or a name on the Hub. workers: processes; None is the number of cores."""
 
     modes: Annotated[tuple[VocabularyMode, ...], Flag("the two", "MODE,MODE", name="compare")]
     inputs: Annotated[tuple[str, ...], Flag("text files", "GLOB", name="input", several=True)]
+    text_key: Annotated[str | None, Flag("the column of the text in tables", "COLUMN")] = None
     vocab: Annotated[str, Flag("the vocabulary of both, a folder or on the Hub", "FOLDER")]
     workers: Annotated[int | None, Flag("processes; default: one for each core")] = None

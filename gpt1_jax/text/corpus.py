@@ -129,6 +129,7 @@ def _arguments(config: PrepareConfig, inputs: Inputs, trained: Tokenizer | None)
     return {
         "input": inputs.train.identity,
         "valid": inputs.valid.identity if inputs.valid else None,
+        "text_key": config.text_key,
         "valid_fraction": None if inputs.valid else inputs.fraction,
         "seed": config.seed,
         "tokenizer": config.tokenizer,

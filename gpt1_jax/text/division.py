@@ -2,16 +2,19 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, visible
 from gpt1_jax.text import workers
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
 from gpt1_jax.text.sources import Source, TextChanged, last_cut
 from gpt1_jax.tokenization import text_rules
+
+_NAMED = 5  # empty documents that are named
+_SHARE_UNSAID = 0.02  # of the text, by which valid may differ from what was asked for
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class _Count:
 
     documents: int = 0
     empty: int = 0
+    empty_names: list[str] = field(default_factory=list)  # of the first
     characters: int = 0
     chosen: int = 0
     chosen_characters: int = 0
@@ -56,13 +60,23 @@ def take_survey(inputs: Inputs, config: PrepareConfig) -> Survey:
         raise UserError(f"{files[0]}{more}: nothing but white space; expected text")
     empty = count.empty + held_out.empty
     if empty:
-        say(f"{empty} empty documents left out")
+        names = [*count.empty_names, *held_out.empty_names][:_NAMED]
+        more = f" and {empty - len(names)} more" if empty > len(names) else ""
+        say(visible(f"{empty} empty documents left out: {', '.join(names)}{more}"))
+    fraction = 0.0 if inputs.valid else inputs.fraction
+    division = _division(count, fraction)
+    share = 1 - division["train_characters"] / count.characters
+    if abs(share - fraction) > _SHARE_UNSAID:
+        say(
+            f"valid gets {share:.0%} of the text rather than {fraction:.0%}, for documents stay "
+            "whole; --valid names its files, --valid_fraction=0 leaves all to train"
+        )
     return Survey(
         documents=count.documents + held_out.documents,
         empty=empty,
         characters=count.characters + held_out.characters,
         sha256=digest.hexdigest(),
-        **_division(count, 0.0 if inputs.valid else inputs.fraction),
+        **division,
     )
 
 
@@ -77,6 +91,7 @@ def _counted(
             progress.add(len(block))
         if not characters:
             count.empty += 1
+            count.empty_names += [name] * (count.empty <= _NAMED)
             continue
         place = unit_hash(seed, name)
         count.documents += 1

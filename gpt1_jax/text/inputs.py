@@ -67,8 +67,13 @@ def find_inputs(config: PrepareConfig, documents, valid_documents) -> Inputs:
     elif config.tfds is not None:
         train = TextSet(config.tfds, TRAIN, config.data_dir)
     else:
-        train = Files(paths, root)
-    valid = Files(valid_paths, root) if valid_paths else None
+        train = Files(paths, root, config.text_key)
+        say(train.describe())
+    valid = Files(valid_paths, root, config.text_key) if valid_paths else None
+    if config.text_key is not None and not any(
+        isinstance(source, Files) and source.n_tables for source in (train, valid)
+    ):
+        raise UserError(f"--text_key={config.text_key}: no table is among the files")
     if valid_documents is not None:
         valid = Texts(valid_documents)
     elif config.tfds is not None and not any(held_out):
@@ -78,6 +83,8 @@ def find_inputs(config: PrepareConfig, documents, valid_documents) -> Inputs:
 
 
 def _without(paths: list[Path], valid_paths: list[Path]) -> list[Path]:
+    if not valid_paths:
+        return paths
     held_out = {path.resolve() for path in valid_paths}
     kept = [path for path in paths if path.resolve() not in held_out]
     if paths and not kept:

@@ -9,22 +9,18 @@ so that a document of any length passes through bounded memory. A block ends in 
 a line end, where a text can be cut without changing its ids (see tokenizer.py), unless it has none.
 """
 
-import codecs
 import difflib
 import glob
-import gzip
 import hashlib
 import json
-import lzma
 import os
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Protocol
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.text import text_files
 from gpt1_jax.text.tfds_records import TfdsSplit
 
 BLOCK = 2**20  # bytes read at a time, and characters of a block that was text already
@@ -94,7 +90,9 @@ class Texts:
         digest = hashlib.sha256()
         for document in self._documents:
             digest.update(document.name.encode() + b"\xff")
-            digest.update(_utf8(document.text, f"document {document.name}") + b"\xff")
+            digest.update(
+                text_files.require_utf8(document.text, f"document {document.name}") + b"\xff"
+            )
         self.identity = f"{len(self._documents)} texts, sha256 {digest.hexdigest()}"
         self.description = {"kind": "texts", "documents": len(self._documents)}
 
@@ -104,34 +102,48 @@ class Texts:
 
 
 class Files:
-    """Text files, a document each, and .jsonl files, a document a row, key `text`; also .gz, .xz.
+    """Text files, a document each, and tables, a document a row; also .gz, .xz. See text_files.py.
 
     Args:
       paths: the files, in the order of their documents.
       root: the folder that names are relative to.
+      text_key: the column of the text in tables; None is the usual one of JSON.
 
     Raises:
+      UserError: a file that is neither, or a table without the column.
       TextChanged: on reading, a file that is changed meanwhile.
     """
 
     fixed = False
 
-    def __init__(self, paths: list[Path], root: Path):
+    def __init__(self, paths: list[Path], root: Path, text_key: str | None = None):
         self.paths = tuple(paths)
-        self._paths = {Path(os.path.relpath(path, root)).as_posix(): path for path in paths}
+        self._paths = {_name(path, root): path for path in paths}
         self._states = {path: _state(path) for path in paths}
+        self._text_key = text_key
+        found = {path: text_files.table_of(path, text_key) for path in paths}
+        self._tables = {path: table for path, table in found.items() if table}
         sizes = {name: self._states[path][0] for name, path in self._paths.items()}
         digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
         self.identity = f"{len(paths)} files, sha256 of names and sizes {digest}"
         self.description = {"kind": "files", "files": sizes}
 
+    @property
+    def n_tables(self) -> int:
+        return len(self._tables)
+
+    def describe(self) -> str:
+        """What was decided about the files, in a line."""
+        n_texts = len(self.paths) - self.n_tables
+        return text_files.described(n_texts, list(self._tables.values()), self._text_key)
+
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
         for name, path in self._paths.items():
-            if path.name.removesuffix(".gz").removesuffix(".xz").endswith(".jsonl"):
-                for number, text in _rows(path):
+            if path in self._tables:
+                for number, text in text_files.rows(self._tables[path], self._text_key):
                     yield f"{name}:{number}", _blocks(_slices(text))
             else:
-                yield name, _blocks(_decoded(path))
+                yield name, _blocks(text_files.decoded(path, BLOCK))
             if _state(path) != self._states[path]:
                 raise TextChanged(
                     f"{path}: changed while it was read; start again when nobody writes to it"
@@ -190,7 +202,7 @@ def matching(patterns: Iterable[str]) -> list[Path]:
         files = [Path(name) for name in found if os.path.isfile(name)]
         if not files:
             raise UserError(f"{pattern}: no file matches; expected text files, .jsonl, .gz or .xz")
-        paths.update((path.resolve(), path) for path in files)
+        paths.update((os.path.realpath(path), path) for path in files)
     return list(paths.values())
 
 
@@ -217,6 +229,12 @@ def _blocks(parts: Iterable[str]) -> Iterator[str]:
         yield rest
 
 
+def _name(path: Path, root: Path) -> str:
+    """What a file is called in the manifest: text, also where its name has bytes that are none."""
+    name = Path(os.path.relpath(path, root)).as_posix()
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def _state(path: Path) -> tuple[int, int]:
     """What changes with a file: its size, and the time in ns at which it was written to."""
     try:
@@ -228,86 +246,3 @@ def _state(path: Path) -> tuple[int, int]:
 
 def _slices(text: str) -> Iterator[str]:
     return (text[start : start + BLOCK] for start in range(0, len(text), BLOCK))
-
-
-def _decoded(path: Path) -> Iterator[str]:
-    """The text of a file; a byte order mark at its start is no part of it."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
-    with _opened(path) as stream:
-        while part := stream.read(BLOCK):
-            if (zero := part.find(0)) >= 0:
-                raise UserError(
-                    f"{path}: binary (a NUL at byte {offset + zero}); expected UTF-8 text"
-                )
-            waiting = len(decoder.getstate()[0])
-            try:
-                text = decoder.decode(part)
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, offset - waiting + error.start, error) from None
-            yield text.removeprefix("\ufeff") if offset == 0 else text
-            offset += len(part)
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, offset - len(error.object), error) from None
-
-
-def _rows(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and texts of a .jsonl file; blank lines are passed over."""
-    offset = 0
-    with _opened(path) as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise _not_utf8(path, offset + error.start, error, f" (line {number})") from None
-            offset += len(line)
-            if text.strip():
-                yield number, _row_text(text.removeprefix("\ufeff"), f"{path} line {number}")
-
-
-def _row_text(line: str, place: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not JSON ({error}); expected an object with text") from None
-    if not isinstance(row, dict) or not isinstance(row.get("text"), str):
-        keys = f"has {', '.join(row) or 'no keys'}" if isinstance(row, dict) else "is no object"
-        raise UserError(f'{place}: the row {keys}; expected {{"text": "..."}}, a string')
-    _utf8(row["text"], place)
-    return row["text"]
-
-
-def _utf8(text: str, place: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        code = ord(text[error.start])
-        raise UserError(
-            f"{place}: character {error.start} is half of a surrogate pair (U+{code:04X}); "
-            "expected text that has a UTF-8 form"
-        ) from None
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The unpacked bytes of a file; what goes wrong while they are read is the user's to mend."""
-    openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
-    opener = openers.get(path.suffix, open)
-    try:
-        with opener(path, "rb") as stream:
-            yield stream
-    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
-        raise UserError(
-            f"{path}: damaged or cut off ({error}); expected a whole {path.suffix} file"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def _not_utf8(path: Path, offset: int, error: UnicodeDecodeError, line: str = "") -> UserError:
-    packed = " of the unpacked text" if path.suffix in (".gz", ".xz") else ""
-    return UserError(
-        f"{path}: not UTF-8 at byte {offset}{packed}{line} ({error.reason}); expected UTF-8 text"
-    )

@@ -62,9 +62,9 @@ def check_free(output: Path, arguments: dict) -> None:
 
 def check_apart(output: Path, inputs: Iterable[Path]) -> None:
     """UserError for a text that lies where the folder is made."""
-    folder = (output / UNFINISHED).resolve()
+    folder = os.path.realpath(output / UNFINISHED)
     for path in inputs:
-        if folder in path.resolve().parents:
+        if os.path.realpath(path).startswith(folder + os.sep):
             raise UserError(
                 f"{path}: lies in {folder}, where prepare works; move it or choose another --output"
             )

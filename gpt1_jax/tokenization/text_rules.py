@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.tokenization.long_chunks import linear_tokenizer
 
 _DASHES = str.maketrans({"—": "-", "–": "-", "―": "-", "…": "...", "´": "'"})
 # Runs of one and the same. The backslash is not among them: in the released pattern, which is no
@@ -102,20 +103,13 @@ class English:
     def __init__(self):
         try:
             import spacy
-            from spacy.tokenizer import Tokenizer
         except ImportError:
             raise UserError(_missing("spacy")) from None
         nlp = spacy.blank("en")
         # spaCy's types also allow any function in its place.
         rules: Any = nlp.tokenizer
-        self._tokenizer = rules
-        self._without_exceptions = Tokenizer(
-            nlp.vocab,
-            prefix_search=rules.prefix_search,
-            suffix_search=rules.suffix_search,
-            infix_finditer=rules.infix_finditer,
-            url_match=rules.url_match,
-        )
+        self._tokenizer = linear_tokenizer(rules, nlp.vocab, with_exceptions=True)
+        self._without_exceptions = linear_tokenizer(rules, nlp.vocab, with_exceptions=False)
         exceptions = {text: self.words([text]) for text in rules.rules}
         self._exceptions = frozenset(exceptions)
         self._traces = frozenset(

@@ -21,6 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from gpt1_jax import text_encoding
 from gpt1_jax.errors import UserError
 
 Row = dict[str, Any]
@@ -36,13 +37,18 @@ SUFFIXES: dict[str, Kind] = {
 }
 PACKED = (".gz", ".xz")
 EXPECTED = f"expected {', '.join(SUFFIXES)}; text also packed as {' or '.join(PACKED)}"
+# What begins like this, also where it should be packed, stands for a file that was never fetched.
+POINTERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the file; fetch it by git lfs pull",
+    b"/annex/objects/": "a pointer of git-annex, not the file; fetch it by git annex get",
+}
 # What begins like this is no table, whatever its name says.
 FOREIGN = {
     b"PK\x03\x04": "a spreadsheet or another zip archive; save the table as CSV UTF-8",
     b"\xd0\xcf\x11\xe0": "an old spreadsheet; save the table as CSV UTF-8",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file; fetch it by git lfs pull",
     b"<": "a page or another kind of markup; expected rows",
 }
+LONGEST_POINTER = max(map(len, POINTERS))
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LONGEST_CELL = 2**26  # characters; an unpaired quotation mark swallows what follows it
 LOOK = 2**16  # bytes of a look inside
@@ -104,18 +110,22 @@ def plain_suffix(path: Path) -> str:
 
 
 def open_table(
-    path: Path, served: tuple[str, ...] = (), headerless: tuple[str, ...] = ()
+    path: Path,
+    served: tuple[str, ...] = (),
+    headerless: tuple[str, ...] = (),
+    kind: Kind | None = None,
 ) -> TableFile:
     """The file with its kind, after a look inside.
 
     Args:
+      kind: what it should be; None is what its name says.
       served: columns of a TSV file of GLUE's server, in which quotation marks never quote.
       headerless: all its columns, where the first row has as many cells and none of these names.
 
     Raises:
       UserError: a file that cannot be read, has no rows, or is no table.
     """
-    by_name = SUFFIXES.get(plain_suffix(path))
+    by_name = kind or SUFFIXES.get(plain_suffix(path))
     with opened(path) as file:
         look = file.read(LOOK)
     for beginning, what in FOREIGN.items():
@@ -138,12 +148,26 @@ def open_table(
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file. UserError where they cannot be read."""
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(path.suffix.lower(), open)
+    packing = path.suffix.lower()
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(packing)
     try:
-        with opener(path, "rb") as file:
-            yield file
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        with open(path, "rb") as packed:
+            beginning = packed.read(LONGEST_POINTER)
+            for pointer, what in POINTERS.items():
+                if beginning.startswith(pointer):
+                    raise UserError(f"{path} is {what}")
+            packed.seek(0)
+            if opener is None:
+                yield packed
+                return
+            with opener(packed, "rb") as file:
+                yield file
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise UserError(
+            f"{path}: damaged or cut off ({error}); expected a whole {packing} file"
+        ) from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -156,14 +180,15 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield from _decoded_lines(path, file, "utf-16")
             return
         file.seek(0)
+        offset = 0
         for number, data in enumerate(file, 1):
             try:
                 line = data.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number}: not UTF-8 at byte {error.start}; save the file as "
-                    "UTF-8"
-                ) from None
+                place = f"at byte {offset + error.start} (line {number})"
+                sample = text_encoding.around(data, error.start)
+                raise text_encoding.not_utf8(path, place, sample) from None
+            offset += len(data)
             if "\0" in line:
                 raise UserError(f"{path}, line {number}: binary (a NUL); {EXPECTED}")
             yield number, line
