@@ -36,6 +36,7 @@ def unigram_loss(train: Tokens, valid: Tokens) -> float:
     return float(-np.log(counts / counts.sum())[ids[1]].mean())
 
 
+@pytest.mark.exhaustive
 def test_the_recipe_is_half_a_nat_under_the_unigram_loss_after_300_updates(
     small_documentation, tmp_path
 ):
