@@ -180,15 +180,12 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield from _decoded_lines(path, file, "utf-16")
             return
         file.seek(0)
-        offset = 0
         for number, data in enumerate(file, 1):
             try:
                 line = data.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                place = f"at byte {offset + error.start} (line {number})"
-                sample = text_encoding.around(data, error.start)
-                raise text_encoding.not_utf8(path, place, sample) from None
-            offset += len(data)
+                place, sample = f"at byte {error.start}", text_encoding.around(data, error.start)
+                raise text_encoding.not_utf8(path, place, sample, number) from None
             if "\0" in line:
                 raise UserError(f"{path}, line {number}: binary (a NUL); {EXPECTED}")
             yield number, line

@@ -69,26 +69,27 @@ def named(sample: bytes) -> str | None:
     return next(iconv for name, iconv in ENCODINGS.items() if name in equals)
 
 
-def not_utf8(path: Path, place: str, sample: bytes) -> UserError:
+def not_utf8(path: Path, place: str, sample: bytes, line: int | None = None) -> UserError:
     """What is said of a file.
 
     Args:
-      place: of the first byte that is wrong, as in "at byte 7".
+      place: of the first byte that is wrong, as in "at byte 7", in the file or in its `line`.
       sample: about SAMPLE bytes around it; from the start of a character on.
     """
+    where = path if line is None else f"{path}, line {line}"
     read = sample.decode("utf-8", errors="replace")
     wrong = read.count("\ufffd")
     if sum(not one.isascii() for one in read) > 2 * wrong:
-        return UserError(f"{path}: damaged, not UTF-8 {place}; expected UTF-8 text")
+        return UserError(f"{where}: damaged, not UTF-8 {place}; expected UTF-8 text")
     encoding = named(sample)
     if encoding is None:
-        return UserError(f"{path}: binary, not UTF-8 {place}; expected UTF-8 text")
+        return UserError(f"{where}: binary, not UTF-8 {place}; expected UTF-8 text")
     unpack = {".gz": "gzip -dc", ".xz": "xz -dc"}.get(path.suffix.lower())
     name = visible(shlex.quote(str(path)))
     convert = f"iconv -f {encoding} -t UTF-8"
     command = f"{unpack} {name} | {convert}" if unpack else f"{convert} {name}"
     return UserError(
-        f"{path}: not UTF-8 {place}; it looks like {encoding}; convert it: {command} > NEW"
+        f"{where}: not UTF-8 {place}; it looks like {encoding}; convert it: {command} > NEW"
     )
 
 

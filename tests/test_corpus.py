@@ -570,7 +570,7 @@ def _written(name: str, content: bytes):
         (_written("bad.jsonl", b'{"text": null}'), r"bad\.jsonl, line 1: the row has text;"),
         (
             _written("bad.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n'),
-            r"bad\.jsonl: not UTF-8 at byte 24 \(line 2\)",
+            r"bad\.jsonl, line 2: not UTF-8 at byte 10",
         ),
         (
             _written("bad.jsonl", b'{"text": "a\\ud83d"}'),

@@ -150,7 +150,7 @@ def test_scores_in_a_column_of_text(tmp_path):
         (".csv", "text,text,label\na,b,0\n", "two columns are called"),
         (".csv", "", "no rows; expected a header"),
         (".csv", "text,label\n", "no examples"),
-        (".csv", b"text,label\ncaf\xe9,0\n", r"byte 14 \(line 2\); .*iconv -f WINDOWS-1252"),
+        (".csv", b"text,label\ncaf\xe9,0\n", r"line 2: not UTF-8 at byte 3; .*iconv"),
         (".csv", b"text,label\na\0b,0\n", r"line 2: binary"),
         (".csv", b"PK\x03\x04rest", "spreadsheet.* save the table as CSV"),
         (".csv", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),

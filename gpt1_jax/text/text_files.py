@@ -33,7 +33,7 @@ _NO_TEXT = {
     rb"(\d{3}:? )?(forbidden|access denied|unauthorized|too many requests)\W*$": "the error "
     "message of a server",
 }
-_NO_TEXT = {re.compile(pattern, re.IGNORECASE): what for pattern, what in _NO_TEXT.items()}
+_FOREIGN = [(re.compile(text, re.IGNORECASE), what) for text, what in _NO_TEXT.items()]
 _JSON = re.compile(rb'(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*"[^"\n]*"\s*:')
 _HEADER = re.compile(r'"?\w+"?(?:([,;|\t])"?\w+"?)(?:\1"?\w+"?)*')
 
@@ -48,7 +48,7 @@ def table_of(path: Path, text_key: str | None) -> TableFile | None:
     if kind is None:
         with opened(path) as stream:
             look = stream.read(LOOK)
-        for pattern, what in _NO_TEXT.items():
+        for pattern, what in _FOREIGN:
             if pattern.match(look):
                 raise UserError(f"{path}: {what}; expected the text of a document")
         if not _JSON.match(look):
