@@ -17,7 +17,7 @@ import runs
 from gpt1_jax import disk
 from gpt1_jax.__main__ import main
 from gpt1_jax.disk import WorkdirLock
-from gpt1_jax.text import corpus, sources
+from gpt1_jax.text import corpus, text_files
 from gpt1_jax.training import claim
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -240,14 +240,14 @@ def test_a_text_that_changed(refused, said, texts, tmp_path, monkeypatch):
         refused(words, "changed while it was")
     assert not (tmp_path / "other").exists()
     with monkeypatch.context() as patch:
-        blocks = sources._decoded
+        blocks = text_files.decoded
 
-        def growing(path):
-            yield from blocks(path)
+        def growing(path, block):
+            yield from blocks(path, block)
             with path.open("a") as file:
                 file.write("more")
 
-        patch.setattr(sources, "_decoded", growing)
+        patch.setattr(text_files, "decoded", growing)
         refused(words, "0.txt", "changed while it was read")
     assert not (tmp_path / "other").exists()
 

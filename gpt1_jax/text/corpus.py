@@ -22,7 +22,7 @@ from gpt1_jax.text.division import Block, Survey, divided_blocks, take_survey, u
 from gpt1_jax.text.encoding import encode_blocks, id_dtype, in_pieces
 from gpt1_jax.text.inputs import TRAIN, Inputs, check_config, find_inputs
 from gpt1_jax.text.shards import FORMAT, MANIFEST, Manifest, read_manifest
-from gpt1_jax.text.sources import NamedText, TextChanged
+from gpt1_jax.text.sources import Files, NamedText, TextChanged
 from gpt1_jax.tokenization import gpt1_bpe, loading, sentencepiece_bpe, text_rules, vocabulary
 from gpt1_jax.tokenization import tokenizer as tokenizers
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -90,6 +90,8 @@ def _prepared(
         if before not in (None, survey):
             say(f"{output}: the text has changed since it was begun, so it begins anew")
             workplace.clear(output)
+        if isinstance(inputs.train, Files):
+            say(inputs.train.describe())
         folder = workplace.begin(output, arguments, survey)
         if not (folder / MANIFEST).exists():
             tokenizer = _tokenizer(folder, inputs, survey, config, trained)

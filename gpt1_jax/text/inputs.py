@@ -68,7 +68,6 @@ def find_inputs(config: PrepareConfig, documents, valid_documents) -> Inputs:
         train = TextSet(config.tfds, TRAIN, config.data_dir)
     else:
         train = Files(paths, root, config.text_key)
-        say(train.describe())
     valid = Files(valid_paths, root, config.text_key) if valid_paths else None
     if config.text_key is not None and not any(
         isinstance(source, Files) and source.n_tables for source in (train, valid)
