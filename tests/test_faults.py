@@ -512,8 +512,10 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
-def fill(folder: Path, leaving: int) -> Path:
-    """All but so many bytes."""
+def fill(folder: Path, leaving: int, after: Path | None = None) -> Path:
+    """All but so many bytes, once there is the file `after`."""
+    while after and not after.exists():
+        time.sleep(0.02)
     path = folder / "filler"
     with path.open("wb") as file:
         file.write(bytes(max(0, shutil.disk_usage(folder).free - leaving)))
@@ -534,7 +536,8 @@ def test_a_disk_that_fills_up_while_it_is_trained(
     words = train(tokens, workdir, **{"log.tensorboard": True})
     do = (
         "import sys; sys.path.insert(0, 'tests'); import pathlib, test_faults; "
-        f"test_faults.fill(pathlib.Path({str(place)!r}), {leaving})"
+        f"folder = pathlib.Path({str(place)!r}); "
+        f"test_faults.fill(folder, {leaving}, folder / 'run' / 'committed.json')"
     )
     moment = "before gpt1_jax.weights.checkpoint:Checkpoints.save%2"
     outcome = faults.run(words, at=moment, do=do, settings=settings)
@@ -580,12 +583,6 @@ def test_progress_that_nobody_reads_ends_no_run(tokens, tmp_path):
     words = train(tokens, tmp_path / "run")[:-1]
     with open("/dev/full", "w") as full:
         assert faults.run(words, stderr=full).status == 0
-
-
-def test_a_workdir_that_is_removed_under_a_training(tokens, tmp_path):
-    do = f"import shutil; shutil.rmtree({str(tmp_path / 'run')!r})"
-    moment = "before gpt1_jax.weights.checkpoint:Checkpoints.save%2"
-    faults.run(train(tokens, tmp_path / "run"), at=moment, do=do).refused("was removed")
 
 
 def test_a_place_that_is_taken(refused, tokens, pretrained, tmp_path):
