@@ -237,8 +237,7 @@ class Checkpoints:
         with self._writing():
             self._of_a_run = self._of_a_run or self._config.exists()
             self._manager.wait_until_finished()
-            if not self.folder.exists():  # which Orbax would make anew, with nothing beside it
-                raise UserError(f"{self.folder} was removed while this run used it")
+            self._require_there()
             check_space(Path(self.folder.parent), (params, optimizer))
             self._saving = step
             self._manager.save(
