@@ -356,6 +356,26 @@ class Report:
         return report.report(self.runs, self.output)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compile:
+    """The training step compiled for a TPU slice with no TPU: memory, collectives, does it fit."""
+
+    config: Annotated[str, Flag("a config file, with its arguments", "FILE[:ARGS]")]
+    keys: Annotated[Mapping[str, str], Flag("a key of the config", "VALUE", name="config.KEY")] = (
+        field(default_factory=dict)
+    )
+    topology: Annotated[str, Flag("a slice: v4-8, v5e-16, v5e:4x4, ...", "NAME")]
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import topology
+
+        # Before JAX is imported, for a name is wrong at once.
+        where = topology.slice_named(self.topology)
+        from gpt1_jax.machine.compile import compile_for
+
+        return compile_for(self.config, self.keys, where)
+
+
 VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "quickstart": {"": Quickstart},
     "reproduce": {"": Reproduce},
@@ -367,6 +387,7 @@ VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "predict": {"": Predict, "--glue": Submission},
     "convert": {"": Convert},
     "report": {"": Report},
+    "compile": {"": Compile},
 }
 """Each verb by name, and beside it what it becomes with a flag that changes what it does."""
 
