@@ -41,7 +41,8 @@ def compile_for(config: str, keys: Mapping[str, str], where: Slice) -> dict[str,
     if made.mesh.size != where.chips:
         raise UserError(
             f"mesh.data {described.mesh.data} x mesh.model {described.mesh.model} takes "
-            f"{made.mesh.size} of the {where.chips} chips of {where.name}; set mesh.data=-1 to use all"
+            f"{made.mesh.size} of the {where.chips} chips of {where.name}; set mesh.data=-1 to "
+            "use all"
         )
     return {"topology": where.name, **facts(made, where), "config": config_of(made)}
 

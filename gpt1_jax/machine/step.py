@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from gpt1_jax.data import task_loading
-from gpt1_jax.data.tasks import NO_TASK, TASKS, Task
 from gpt1_jax.data.task_loading import LoadedTask
+from gpt1_jax.data.tasks import NO_TASK, TASKS, Task
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment

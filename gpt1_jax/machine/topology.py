@@ -82,7 +82,7 @@ def slice_named(name: str) -> Slice:
         near = nearest(name, SLICES)
         hint = f"; did you mean {near}?" if near else ""
         raise UserError(
-            f"--topology={name} is no slice that is known{hint} Expected a name of Cloud TPU "
+            f"--topology={name} is no slice that is known{hint}; expected a name of Cloud TPU "
             f"(v4-8, v5p-8 count cores, v5e-16, v6e-16 chips) or a layout, as in v5e:4x4 or "
             f"v4:2x2x1, of {', '.join(GENERATIONS)}"
         )

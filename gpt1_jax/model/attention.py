@@ -23,6 +23,7 @@ class AttentionConfig:
     implementation: Implementation = "plain"
 
 
+@jax.named_scope("attention")
 def attention(
     query_NLHK: jax.Array,
     key_NMHK: jax.Array,

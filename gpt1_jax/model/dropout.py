@@ -78,6 +78,7 @@ def keep_mask(
     return _mix(_mix(index ^ first) ^ second) < threshold
 
 
+@jax.named_scope("dropout")
 def dropout(
     x: jax.Array,
     keys_N: jax.Array | None,

@@ -84,6 +84,7 @@ class Network:
         variables = {"params": _without_head(params)}
         return cast(jax.Array, self.body.apply(variables, tokens_NL, keys_N))
 
+    @jax.named_scope("logits")
     def logits(self, params: dict, hidden_NLD: jax.Array) -> jax.Array:
         """Next-token scores [N, L, V]."""
         variables = {"params": _without_head(params)}
@@ -121,6 +122,7 @@ def _without_head(params: dict) -> dict:
     return {name: leaf for name, leaf in params.items() if name != "clf"}
 
 
+@jax.named_scope("loss")
 def token_losses(logits_NLV: jax.Array, targets_NL: jax.Array) -> jax.Array:
     """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
     logits_NLV = logits_NLV.astype(jnp.float32)
@@ -128,6 +130,7 @@ def token_losses(logits_NLV: jax.Array, targets_NL: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(logits_NLV, axis=-1) - target_NL
 
 
+@jax.named_scope("loss")
 def per_sequence_mean(losses_NL: jax.Array, weights_NL: jax.Array) -> jax.Array:
     """The mean over sequences of each sequence's own mean loss, as the released code has it.
 
@@ -138,6 +141,7 @@ def per_sequence_mean(losses_NL: jax.Array, weights_NL: jax.Array) -> jax.Array:
     return jnp.mean((losses_NL * weights_NL).sum(axis=1) / jnp.maximum(weight_N, 1.0))
 
 
+@jax.named_scope("loss")
 def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
     """Cross-entropy [B] against a class index [B] or a distribution [B, k]; of the only output
     [B, 1], the squared error against a score, float [B]."""
