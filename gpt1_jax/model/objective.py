@@ -89,14 +89,15 @@ class Network:
         variables = {"params": _without_head(params)}
         return cast(jax.Array, self.body.apply(variables, hidden_NLD, method="logits"))
 
-    def empty_cache(self, n_sequences: int):
-        """What `decode` starts from."""
-        return self.body.empty_cache(n_sequences)
+    def empty_cache(self, n_sequences: int, n_tokens: int):
+        """What `decode` starts from, with places for `n_tokens` of each sequence."""
+        return self.body.empty_cache(n_sequences, n_tokens)
 
-    def decode(self, params: dict, tokens_NL: jax.Array, cache):
-        """Hidden states of the tokens that follow the cache, and the cache with them."""
+    def decode(self, params: dict, tokens_NL: jax.Array, cache, n_tokens: jax.Array | int):
+        """Hidden states of the tokens that follow the cache, and the cache with the first
+        `n_tokens` of them; others are padding."""
         variables = {"params": _without_head(params)}
-        return self.body.apply(variables, tokens_NL, cache, method="decode")
+        return self.body.apply(variables, tokens_NL, cache, n_tokens, method="decode")
 
     def answer(self, params: dict, hidden_NLD, extract_BC, keys_B=None) -> jax.Array:
         """The task's logits, [B, k] or [B, C], from hidden states of N = B * C sequences."""
