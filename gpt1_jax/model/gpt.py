@@ -14,7 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.model.attention import Implementation, attention
+from gpt1_jax.model.attention import Divide, Implementation, attention, undivided
 from gpt1_jax.model.cached_attention import cached_attention
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
@@ -77,6 +77,7 @@ class Attention(nn.Module):
 
     config: ModelConfig
     implementation: Implementation
+    divide: Divide
 
     def setup(self):
         self.c_attn = dense(self.config, 3 * self.config.n_embd)
@@ -86,16 +87,16 @@ class Attention(nn.Module):
         """Returns [N, L, D] and the cache, if there is one, with the new keys and values."""
         config = self.config
         qkv = by_rows(self.c_attn, x_NLD)
-        heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
-        query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
         if cache is not None:
+            heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
+            query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
             merged_NLHK, cache = cached_attention(query, key, value, cache, offset)
         else:
             merged_NLHK = attention(
-                query,
-                key,
-                value,
+                qkv,
+                config.n_head,
                 implementation=self.implementation,
+                divide=self.divide,
                 keys_N=keys_N,
                 rate=config.rate("attn"),
                 layer=layer,
@@ -126,9 +127,10 @@ class Block(nn.Module):
 
     config: ModelConfig
     implementation: Implementation
+    divide: Divide
 
     def setup(self):
-        self.attn = Attention(self.config, self.implementation)
+        self.attn = Attention(self.config, self.implementation, self.divide)
         self.ln_1 = _layer_norm(self.config)
         self.mlp = MLP(self.config)
         self.ln_2 = _layer_norm(self.config)
@@ -145,6 +147,7 @@ class GPT(nn.Module):
 
     config: ModelConfig
     implementation: Implementation = "plain"
+    divide: Divide = undivided
 
     def setup(self):
         config = self.config
@@ -157,7 +160,7 @@ class GPT(nn.Module):
         )
         block = nn.remat(Block) if config.remat else Block
         for layer in range(config.n_layer):
-            setattr(self, f"h_{layer}", block(config, self.implementation))
+            setattr(self, f"h_{layer}", block(config, self.implementation, self.divide))
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
         """Hidden states [N, L, D] of the last block, with dropout where `keys_N` are given; that of
@@ -217,7 +220,7 @@ class GPT(nn.Module):
         """The blocks as one compiled body; parameters are stacked here, so trees never change."""
         layers = [self.variables["params"][f"h_{i}"] for i in range(self.config.n_layer)]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        block = Block(self.config, self.implementation, parent=None)
+        block = Block(self.config, self.implementation, self.divide, parent=None)
 
         def body(x_NLD, scanned):
             params, layer = scanned

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import Implementation
+from gpt1_jax.model.attention import Divide, Implementation, undivided
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
@@ -109,11 +109,16 @@ class Network:
 
 
 def network(
-    config: ModelConfig, implementation: Implementation, shape: str | None, n_outputs: int
+    config: ModelConfig,
+    implementation: Implementation,
+    shape: str | None,
+    n_outputs: int,
+    divide: Divide = undivided,
 ) -> Network:
-    """The body and, for a task's input shape, the head with `n_outputs`."""
+    """The body and, for a task's input shape, the head with `n_outputs`. `divide` is how kernels
+    run on several devices."""
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
-    body = LSTM(config) if config.body == "lstm" else GPT(config, implementation)
+    body = LSTM(config) if config.body == "lstm" else GPT(config, implementation, divide)
     return Network(body, head)
 
 
