@@ -28,6 +28,7 @@ from gpt1_jax.model.dropout import (
 )
 
 Implementation = Literal["plain", "recompute", "triton", "tpu", "cudnn"]
+Wanted = Literal["auto", "plain", "recompute", "triton", "tpu", "cudnn"]
 # The released code replaces forbidden scores by this value rather than by minus infinity.
 FORBIDDEN = -1e9
 
@@ -36,7 +37,7 @@ FORBIDDEN = -1e9
 class AttentionConfig:
     """How attention is computed; `auto` takes what suits the device (attention_choice.py)."""
 
-    implementation: Implementation | Literal["auto"] = "auto"
+    implementation: Wanted = "auto"
 
 
 class Divide(Protocol):
