@@ -58,7 +58,12 @@ def test_auto_takes_what_the_device_can_run_and_says_why(device, model, implemen
 
 
 def test_only_old_gpus_are_said_not_to_compute_in_bfloat16():
-    for device, dtype in [(H200, "bfloat16"), (MI300, "bfloat16"), (T4, "float32"), (CPU, "float32")]:
+    for device, dtype in [
+        (H200, "bfloat16"),
+        (MI300, "bfloat16"),
+        (T4, "float32"),
+        (CPU, "float32"),
+    ]:
         assert "nor does it" not in choose("auto", device, paper(dtype=dtype)).reason
 
 

@@ -122,7 +122,11 @@ _ROWS_BY_COLUMNS, _ROWS_BY_ROWS, _COLUMNS_BY_COLUMNS = ((1,), (0,)), ((1,), (1,)
 
 
 def _dot(a, b, contracted):
-    return lax.dot_general(a, b, (contracted, ((), ())), preferred_element_type=jnp.float32)
+    # A higher precision that JAX was set to means float32 alone; the compiler refuses it elsewhere.
+    precision = None if a.dtype == jnp.float32 else lax.Precision.DEFAULT
+    return lax.dot_general(
+        a, b, (contracted, ((), ())), precision=precision, preferred_element_type=jnp.float32
+    )
 
 
 def _places(shape, start):
