@@ -7,7 +7,13 @@ import oracles
 import pytest
 
 from gpt1_jax.model.attention import attention
-from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
+from gpt1_jax.model.dropout import (
+    attention_keep_mask,
+    attention_keep_rate,
+    row_keys,
+    site_words,
+    step_key,
+)
 
 N, L, H, K = 2, 6, 3, 4
 
@@ -47,8 +53,8 @@ def test_dropout_falls_on_the_normalised_weights():
     query, key, value = query_key_value()
     keys = row_keys(step_key(0, 5), jnp.asarray([4, 9], jnp.uint32))
     actual = attention(query, key, value, keys_N=keys, rate=0.3, layer=2, n_ctx=16)
-    kept = keep_mask(keys, 0.3, 2, "attention", (H, L, L), (H, 16, 16))
-    multiplier = np.asarray(kept) / 0.7
+    kept = attention_keep_mask(site_words(keys, 2, "attention"), 0.3, H, L, 16)
+    multiplier = np.asarray(kept) / attention_keep_rate(0.3)
     np.testing.assert_allclose(actual, expected(query, key, value, 0, multiplier), atol=1e-5)
     assert not np.allclose(actual, expected(query, key, value), atol=1e-2)
 

@@ -11,7 +11,14 @@ import tiny
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
+from gpt1_jax.model.dropout import (
+    attention_keep_mask,
+    attention_keep_rate,
+    keep_mask,
+    row_keys,
+    site_words,
+    step_key,
+)
 from gpt1_jax.model.gpt import GPT
 from gpt1_jax.model.objective import Head, Network
 
@@ -100,9 +107,11 @@ def test_dropout_falls_at_its_places_with_the_rate_of_each():
     }
 
     def multipliers(layer, place, shape):
-        extent = (4, 12, 12) if place == "attention" else None
-        kept = keep_mask(keys, rates[place], layer, place, shape[1:], extent)
-        return np.asarray(kept) / (1 - rates[place])
+        words, rate = site_words(keys, layer, place), rates[place]
+        if place == "attention":
+            kept = attention_keep_mask(words, rate, shape[1], shape[2], n_ctx=12)
+            return np.asarray(kept) / attention_keep_rate(rate)
+        return np.asarray(keep_mask(words, rate, shape[1:])) / (1 - rate)
 
     actual = jax.jit(network.hidden)(params, tokens, keys)
     expected = oracles.hidden(params, tokens, 4, multipliers)

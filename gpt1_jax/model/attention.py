@@ -9,7 +9,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.model.dropout import dropout
+from gpt1_jax.model.dropout import (
+    attention_keep_mask,
+    attention_keep_rate,
+    dropped,
+    site_words,
+)
 
 Implementation = Literal["plain", "cudnn"]
 # The released code replaces forbidden scores by this value rather than by minus infinity.
@@ -54,6 +59,8 @@ def attention(
     # Softmax statistics in float32; the compiler keeps the wide values inside one fusion.
     scores_NHLM = jnp.where(allowed_LM[None, None], scores_NHLM.astype(jnp.float32), FORBIDDEN)
     weights_NHLM = jax.nn.softmax(scores_NHLM, axis=-1).astype(value_NMHK.dtype)
-    extent = (heads, n_ctx or length, n_ctx or length_of_keys)
-    weights_NHLM = dropout(weights_NHLM, keys_N, rate, layer, "attention", extent)
+    if keys_N is not None and rate > 0.0:
+        words_N2 = site_words(keys_N, layer, "attention")
+        keep_NHLM = attention_keep_mask(words_N2, rate, heads, length, n_ctx or length)
+        weights_NHLM = dropped(weights_NHLM, keep_NHLM, attention_keep_rate(rate))
     return jnp.einsum("nhlm,nmhk->nlhk", weights_NHLM, value_NMHK)
