@@ -115,5 +115,7 @@ def test_a_model_has_the_same_loss_and_gradients_in_chunks(changes):
 
 def test_chunks_are_at_least_one_and_at_most_the_context():
     for wrong in (0, 13):
-        with pytest.raises(UserError, match=rf"model\.loss_chunks is {wrong}; expected 1 to model\.n_ctx 12"):
+        with pytest.raises(
+            UserError, match=rf"model\.loss_chunks is {wrong}; expected 1 to model\.n_ctx 12"
+        ):
             replace(tiny.CONFIG, loss_chunks=wrong)

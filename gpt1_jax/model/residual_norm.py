@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.dropout import Place, keep_by_words, keep_rate, site_words
+from gpt1_jax.model.dropout import Place, dropped, keep_mask, site_words
 
 
 class ResidualNorm(nn.Module):
@@ -34,12 +34,14 @@ class ResidualNorm(nn.Module):
         rate = self.config.rate("resid")
         drops = keys_N is not None and rate > 0.0
         words_N2 = site_words(keys_N, layer, self.place) if drops else None
-        form = _Form(rate, self.config.layer_norm_epsilon)
+        form = Form(rate, self.config.layer_norm_epsilon)
         return residual_norm(residual_NLD, branch_NLD, scale_D, bias_D, words_N2, form)
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
+    """What is static of `residual_norm`."""
+
     rate: float
     epsilon: float
 
@@ -48,8 +50,7 @@ def _dropped(x, words_N2, rate):
     """Dropout of x [N, L, D] in float32; without words x itself."""
     if words_N2 is None:
         return x
-    keep = keep_by_words(words_N2, rate, x.shape[1:])
-    return jnp.where(keep, x * (1.0 / keep_rate(rate)), 0.0)
+    return dropped(x, keep_mask(words_N2, rate, x.shape[1:]), 1.0 - rate)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
