@@ -1,10 +1,11 @@
-"""A linear layer, as one matrix product over all rows."""
+"""A linear layer, as one matrix product over all rows, and its weights as products take them."""
 
 from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gpt1_jax.model.config import ModelConfig
 
@@ -19,9 +20,22 @@ def by_rows(linear: Callable, x: jax.Array) -> jax.Array:
     return rows.reshape(*x.shape[:-1], *rows.shape[1:])
 
 
+def cast_kernels(params: dict, dtype: DTypeLike) -> dict:
+    """`params` with the kernels in `dtype`: once for all of a step, or of a sampled text.
+
+    Tables, biases and gains stay as they are, since lookups, sums and norms read them in float32.
+    """
+
+    def cast(path, leaf):
+        is_kernel = path[-1].key.endswith("kernel")
+        return jnp.asarray(leaf, dtype) if is_kernel else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+
+
 class Linear(nn.Module):
-    """x [..., D] @ kernel [D, `features`] + bias, in the dtype of the model, from weights in
-    float32, with the model's initialisation."""
+    """x [..., D] @ kernel [D, `features`] + bias, in the dtype of the model, with the model's
+    initialisation. The kernel may have been cast before."""
 
     config: ModelConfig
     features: int

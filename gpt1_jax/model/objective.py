@@ -20,7 +20,7 @@ from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.cross_entropy import weighted_sum_in_chunks
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
-from gpt1_jax.model.linear import by_rows
+from gpt1_jax.model.linear import by_rows, cast_kernels
 from gpt1_jax.model.lstm import LSTM
 
 
@@ -81,6 +81,12 @@ class Network:
             states_BCD = jnp.zeros((1, 1, self.body.config.n_embd))
             params.update(self.head.init(head_key, states_BCD)["params"])
         return params
+
+    def cast(self, params: dict) -> dict:
+        """`params` as the products of the body take them; see `cast_kernels`. The head's stay as
+        they are, in float32."""
+        body = cast_kernels(_without_head(params), self.body.config.compute_dtype)
+        return {**params, **body}
 
     def hidden(self, params: dict, tokens_NL: jax.Array, keys_N=None) -> jax.Array:
         """Hidden states [N, L, D]."""
@@ -187,6 +193,7 @@ def loss(
         ).reshape(1, -1)
         keys_N, keys_B = row_keys(key, candidates_BC.reshape(-1)), row_keys(key, batch["rows"])
         params = drop_table(network.body.config, params, key)
+    params = network.cast(params)
     hidden_NLD = network.hidden(params, tokens_NL, keys_N)
     terms: dict[str, Any] = {}
     if "label" in batch:
