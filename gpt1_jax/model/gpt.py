@@ -132,10 +132,10 @@ class MLP(nn.Module):
 
     def setup(self):
         self.c_fc = Linear(self.config, 4 * self.config.n_embd)
-        self.c_proj = Linear(self.config, self.config.n_embd)
+        self.c_proj = Linear(self.config, self.config.n_embd, of=gelu)
 
     def __call__(self, x_NLD):
-        return self.c_proj(gelu(self.c_fc(x_NLD)))
+        return self.c_proj(self.c_fc(x_NLD))
 
 
 class Block(nn.Module):

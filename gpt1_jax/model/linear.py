@@ -35,18 +35,28 @@ def cast_kernels(params: dict, dtype: DTypeLike) -> dict:
 
 class Linear(nn.Module):
     """x [..., D] @ kernel [D, `features`] + bias, in the dtype of the model, with the model's
-    initialisation. The kernel may have been cast before."""
+    initialisation. The kernel may have been cast before.
+
+    With `of`, a function of each element, of(x) takes the place of x. A loop over layers keeps what
+    each of them needs for the backward pass, and there of(x) is made again rather than kept."""
 
     config: ModelConfig
     features: int
     use_bias: bool = True
+    of: Callable[[jax.Array], jax.Array] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         dtype = self.config.compute_dtype
         init = nn.initializers.normal(self.config.init_std)
         kernel = self.param("kernel", init, (x.shape[-1], self.features)).astype(dtype)
-        out = by_rows(lambda rows: rows @ kernel, x.astype(dtype))
+
+        def product(x, kernel):
+            return by_rows(lambda rows: rows @ kernel, x if self.of is None else self.of(x))
+
+        if self.of is not None and self.config.scan_layers:
+            product = jax.checkpoint(product, prevent_cse=False)
+        out = product(x.astype(dtype), kernel)
         if not self.use_bias:
             return out
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
