@@ -53,7 +53,7 @@ def _git() -> dict | None:
 
 
 _OF_PARAMETERS = ("tokenizer", "n_outputs", "labels")
-_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat")
+_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat", "model.loss_chunks")
 
 
 class Extension(TypedDict):
