@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from gpt1_jax import text_encoding
+from gpt1_jax import json_files, text_encoding
 from gpt1_jax.errors import UserError
 
 Row = dict[str, Any]
@@ -222,8 +222,8 @@ def _json_lines(table: TableFile) -> Iterator[tuple[int, Row]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
+            value = json_files.decode(line)
+        except ValueError as error:
             raise UserError(
                 f"{table.place(number)}: not JSON ({error}); expected one object a line"
             ) from None
@@ -232,15 +232,14 @@ def _json_lines(table: TableFile) -> Iterator[tuple[int, Row]]:
 
 def _json_list(table: TableFile) -> Iterator[tuple[int, Row]]:
     text = "".join(line for _, line in text_lines(table.path))
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
     blank = re.compile(r"\s*")
     at = blank.match(text, blank.match(text).end() + 1).end()  # type: ignore[union-attr]
     number = 0
     while not text.startswith("]", at):
         number += 1
         try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
+            value, at = json_files.decode_from(text, at)
+        except ValueError as error:
             raise UserError(
                 f"{table.place(number)}: not JSON ({error}); expected a list of objects"
             ) from None
@@ -255,15 +254,6 @@ def _json_list(table: TableFile) -> Iterator[tuple[int, Row]]:
             at = blank.match(text, at + 1).end()  # type: ignore[union-attr]
     if text[at + 1 :].strip():
         raise UserError(f"{table.path}: there is more after the list of rows")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> Row:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {json.dumps(twice)} stands there twice")
-    return row
 
 
 def _row(value: Any, place: str) -> Row:
