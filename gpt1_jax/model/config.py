@@ -85,6 +85,11 @@ class ModelConfig:
             most = MOST_LAYERS if name == "n_layer" else MOST
             if not 1 <= getattr(self, name) <= most:
                 raise UserError(f"model.{name} is {getattr(self, name)}; expected 1 to {most}")
+        for name, least in (("init_std", 0.0), ("layer_norm_epsilon", 1e-30)):
+            if not least <= getattr(self, name) <= 1e3:
+                raise UserError(
+                    f"model.{name} is {getattr(self, name)}; expected {least:g} to 1000"
+                )
         self._check_preset()
         for place in ("embd", "attn", "resid", "clf"):
             if not 0.0 <= self.rate(place) < 1.0:
