@@ -34,7 +34,7 @@ from gpt1_jax.machine.config import (
     SampleBenchmark,
     TrainBenchmark,
 )
-from gpt1_jax.messages import answer, say, visible
+from gpt1_jax.messages import answer, say, show
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
 from gpt1_jax.typed_values import nearest
@@ -280,7 +280,7 @@ class Sample:
         for ids in model.sample_ids(self.prompt, self.config):
             samples.append(tokenizer.decode(ids))
             added = sample.continuation(tokenizer, self.prompt, ids)
-            say(self.prompt + added + "\n")
+            show(self.prompt + added + "\n")
         return {"step": model.step, "prompt": self.prompt, "samples": samples}
 
 
@@ -535,10 +535,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         if isinstance(error, PartlyFailed):
             answer(json.dumps(error.result))
-        say(f"gpt1: {visible(str(error))}")
+        say(f"gpt1: {error}")
         return 2
     except Interrupted as error:
-        say(f"gpt1: {visible(str(error))}")
+        say(f"gpt1: {error}")
         return 75
     except OSError as error:
         from gpt1_jax import disk

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import visible
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
@@ -37,7 +38,7 @@ def provenance(config: dict) -> dict:
         "versions": versions(),
         "git": _git(),
         "config_hash": hashlib.sha256(text.encode()).hexdigest(),
-        "command": shlex.join(sys.argv),
+        "command": visible(shlex.join(sys.argv)),
     }
 
 
@@ -58,7 +59,7 @@ def _git() -> dict | None:
 
 
 _OF_PARAMETERS = ("tokenizer", "n_outputs", "labels")
-_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat")
+_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat", "model.loss_chunks")
 
 
 class Extension(TypedDict):

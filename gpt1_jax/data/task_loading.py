@@ -390,14 +390,15 @@ def _source(config: TaskConfig, task: Task, row: Row | None, whole: bool) -> Sou
     assert task.shape is not None  # it is none for language models alone
     if config.path is not None:
         path = Path(config.path).expanduser()
-        official = row and official_files(row, path)
-        if official:
-            return official
         same_shape = row is not None and task.shape == row.shape
         row_format = RowFormat(task.shape, config.columns, row if same_shape else None)
+        seed = config.split_seed or 0
+        official = row and path.is_dir() and official_files(row, path, row_format, seed)
+        if official:
+            return official
         pronouns = row is not None and row.pronouns and same_shape
         if path.is_file():
-            return TaskFile(path, row_format, config.split_seed or 0, whole, pronouns)
+            return TaskFile(path, row_format, seed, whole, pronouns)
         more = tuple(row.splits) if row and not row.division else ()
         return TaskFolder(path, row_format, more, pronouns)
     if row is None or not row.builders:
