@@ -189,6 +189,12 @@ class FakeJax:
         self.values[name] = value
 
 
+def test_the_table_of_the_readme_is_that_of_the_results():
+    """By `python benchmarks/table.py`, which leaves the page as it is."""
+    command = [sys.executable, "benchmarks/table.py", "--check"]
+    assert subprocess.run(command, cwd=runs.ROOT, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("group", ["sample"])
 def test_the_script_of_the_gpu_rows_in_tiny_form(tmp_path, group):
     """On the CPU, without a peer: each row is in the file, with what failed left out."""
