@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 import tiny
@@ -24,15 +25,19 @@ def model():
 
 def token_by_token(network, params, ids, stride):
     """The loss of each token but the first, each from the window that the convention gives it."""
+
+    @jax.jit
+    def window_losses(inputs, targets):
+        logits = network.logits(params, network.hidden(params, inputs))
+        return token_losses(logits, targets)[0]
+
     losses = {}
     for start in range(0, len(ids), stride):
         window = ids[start : start + N_CTX]
         targets = ids[start + 1 : start + N_CTX + 1]
-        inputs = np.asarray(window[: len(targets)])[None]
         if not len(targets):
             continue
-        logits = network.logits(params, network.hidden(params, inputs))
-        found = np.asarray(token_losses(logits, np.asarray(targets)[None]))[0]
+        found = window_losses(window[None, : len(targets)], targets[None])
         for place, loss in enumerate(found):
             losses.setdefault(start + 1 + place, float(loss))
     return losses
