@@ -13,7 +13,7 @@ import numpy as np
 from gpt1_jax.errors import UserError
 
 # What numpy raises of damaged headers; TypeError and the like come from the literals in them.
-_DAMAGED = (OSError, ValueError, EOFError, OverflowError, TypeError, KeyError, SyntaxError)
+_DAMAGED = (OSError, ValueError, EOFError, ArithmeticError, TypeError, KeyError, SyntaxError)
 _TOO_DEEP = (RecursionError, MemoryError, tokenize.TokenError)
 
 
@@ -26,7 +26,8 @@ def read(path: Path, dtypes: Sequence[str], remedy: str) -> np.ndarray:
       UserError: it is damaged, cut off or goes on after its numbers, or holds something else.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        with np.errstate(over="raise"):  # of a size beyond 64 bits
+            array = np.lib.format.open_memmap(path, mode="r")
         rest = path.stat().st_size - array.offset - array.nbytes
     except FileNotFoundError:
         raise
