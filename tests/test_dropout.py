@@ -156,11 +156,10 @@ def test_a_row_has_its_mask_in_any_company():
 def test_the_padded_length_does_not_change_the_mask():
     long = masks((12, 16))
     np.testing.assert_array_equal(masks((8, 16)), long[:, :8])
-    for n_ctx in (72, 100, 128):
-        long = attention_masks(3, 72, n_ctx=n_ctx)
-        for length in (1, 7, 40, 65):
-            short = attention_masks(3, length, n_ctx=n_ctx)
-            np.testing.assert_array_equal(short, long[:, :, :length, :length])
+    long = attention_masks(3, 100, n_ctx=100)
+    for length in (7, 65):
+        short = attention_masks(3, length, n_ctx=100)
+        np.testing.assert_array_equal(short, long[:, :, :length, :length])
 
 
 def test_a_traced_seed_step_and_layer_draw_the_same_mask():

@@ -64,8 +64,8 @@ def test_the_papers_block_has_heads_of_64_and_3072_inner_states():
     assert block["attn"]["c_attn"]["kernel"].shape == (768, 3 * 12 * 64)
     assert block["mlp"]["c_fc"]["kernel"].shape == (768, 3072)
     assert block["mlp"]["c_proj"]["kernel"].shape == (3072, 768)
-    cache = jax.eval_shape(lambda: GPT(ModelConfig()).empty_cache(1))
-    assert cache.key[0].shape == (1, 512, 12, 64)
+    cache = jax.eval_shape(lambda: GPT(ModelConfig()).empty_cache(1, 512))
+    assert cache.key[0].shape == (1, 12, 512, 64)
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,11 @@ def test_a_position_depends_on_itself_and_all_earlier_ones_alone(network, params
 def test_cached_decoding_equals_the_whole_at_once(network, params):
     tokens = tiny.tokens(length=12)
     decode = jax.jit(network.decode)
-    pieces, cache = [], network.empty_cache(len(tokens))
+    pieces, cache = [], network.empty_cache(len(tokens), network.body.config.n_ctx)
     for first, last in [(0, 5), (5, 6), (6, 9), *((n, n + 1) for n in range(9, 12))]:
-        hidden, cache = decode(params, tokens[:, first:last], cache)
-        pieces.append(hidden)
+        # The rest is padding, which leaves no trace.
+        hidden, cache = decode(params, tokens[:, first:], cache, last - first)
+        pieces.append(hidden[:, : last - first])
     assert cache.length == 12
     expected = oracles.hidden(params, tokens, n_head=4)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), expected, atol=1e-5)
@@ -148,7 +149,7 @@ def test_cached_decoding_equals_the_whole_at_once(network, params):
 
 def test_an_empty_cache_can_be_donated(network, params):
     decode = jax.jit(network.decode, donate_argnums=2)
-    hidden, _ = decode(params, tiny.tokens(length=5), network.empty_cache(3))
+    hidden, _ = decode(params, tiny.tokens(length=5), network.empty_cache(3, 8), 5)
     assert np.isfinite(hidden).all()
 
 

@@ -65,10 +65,11 @@ def test_dropout_falls_on_the_embeddings_and_on_the_output_of_each_layer():
 def test_cached_decoding_equals_the_whole_at_once(network, params):
     tokens = tiny.tokens(length=12)
     decode = jax.jit(network.decode)
-    pieces, cache = [], network.empty_cache(len(tokens))
+    pieces, cache = [], network.empty_cache(len(tokens), network.body.config.n_ctx)
     for first, last in ((0, 5), (5, 6), (6, 12)):
-        hidden, cache = decode(params, tokens[:, first:last], cache)
-        pieces.append(hidden)
+        # The rest is padding, which leaves no trace.
+        hidden, cache = decode(params, tokens[:, first:], cache, last - first)
+        pieces.append(hidden[:, : last - first])
     whole = jax.jit(network.hidden)(params, tokens)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
     assert int(cache.length) == 12

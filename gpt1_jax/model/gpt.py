@@ -14,7 +14,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.model.attention import Implementation, attention
+from gpt1_jax.model.attention import Divide, Implementation, attention, undivided
+from gpt1_jax.model.cached_attention import cached_attention
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
 from gpt1_jax.model.linear import Linear
@@ -23,7 +24,8 @@ from gpt1_jax.model.residual_norm import ResidualNorm
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values of the tokens so far, one [N, n_ctx, H, K] array per layer."""
+    """Keys and values of the tokens so far, one array [N, H, M, K] per layer, where M is the number
+    of places for tokens; `length` of them are taken."""
 
     key: tuple[jax.Array, ...]
     value: tuple[jax.Array, ...]
@@ -96,33 +98,32 @@ class Attention(nn.Module):
 
     config: ModelConfig
     implementation: Implementation
+    divide: Divide
 
     def setup(self):
         self.c_attn = Linear(self.config, 3 * self.config.n_embd)
         self.c_proj = Linear(self.config, self.config.n_embd)
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
-        """Returns [N, L, D] and the keys and values, those of the cache included."""
+        """Returns [N, L, D] and the cache, if there is one, with the new keys and values."""
         config = self.config
         qkv = self.c_attn(x_NLD)
-        heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
-        query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
         if cache is not None:
-            start = (0, offset, 0, 0)
-            key = jax.lax.dynamic_update_slice(cache[0], key, start)
-            value = jax.lax.dynamic_update_slice(cache[1], value, start)
-        merged_NLHK = attention(
-            query,
-            key,
-            value,
-            implementation="plain" if cache is not None else self.implementation,
-            offset=offset,
-            keys_N=keys_N,
-            rate=config.rate("attn"),
-            layer=layer,
-            n_ctx=config.n_ctx,
-        )
-        return self.c_proj(merged_NLHK.reshape(x_NLD.shape)), (key, value)
+            heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
+            query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
+            merged_NLHK, cache = cached_attention(query, key, value, cache, offset)
+        else:
+            merged_NLHK = attention(
+                qkv,
+                config.n_head,
+                implementation=self.implementation,
+                divide=self.divide,
+                keys_N=keys_N,
+                rate=config.rate("attn"),
+                layer=layer,
+                n_ctx=config.n_ctx,
+            )
+        return self.c_proj(merged_NLHK.reshape(x_NLD.shape)), cache
 
 
 class MLP(nn.Module):
@@ -144,9 +145,10 @@ class Block(nn.Module):
 
     config: ModelConfig
     implementation: Implementation
+    divide: Divide
 
     def setup(self):
-        self.attn = Attention(self.config, self.implementation)
+        self.attn = Attention(self.config, self.implementation, self.divide)
         self.ln_1 = ResidualNorm(self.config, "attention_output")
         self.mlp = MLP(self.config)
         self.ln_2 = ResidualNorm(self.config, "mlp_output")
@@ -163,6 +165,7 @@ class GPT(nn.Module):
 
     config: ModelConfig
     implementation: Implementation = "plain"
+    divide: Divide = undivided
 
     def setup(self):
         config = self.config
@@ -170,7 +173,7 @@ class GPT(nn.Module):
         self.wpe = Table(config, config.n_ctx)
         block = nn.remat(Block) if config.remat else Block
         for layer in range(config.n_layer):
-            setattr(self, f"h_{layer}", block(config, self.implementation))
+            setattr(self, f"h_{layer}", block(config, self.implementation, self.divide))
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
         """Hidden states [N, L, D] of the last block, with dropout where `keys_N` are given; that of
@@ -192,10 +195,10 @@ class GPT(nn.Module):
         return table_VD.astype(self.config.compute_dtype)
 
     @nn.nowrap
-    def empty_cache(self, n_sequences: int) -> Cache:
-        """A cache for `n_sequences` of up to n_ctx tokens each."""
+    def empty_cache(self, n_sequences: int, n_tokens: int) -> Cache:
+        """A cache for `n_sequences` of up to `n_tokens` each."""
         config = self.config
-        shape = (n_sequences, config.n_ctx, config.n_head, config.n_embd // config.n_head)
+        shape = (n_sequences, config.n_head, n_tokens, config.n_embd // config.n_head)
 
         def zeros():
             return tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.n_layer))
@@ -203,8 +206,11 @@ class GPT(nn.Module):
         # Keys and values in arrays of their own: one buffer cannot be donated twice.
         return Cache(key=zeros(), value=zeros(), length=jnp.int32(0))
 
-    def decode(self, tokens_NL: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Hidden states [N, L, D] of tokens that follow the cache, and the longer cache."""
+    def decode(
+        self, tokens_NL: jax.Array, cache: Cache, n_tokens: jax.Array | int
+    ) -> tuple[jax.Array, Cache]:
+        """Hidden states [N, L, D] of tokens that follow the cache, and the longer cache. Only the
+        first `n_tokens` count: others are padding, and what follows takes their place."""
         x_NLD = self._embed(tokens_NL, None, offset=cache.length)
         keys, values = [], []
         for layer in range(self.config.n_layer):
@@ -213,7 +219,7 @@ class GPT(nn.Module):
             x_NLD, (key, value) = block(x_NLD, None, layer, past, cache.length)
             keys.append(key)
             values.append(value)
-        length = cache.length + tokens_NL.shape[1]
+        length = cache.length + n_tokens
         return x_NLD, Cache(key=tuple(keys), value=tuple(values), length=length)
 
     def _embed(self, tokens_NL, keys_N, offset):
@@ -227,7 +233,7 @@ class GPT(nn.Module):
         """The blocks as one compiled body; parameters are stacked here, so trees never change."""
         layers = [self.variables["params"][f"h_{i}"] for i in range(self.config.n_layer)]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        block = Block(self.config, self.implementation, parent=None)
+        block = Block(self.config, self.implementation, self.divide, parent=None)
 
         def body(x_NLD, scanned):
             params, layer = scanned

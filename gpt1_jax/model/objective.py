@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model import cross_entropy
-from gpt1_jax.model.attention import Implementation
+from gpt1_jax.model.attention import Divide, Implementation, undivided
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.cross_entropy import weighted_sum_in_chunks
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
@@ -107,14 +107,15 @@ class Network:
         """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
         return cross_entropy.token_losses(hidden_NLD, self.output(params), targets_NL)
 
-    def empty_cache(self, n_sequences: int):
-        """What `decode` starts from."""
-        return self.body.empty_cache(n_sequences)
+    def empty_cache(self, n_sequences: int, n_tokens: int):
+        """What `decode` starts from, with places for `n_tokens` of each sequence."""
+        return self.body.empty_cache(n_sequences, n_tokens)
 
-    def decode(self, params: dict, tokens_NL: jax.Array, cache):
-        """Hidden states of the tokens that follow the cache, and the cache with them."""
+    def decode(self, params: dict, tokens_NL: jax.Array, cache, n_tokens: jax.Array | int):
+        """Hidden states of the tokens that follow the cache, and the cache with the first
+        `n_tokens` of them; others are padding."""
         variables = {"params": _without_head(params)}
-        return self.body.apply(variables, tokens_NL, cache, method="decode")
+        return self.body.apply(variables, tokens_NL, cache, n_tokens, method="decode")
 
     def answer(self, params: dict, hidden_NLD, extract_BC, keys_B=None) -> jax.Array:
         """The task's logits, [B, k] or [B, C], from hidden states of N = B * C sequences."""
@@ -126,11 +127,16 @@ class Network:
 
 
 def network(
-    config: ModelConfig, implementation: Implementation, shape: str | None, n_outputs: int
+    config: ModelConfig,
+    implementation: Implementation,
+    shape: str | None,
+    n_outputs: int,
+    divide: Divide = undivided,
 ) -> Network:
-    """The body and, for a task's input shape, the head with `n_outputs`."""
+    """The body and, for a task's input shape, the head with `n_outputs`. `divide` is how kernels
+    run on several devices."""
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
-    body = LSTM(config) if config.body == "lstm" else GPT(config, implementation)
+    body = LSTM(config) if config.body == "lstm" else GPT(config, implementation, divide)
     return Network(body, head)
 
 
