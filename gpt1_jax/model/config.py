@@ -94,6 +94,11 @@ class ModelConfig:
             raise UserError(
                 f"model.loss_chunks is {self.loss_chunks}; expected 1 to model.n_ctx {self.n_ctx}"
             )
+        for name, least in (("init_std", 0.0), ("layer_norm_epsilon", 1e-30)):
+            if not least <= getattr(self, name) <= 1e3:
+                raise UserError(
+                    f"model.{name} is {getattr(self, name)}; expected {least:g} to 1000"
+                )
         self._check_preset()
         for place in ("embd", "attn", "resid", "clf"):
             if not 0.0 <= self.rate(place) < 1.0:

@@ -34,6 +34,7 @@ def _padded(output_VD: jax.Array) -> jax.Array:
     return jnp.pad(output_VD, ((0, -len(output_VD) % MULTIPLE), (0, 0)))
 
 
+@jax.named_scope("logits")
 def _scores(rows_TD: jax.Array, output_PD: jax.Array) -> jax.Array:
     return product(rows_TD, output_PD.T).astype(rows_TD.dtype)
 

@@ -98,6 +98,7 @@ class Network:
         variables = {"params": _without_head(params)}
         return cast(jax.Array, self.body.apply(variables, method="output"))
 
+    @jax.named_scope("logits")
     def logits(self, params: dict, hidden_NLD: jax.Array) -> jax.Array:
         """Next-token scores [N, L, V]."""
         output_VD = self.output(params)
@@ -144,6 +145,7 @@ def _without_head(params: dict) -> dict:
     return {name: leaf for name, leaf in params.items() if name != "clf"}
 
 
+@jax.named_scope("loss")
 def language_model_loss(
     network: Network, params: dict, hidden_NLD: jax.Array, tokens_NL: jax.Array, weights_NL
 ) -> jax.Array:
@@ -171,6 +173,7 @@ def sequence_shares(weights_NL: jax.Array) -> jax.Array:
     return weights_NL / jnp.maximum(weight_N1, 1.0) / len(weights_NL)
 
 
+@jax.named_scope("loss")
 def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
     """Cross-entropy [B] against a class index [B] or a distribution [B, k]; of the only output
     [B, 1], the squared error against a score, float [B]."""
