@@ -65,6 +65,8 @@ class Process:
 
     def __exit__(self, *_) -> None:
         self.wait()
+        for file in (self._output, self._errors):
+            _read(file)
 
     def poll(self) -> int | None:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -99,6 +101,7 @@ def _number(replies: socket.socket) -> int:
 
 
 def _read(file: IO) -> str:
+    """What a file of our own holds, which is closed then."""
     if file.closed or "+" not in file.mode:
         return ""
     with file:
