@@ -116,7 +116,7 @@ def read_by(verb, pretrained, tokens, name):
     [
         ("config.json", "sample"),
         ("committed.json", "sample"),
-        ("checkpoints/6/digests.json", "sample"),
+        ("checkpoints/6/params/digests.json", "sample"),
         ("manifest.json", "evaluate"),
         ("verified.json", "evaluate"),
     ],
