@@ -4,6 +4,7 @@ import math
 
 import jax
 import numpy as np
+import oracles
 import pytest
 import tiny
 
@@ -12,7 +13,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import EvaluationConfig, stream_losses, window_starts
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.model.objective import token_losses
 
 N_CTX = tiny.CONFIG.n_ctx
 
@@ -27,9 +27,8 @@ def token_by_token(network, params, ids, stride):
     """The loss of each token but the first, each from the window that the convention gives it."""
 
     @jax.jit
-    def window_losses(inputs, targets):
-        logits = network.logits(params, network.hidden(params, inputs))
-        return token_losses(logits, targets)[0]
+    def logits_of(inputs):
+        return network.logits(params, network.hidden(params, inputs))
 
     losses = {}
     for start in range(0, len(ids), stride):
@@ -37,9 +36,10 @@ def token_by_token(network, params, ids, stride):
         targets = ids[start + 1 : start + N_CTX + 1]
         if not len(targets):
             continue
-        found = window_losses(window[None, : len(targets)], targets[None])
-        for place, loss in enumerate(found):
-            losses.setdefault(start + 1 + place, float(loss))
+        logits = logits_of(window[None, : len(targets)])
+        found = oracles.log_softmax(np.asarray(logits))[0, range(len(targets)), targets]
+        for place, log_probability in enumerate(found):
+            losses.setdefault(start + 1 + place, -float(log_probability))
     return losses
 
 

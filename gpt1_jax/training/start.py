@@ -14,10 +14,12 @@ import jax
 from jax.sharding import Mesh
 
 from gpt1_jax import disk, run_files
+from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.messages import say
+from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import MOST
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import memory, sharding
@@ -103,8 +105,7 @@ def start(
     experiment = with_softmax_positions(experiment, towards)
     total = _updates(experiment, towards)
     experiment.optimizer.require_room(total)
-    implementation = experiment.attention.implementation
-    net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
+    net = _network(experiment, loaded, mesh, tell)
     config = _config(experiment, tokenizer, towards, total, questions)
     with contextlib.ExitStack() as undone:
         held = claim(workdir, config, experiment.extend)
@@ -141,6 +142,24 @@ def start(
         held=held,
         schedule_after=schedule_after,
         config=config,
+    )
+
+
+def _network(
+    experiment: Experiment, loaded: LoadedTask, mesh: Mesh, tell: Callable[[str], None]
+) -> Network:
+    """The network with the attention that suits the devices, which `tell` hears of."""
+    device = attention_choice.device_of(mesh.devices.flat[0])
+    choice = attention_choice.choose(
+        experiment.attention.implementation, device, experiment.model, mesh.shape["model"]
+    )
+    tell(f"attention: {choice.implementation} ({choice.reason})")
+    return network(
+        experiment.model,
+        choice.implementation,
+        loaded.task.shape,
+        loaded.n_outputs,
+        sharding.Divided(mesh),
     )
 
 
