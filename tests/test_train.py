@@ -224,11 +224,11 @@ def test_padding_to_buckets_or_to_the_context_is_the_same_training(
         return put_batch(mesh, batch)
 
     monkeypatch.setattr(sharding, "put_batch", placed)
-    for name, buckets in (("buckets", (8,)), ("padded", ())):
+    for name, buckets in (("buckets", (10,)), ("padded", ())):
         changes = {"data.buckets": buckets}
         given = runs.fine_tuning(pretrained, classification, "classification", **changes)
         runs.run(given, tmp_path / name)
-    assert set(lengths[:LAST]) == {8, 16}
+    assert set(lengths[:LAST]) == {10, 16}
     assert set(lengths[LAST:]) == {16}
     runs.assert_close_rows(tmp_path / "buckets", tmp_path / "padded")
 
