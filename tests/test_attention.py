@@ -87,7 +87,7 @@ def test_bfloat16_keeps_its_softmax_in_float32():
 
 
 def test_bfloat16_gradients_are_those_of_float32_within_its_rounding():
-    """Where scores are large, rounding them on the way costs 1.2 % of the gradient of queries and keys."""
+    """Rounding large scores on the way puts the gradient of queries and keys 1.2 % off."""
     random = np.random.default_rng(0)
     query, key, value, mark = random.standard_normal((4, 2, 64, 2, 64)).astype(np.float32)
     query, key, value, mark = (jnp.asarray(x, jnp.bfloat16) for x in (6 * query, key, value, mark))
