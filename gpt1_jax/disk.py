@@ -212,7 +212,12 @@ class WorkdirLock:
     process that holds it, however that dies."""
 
     def __init__(self, workdir: Path, doing: str = "training in", flag: str = "--workdir"):
-        """Makes the folder if need be. UserError if another process has it: it is `doing` it."""
+        """Makes the folder if need be. UserError if another process has it: it is `doing` it; and
+        for a name that the libraries and the files of a run have no form for."""
+        try:
+            str(workdir.absolute()).encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{flag}={workdir}: not UTF-8; choose a name that is") from None
         self._made = _missing(workdir)
         self._lock = filelock.FileLock(workdir / LOCK, thread_local=False)
         self._held = contextlib.ExitStack()

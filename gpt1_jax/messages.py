@@ -9,15 +9,20 @@ from gpt1_jax.errors import UserError
 
 
 def say(line: str) -> None:
-    """One line, at once; above the progress bars, where there are any. Where nobody can read it the
-    work goes on."""
+    """One line, at once, whatever is in the names that it has; above the progress bars, where there
+    are any. Where nobody can read it the work goes on."""
+    show(visible(line))
+
+
+def show(text: str) -> None:
+    """The same with text that has lines of its own."""
     if sys.stderr is None:  # closed by whoever started us; print would take standard output
         return
     try:
         if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)
+            sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
         else:
-            print(line, file=sys.stderr)
+            print(text, file=sys.stderr)
         sys.stderr.flush()
     except OSError:
         _give_up(sys.stderr)

@@ -1,4 +1,4 @@
-"""Files of rows, whatever their kind: JSON lines, a JSON list, CSV, TSV, Parquet.
+"""Files of rows, whatever their kind: JSON lines, a JSON list, CSV, TSV, Parquet, Arrow.
 
 The name of a file says what it should be, and a look inside what it is: a .json file may have an
 object on each line, a .csv file semicolons, a .tsv file quotation marks that quote or that are just
@@ -21,11 +21,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from gpt1_jax import text_encoding
+from gpt1_jax import json_files, text_encoding
 from gpt1_jax.errors import UserError
 
 Row = dict[str, Any]
-Kind = Literal["JSON lines", "a JSON list", "CSV", "TSV", "Parquet"]
+Kind = Literal["JSON lines", "a JSON list", "CSV", "TSV", "Parquet", "Arrow"]
 
 SUFFIXES: dict[str, Kind] = {
     ".jsonl": "JSON lines",
@@ -34,6 +34,7 @@ SUFFIXES: dict[str, Kind] = {
     ".csv": "CSV",
     ".tsv": "TSV",
     ".parquet": "Parquet",
+    ".arrow": "Arrow",
 }
 PACKED = (".gz", ".xz")
 EXPECTED = f"expected {', '.join(SUFFIXES)}; text also packed as {' or '.join(PACKED)}"
@@ -80,7 +81,7 @@ class TableFile:
 
     @property
     def unit(self) -> str:
-        return "row" if self.kind in ("Parquet", "a JSON list") else "line"
+        return "row" if self.kind in ("Parquet", "Arrow", "a JSON list") else "line"
 
     @property
     def text_cells(self) -> bool:
@@ -98,7 +99,7 @@ class TableFile:
             return _json_lines(self)
         if self.kind == "a JSON list":
             return _json_list(self)
-        return _parquet_rows(self) if self.kind == "Parquet" else _text_rows(self)
+        return _arrow_rows(self) if self.kind in ("Parquet", "Arrow") else _text_rows(self)
 
 
 def plain_suffix(path: Path) -> str:
@@ -132,7 +133,9 @@ def open_table(
         if look.lstrip().startswith(beginning):
             raise UserError(f"{path} is {what}")
     if look.startswith(b"PAR1") or by_name == "Parquet":
-        return _parquet_table(path)
+        return _arrow_table(path, "Parquet")
+    if by_name == "Arrow":
+        return _arrow_table(path, "Arrow")
     first = _first_line(path)
     if by_name is None and not first.startswith(("{", "[")):
         raise UserError(f"{path} is no table by its name; {EXPECTED}")
@@ -222,8 +225,8 @@ def _json_lines(table: TableFile) -> Iterator[tuple[int, Row]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line, object_pairs_hook=_object)
-        except (ValueError, RecursionError) as error:
+            value = json_files.decode(line)
+        except ValueError as error:
             raise UserError(
                 f"{table.place(number)}: not JSON ({error}); expected one object a line"
             ) from None
@@ -232,15 +235,14 @@ def _json_lines(table: TableFile) -> Iterator[tuple[int, Row]]:
 
 def _json_list(table: TableFile) -> Iterator[tuple[int, Row]]:
     text = "".join(line for _, line in text_lines(table.path))
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
     blank = re.compile(r"\s*")
     at = blank.match(text, blank.match(text).end() + 1).end()  # type: ignore[union-attr]
     number = 0
     while not text.startswith("]", at):
         number += 1
         try:
-            value, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
+            value, at = json_files.decode_from(text, at)
+        except ValueError as error:
             raise UserError(
                 f"{table.place(number)}: not JSON ({error}); expected a list of objects"
             ) from None
@@ -255,15 +257,6 @@ def _json_list(table: TableFile) -> Iterator[tuple[int, Row]]:
             at = blank.match(text, at + 1).end()  # type: ignore[union-attr]
     if text[at + 1 :].strip():
         raise UserError(f"{table.path}: there is more after the list of rows")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> Row:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {json.dumps(twice)} stands there twice")
-    return row
 
 
 def _row(value: Any, place: str) -> Row:
@@ -389,30 +382,34 @@ def _text_rows(table: TableFile) -> Iterator[tuple[int, Row]]:
         yield number, {name: cell for name, cell in zip(names, cells, strict=False) if name}
 
 
-# Parquet
+# Parquet, and Arrow as `save_to_disk` of the library datasets writes it
 
 
-def _parquet_table(path: Path) -> TableFile:
-    with _parquet_file(path) as file:
-        return TableFile(path, "Parquet", "Parquet", tuple(file.schema_arrow.names))
+def _arrow_table(path: Path, kind: Kind) -> TableFile:
+    with _batches(path, kind) as (columns, _):
+        return TableFile(path, kind, kind, tuple(columns))
 
 
 @contextlib.contextmanager
-def _parquet_file(path: Path):
+def _batches(path: Path, kind: Kind) -> Iterator[tuple[list[str], Iterator[Any]]]:
+    """The names of the columns, and the rows by batches."""
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import ipc, parquet
 
     try:
-        with parquet.ParquetFile(path) as file:
-            yield file
+        if kind == "Parquet":
+            with parquet.ParquetFile(path) as file:
+                yield file.schema_arrow.names, file.iter_batches(batch_size=BATCH)
+        else:
+            with pyarrow.memory_map(str(path)) as source, ipc.open_stream(source) as stream:
+                yield stream.schema.names, iter(stream)
     except (OSError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read as Parquet: {reason}") from None
+        raise UserError(f"{path} cannot be read as {kind}: {reason}") from None
 
 
-def _parquet_rows(table: TableFile) -> Iterator[tuple[int, Row]]:
-    with _parquet_file(table.path) as file:
-        batches = file.iter_batches(batch_size=BATCH)
+def _arrow_rows(table: TableFile) -> Iterator[tuple[int, Row]]:
+    with _batches(table.path, table.kind) as (_, batches):
         rows = chain.from_iterable(batch.to_pylist() for batch in batches)
         for number, row in enumerate(rows, 1):
             # Tables of numbers have no other word for an empty cell.

@@ -574,7 +574,7 @@ def _written(name: str, content: bytes):
         ),
         (
             _written("bad.jsonl", b'{"text": "a\\ud83d"}'),
-            r"bad\.jsonl, line 1: character 1 is half of a surrogate pair \(U\+D83D\)",
+            r"bad\.jsonl, line 1: .*text has half a surrogate pair",
         ),
     ],
 )

@@ -155,7 +155,7 @@ def test_expected_score_inverts_the_distribution():
         (b'{"text": "one", "text": "two", "label": 0}', 'the key "text" stands there twice'),
         (b'{"text": "one", "label": true}', "label is true; expected an integer or a string"),
         (b'{"text": "one", "label": 0.5}', "label is 0.5; expected an integer or a string"),
-        (b'{"text": "one", "label": NaN}', "label is NaN; expected an integer or a string"),
+        (b'{"text": "one", "label": NaN}', "NaN is no number of JSON"),
         (b'{"text": "one", "label": [0]}', "expected an integer or a string"),
         (b'{"text": "one", "label": ""}', "expected an integer or a string"),
         (b'{"text": "one", "label": "0"}', '"0"'),

@@ -91,7 +91,12 @@ def read_classes(
     """
     known = row is not None and bool(row.labels) and row.shape == task.shape
     if given is not None:
-        return Classes.of_model(_given(given, labelled), row if known else None)
+        # Those of a known task are the same in words and in numbers, whichever the file has.
+        numbered = [_whole(n) if isinstance(n, str) and _WHOLE.fullmatch(n) else n for n in given]
+        of_row = Classes.of_model(tuple(numbered), row if known else None)
+        if of_row.row and len(given) > 1:
+            return of_row
+        return Classes.of_model(_given(given, labelled), None)
     if row is None or not known:
         return None
     found = [example.label for part in labelled for example in part.examples]

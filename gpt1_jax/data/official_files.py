@@ -1,7 +1,9 @@
-"""The files in which the authors of SciTail and of the Story Cloze Test hand theirs out."""
+"""The files in which the authors of SciTail, MRPC and the Story Cloze Test hand theirs out."""
 
+from dataclasses import replace
 from pathlib import Path
 
+from gpt1_jax.data.task_files import RowFormat, TaskFile, read_split, stream_examples
 from gpt1_jax.data.tasks import Example, RawSplit, Row
 from gpt1_jax.errors import UserError
 from gpt1_jax.table_files import open_table, shown, text_lines
@@ -94,10 +96,51 @@ def story_cloze_label(answer: str | int | None, place: str) -> int | None:
     return int(answer) - 1
 
 
-def official_files(row: Row, folder: Path) -> SciTailFiles | StoryClozeFiles | None:
-    """The files of a folder as the task's authors hand them out, if it has any."""
+class ParaphraseFiles:
+    """msr_paraphrase_train.txt and msr_paraphrase_test.txt, as Microsoft hands out MRPC. Which of
+    the training pairs GLUE holds out stands in its dev_ids.tsv, beside them; without that, a part
+    of them is drawn as of any single file."""
+
+    kind = "official"
+    IDS = ("#1 ID", "#2 ID")
+
+    def __init__(self, folder: Path, row_format: RowFormat, seed: int):
+        self.where = str(folder)
+        self._format = row_format
+        self._test = folder / "msr_paraphrase_test.txt"
+        self._train = folder / "msr_paraphrase_train.txt"
+        self._ids = folder / "dev_ids.tsv"
+        self._drawn = TaskFile(self._train, row_format, seed, whole=False)
+        whole = self._train.is_file()
+        self.splits = ("train", "dev", *(["test"] * self._test.is_file())) if whole else ()
+
+    def read(self, split: str) -> RawSplit:
+        """Raises UserError for each fault of the files (see `stream_examples`)."""
+        if split == "test":
+            return replace(read_split([self._test], self._format), countable=True)
+        if not self._ids.is_file():
+            return self._drawn.read(split)
+        held_out = {tuple(line.split()) for _, line in text_lines(self._ids)}
+        examples = [
+            example
+            for row, example in stream_examples(self._train, self._format)
+            if (tuple(row[key] for key in self.IDS) in held_out) == (split == "dev")
+        ]
+        if not examples:
+            raise UserError(f"{self._ids} leaves no pair of {self._train.name} for {split}")
+        whole = read_split([self._train], self._format)
+        return replace(whole, examples=examples, countable=True)
+
+
+def official_files(
+    row: Row, folder: Path, row_format: RowFormat, seed: int
+) -> SciTailFiles | StoryClozeFiles | ParaphraseFiles | None:
+    """The files of a folder as the task's authors hand them out, if it has any. `row_format` and
+    `seed`: of rows, and of the division of a file, where there is one."""
     if row.name == "scitail":
         files = SciTailFiles(folder)
+    elif row.name == "mrpc" and not any(folder.glob("train*")):
+        files = ParaphraseFiles(folder, row_format, seed)
     elif row.name.startswith("story_cloze"):
         files = StoryClozeFiles(folder, row.builders[0].rpartition("/")[2])
     else:

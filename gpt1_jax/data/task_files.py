@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1_jax.data.columns import CHOICES, LABEL, Columns, required_keys
+from gpt1_jax.data.split_files import SPLIT_NAMES, Pieces, one_table, split_files
 from gpt1_jax.data.tasks import FIELDS, Example, RawSplit, Row, Shape, folded
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
@@ -24,9 +25,6 @@ from gpt1_jax.table_files import SUFFIXES, TableFile, open_table, plain_suffix, 
 
 # The part of a single file that becomes dev.
 DEV_SHARE = 0.1
-# What others call our splits; files of the Hub may also count their pieces, of which there is one.
-SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}
-ONLY_PIECE = "-00000-of-00001"
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,9 @@ class RowFormat:
         if self.task is None:
             return open_table(path)
         served = self.task.columns or self.task.features
-        return open_table(path, served, self.task.headerless)
+        # MRPC's authors call their tables .txt.
+        kind = "TSV" if plain_suffix(path) == ".txt" else None
+        return open_table(path, served, self.task.headerless, kind)
 
     @cached_property
     def names(self) -> Columns:
@@ -72,23 +72,16 @@ class TaskFolder:
             )
         self.where = str(folder)
         self._format, self._pronouns = row_format, pronouns
-        self._files: dict[str, Path] = {}
         splits = dict.fromkeys(("train", "dev", "test", *more))
         names = {split: split for split in splits} | SPLIT_NAMES
         if row_format.task and more:
             names |= {name: split for split, name in row_format.task.splits.items()}
             names |= {name: split for split, name in row_format.task.files.items()}
-        for path in sorted(folder.iterdir()):
-            split = names.get(path.name.partition(".")[0].removesuffix(ONLY_PIECE))
-            if split is None or plain_suffix(path) not in SUFFIXES or not path.is_file():
-                continue
-            if split in self._files:
-                raise UserError(f"{self._files[split]} stands beside {path.name}; keep one of them")
-            self._files[split] = path
+        self._files = split_files(folder, names)
         self.splits = tuple(split for split in splits if split in self._files)
 
     def read(self, split: str) -> RawSplit:
-        """Raises UserError for each fault of the file (see `stream_examples`)."""
+        """Raises UserError for each fault of the files (see `stream_examples`)."""
         return read_split(self._files[split], self._format, self._pronouns)
 
 
@@ -122,7 +115,7 @@ class TaskFile:
 
     @cached_property
     def _read(self) -> RawSplit:
-        return read_split(self._path, self._format, self._pronouns)
+        return read_split([self._path], self._format, self._pronouns)
 
     @cached_property
     def _dev_lines(self) -> set[int]:
@@ -188,9 +181,9 @@ def _given_starts(row: dict, example: Example, place: str) -> list[int]:
     return starts
 
 
-def read_split(path: Path, row_format: RowFormat, pronouns: bool = False) -> RawSplit:
-    """The split that a file holds."""
-    table = row_format.open(path)
+def read_split(paths: list[Path], row_format: RowFormat, pronouns: bool = False) -> RawSplit:
+    """The split that a file holds, or several pieces of one."""
+    table = one_table([row_format.open(path) for path in paths])
     reader = _RowReader(table, row_format)
     examples, unclear = [], set()
     for row, example in reader.examples():
@@ -202,14 +195,14 @@ def read_split(path: Path, row_format: RowFormat, pronouns: bool = False) -> Raw
         examples.append(example)
     n = reader.incomplete
     return RawSplit(
-        str(path),
+        str(table.path),
         examples,
         unit=table.unit,
         kind=reader.description,
         text_labels=table.text_cells,
         unclear=frozenset(unclear),
         countable=table.served,
-        notes=(f"{path}: {n} row(s) with too few columns are left out",) if n else (),
+        notes=(f"{table.path}: {n} row(s) with too few columns are left out",) if n else (),
     )
 
 
@@ -248,7 +241,7 @@ class _RowReader:
     """Makes examples of the rows of a table, and counts what it leaves out: rows of a file of
     GLUE's server with too few columns, of which QQP has some."""
 
-    def __init__(self, table: TableFile, row_format: RowFormat):
+    def __init__(self, table: TableFile | Pieces, row_format: RowFormat):
         self._table, self._format = table, row_format
         self._columns: dict[tuple[str, ...], dict[str, str | list[str]]] = {}
         self._choosing = row_format.shape == "multiple_choice"

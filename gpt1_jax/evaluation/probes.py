@@ -19,7 +19,6 @@ the end of its continuation (`fitted`).
 Shapes: N sequences, L tokens, E examples, C candidates of each.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from gpt1_jax.data import task_loading
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
 from gpt1_jax.data.tasks import TASKS, Example, Metric, Shape
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
 # Candidates are written as at the beginning of a sentence; within one these words are not.
@@ -258,7 +258,7 @@ def probe_task(name: str, config: ProbeConfig) -> LoadedTask:
     if probe.shape == "classification" and len(loaded.labels) != 2:
         raise UserError(f"{key}: {loaded.where} has {len(loaded.labels)} classes; expected two")
     for note in loaded.notes:
-        print(note, file=sys.stderr)
+        say(note)
     return loaded
 
 

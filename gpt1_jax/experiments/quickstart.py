@@ -36,7 +36,7 @@ from gpt1_jax.experiments.runs import BODIES, body_of, result_of
 from gpt1_jax.experiments.summary import described
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, show
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
 from gpt1_jax.results.paper import Variant
@@ -71,7 +71,7 @@ def quickstart(config: QuickstartConfig) -> dict:
         costs, plan = _costs_and_plan(prepared, clock, config.minutes)
         result = _measured(prepared, costs, plan, clock)
     write_json(workdir / "result.json", result)
-    say(f"\n{described(result)}\n\n{_next_steps(result, workdir)}")
+    show(f"\n{described(result)}\n\n{_next_steps(result, workdir)}")
     return result
 
 

@@ -9,7 +9,6 @@ Predictions are names of classes for MNLI, AX, QNLI and RTE, numbers for the oth
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 
 from gpt1_jax import disk
@@ -17,6 +16,7 @@ from gpt1_jax.data.labels import HIGHEST_SCORE
 from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 
 
 def submit(model, output: str, task: str | None = None, path: str | None = None) -> dict:
@@ -58,10 +58,7 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
             examples = read_examples(Path(path).expanduser(), RowFormat(row.shape, task=row))
         expected = row.counts["tfds"][split]
         if len(examples) != expected:
-            print(
-                f"{target.name}: {len(examples)} rows, but the server expects {expected}",
-                file=sys.stderr,
-            )
+            say(f"{target.name}: {len(examples)} rows, but the server expects {expected}")
         labels = [answer["label"] for answer in model.predict(examples)]
         lines = [f"{index}\t{words(label)}\n" for index, label in enumerate(labels)]
         written[target] = ["index\tprediction\n", *lines]

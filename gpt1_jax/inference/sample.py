@@ -178,7 +178,7 @@ def generate(
         model.params,
         prompt_L,
         np.int32(len(prompt)),
-        row_keys(jax.random.key(config.seed), np.arange(n_samples)),
+        row_keys(jax.random.key(config.seed), jnp.arange(n_samples)),
         np.arange(n_samples) < config.num_samples,
         stop_V,
         (np.int32(length), np.float32(config.temperature), np.float32(config.top_p)),

@@ -3,7 +3,6 @@
 Shapes: k outputs of a head, C choices.
 """
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,6 +22,7 @@ from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import activations, log_probabilities, sample
 from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.messages import say
 from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
@@ -187,7 +187,7 @@ class TrainedModel:
             config = replace(config, labels=self.labels)
         loaded = task_loading.load_task(config, only=split, whole=config.path != own.path)
         for note in loaded.notes:
-            print(note, file=sys.stderr)
+            say(note)
         return loaded if row else replace(loaded, task=self.task)
 
     def predict(self, rows: Iterable[dict | Example]) -> list[dict]:
@@ -202,7 +202,7 @@ class TrainedModel:
         examples = examples_of_rows(rows, self.row_format)
         answers, n_cut = self.answers(examples)
         if n_cut:
-            print(f"{n_cut} of {len(examples)} examples cut to fit n_ctx", file=sys.stderr)
+            say(f"{n_cut} of {len(examples)} examples cut to fit n_ctx")
         return answers
 
     def answers(self, examples: list[Example]) -> tuple[list[dict], int]:

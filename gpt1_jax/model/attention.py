@@ -55,6 +55,7 @@ def undivided(function: Callable, inputs: tuple[str, ...], outputs: tuple[str, .
     return function
 
 
+@jax.named_scope("attention")
 def attention(
     qkv_NLC: jax.Array,
     n_head: int,

@@ -126,6 +126,7 @@ def attention_keep_mask(
     return jnp.where((key & HALF) == 0, low, high)
 
 
+@jax.named_scope("dropout")
 def dropout(
     x: jax.Array, keys_N: jax.Array | None, rate: float, layer: jax.Array | int, place: Place
 ) -> jax.Array:

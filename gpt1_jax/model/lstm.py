@@ -17,7 +17,8 @@ import jax.numpy as jnp
 
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
-from gpt1_jax.model.gpt import by_rows, dense
+from gpt1_jax.model.gpt import Table
+from gpt1_jax.model.linear import Linear, by_rows
 
 
 @flax.struct.dataclass
@@ -71,7 +72,7 @@ class Layer(nn.Module):
         state = state or _zeros(config, x_NLD.shape[0])
         gates_LN4U = jnp.moveaxis(gates_NL4U, 1, 0)
         state, outputs_LNU = jax.lax.scan(step, state, (jnp.arange(len(gates_LN4U)), gates_LN4U))
-        out_NLD = by_rows(dense(config, width, name="proj"), jnp.moveaxis(outputs_LNU, 0, 1))
+        out_NLD = Linear(config, width, name="proj")(jnp.moveaxis(outputs_LNU, 0, 1))
         return dropout(out_NLD, keys_N, config.rate("resid"), layer, "mlp_output"), state
 
 
@@ -97,15 +98,12 @@ class LSTM(nn.Module):
 
     def setup(self):
         config = self.config
-        init = nn.initializers.normal(config.init_std)
-        self.wte = nn.Embed(
-            config.n_rows, config.n_embd, embedding_init=init, dtype=config.compute_dtype
-        )
+        self.wte = Table(config, config.n_rows)
         layer = nn.remat(Layer) if config.remat else Layer
         for index in range(config.n_layer):
             setattr(self, f"h_{index}", layer(config))
         if not config.tied_output:
-            self.lm_head = dense(config, config.n_rows, use_bias=False)
+            self.lm_head = Linear(config, config.n_rows, use_bias=False)
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
         """Hidden states [N, L, D], with dropout where `keys_N` are given."""
@@ -116,9 +114,13 @@ class LSTM(nn.Module):
             self.lm_head(x_NLD)
         return x_NLD
 
-    def logits(self, hidden_NLD: jax.Array) -> jax.Array:
-        """Scores [N, L, V] of the next token, over tokens and special rows; no bias."""
-        return by_rows(self.wte.attend if self.config.tied_output else self.lm_head, hidden_NLD)
+    def output(self) -> jax.Array:
+        """What the hidden states are multiplied with to score the next token: rows [V, D] of the
+        tokens and the specials; no bias."""
+        if self.config.tied_output:
+            return self.wte.embedding.astype(self.config.compute_dtype)
+        kernel_DV = self.variables["params"]["lm_head"]["kernel"]
+        return kernel_DV.astype(self.config.compute_dtype).T
 
     @nn.nowrap
     def empty_cache(self, n_sequences: int, n_tokens: int) -> State:

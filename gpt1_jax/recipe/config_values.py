@@ -62,5 +62,17 @@ def build(cls: Any, given: Mapping[str, Any], prefix: str = "") -> Any:
         if dataclasses.is_dataclass(hint):
             values[name] = build(hint, given, key + ".")
         elif key in given:
-            values[name] = convert(given[key], hint, key)
+            values[name] = _text(convert(given[key], hint, key), key)
     return cls(**values)
+
+
+def _text(value: Any, key: str) -> Any:
+    """The value. UserError if it has no form in config.json: bytes that are not UTF-8, which the
+    names of files may have, and half surrogate pairs."""
+    for word in value if isinstance(value, tuple) else (value,):
+        if isinstance(word, str) and not word.isascii():
+            try:
+                word.encode()
+            except UnicodeEncodeError:
+                raise UserError(f"{key} is {word!r}; expected text, or a name in UTF-8") from None
+    return value

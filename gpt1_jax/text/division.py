@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say, visible
+from gpt1_jax.messages import say
 from gpt1_jax.text import workers
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
@@ -62,7 +62,7 @@ def take_survey(inputs: Inputs, config: PrepareConfig) -> Survey:
     if empty:
         names = [*count.empty_names, *held_out.empty_names][:_NAMED]
         more = f" and {empty - len(names)} more" if empty > len(names) else ""
-        say(visible(f"{empty} empty documents left out: {', '.join(names)}{more}"))
+        say(f"{empty} empty documents left out: {', '.join(names)}{more}")
     fraction = 0.0 if inputs.valid else inputs.fraction
     division = _division(count, fraction)
     share = 1 - division["train_characters"] / count.characters

@@ -12,12 +12,13 @@ import io
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple, NotRequired
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import numpy as np
+from pydantic import NonNegativeInt, StringConstraints
 from typing_extensions import TypedDict
 
-from gpt1_jax import disk, json_files
+from gpt1_jax import disk, json_files, npy_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization import loading
 
@@ -27,6 +28,7 @@ UNFINISHED = "unfinished"  # subfolder in which a folder of shards is made
 # Of a run: which shards were found to be what they were, at which size and time of change.
 VERIFIED = "verified.json"
 _HEADER_BYTES = 128  # of a one-dimensional .npy file, whatever its length
+REMEDY = "copy the file again"
 _CHECKED = 2**20  # ids looked at together
 
 
@@ -44,10 +46,10 @@ class Encoded(NamedTuple):
 class Shard(TypedDict):
     """A file of ids; documents start at `offsets` in it."""
 
-    file: str
-    tokens: int
+    file: Annotated[str, StringConstraints(pattern=r"^[\w-]+\.npy$")]
+    tokens: NonNegativeInt
     sha256: str
-    offsets: NotRequired[list[int]]
+    offsets: NotRequired[list[NonNegativeInt]]
 
 
 class State(TypedDict):
@@ -80,7 +82,7 @@ class Manifest(TypedDict):
 
     format: int
     tokenizer: TokenizerInfo
-    dtype: str
+    dtype: Literal["uint16", "uint32"]
     source: SourceInfo
     arguments: dict[str, Any]
     splits: dict[str, Split]
@@ -261,7 +263,7 @@ def verify(
 def _check_ids(path: Path, manifest: Manifest) -> None:
     """UserError for an id that the tokenizer does not have."""
     size = manifest["tokenizer"]["vocab_size"]
-    ids = np.load(path, mmap_mode="r", allow_pickle=False)
+    ids = npy_files.read(path, [manifest["dtype"]], REMEDY)
     largest = max(
         (int(ids[at : at + _CHECKED].max()) for at in range(0, len(ids), _CHECKED)), default=0
     )
@@ -360,15 +362,11 @@ class Tokens:
 def _mapped(folder: Path, shard: Shard, dtype: str) -> np.ndarray:
     path = folder / shard["file"]
     try:
-        ids = np.load(path, mmap_mode="r", allow_pickle=False)
+        ids = npy_files.read(path, [dtype], REMEDY)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; copy the folder again, or prepare it again") from None
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path}: cannot be read ({reason}); copy the file again") from None
-    if ids.shape != (shard["tokens"],) or ids.dtype != np.dtype(dtype):
+    if len(ids) != shard["tokens"]:
         raise UserError(
-            f"{path}: {ids.dtype} {list(ids.shape)}, expected {dtype} [{shard['tokens']}] as the "
-            "manifest says; copy the file again"
+            f"{path}: {len(ids)} tokens, expected {shard['tokens']} as the manifest says; {REMEDY}"
         )
     return ids

@@ -77,10 +77,7 @@ class Progress:
         """One line on standard error, above the bar if there is one."""
         if not self._quiet:
             self._said = time.monotonic()
-            if self._terminal:
-                tqdm.write(line, file=sys.stderr)
-            else:
-                say(line)
+            say(line)
 
     def close(self) -> None:
         self._bar.close()

@@ -37,6 +37,8 @@ _TABLES = {"wte/embedding": "tokens_embed.weight", "wpe/embedding": "positions_e
 _LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 # Causal masks and lists of positions, which versions of transformers saved among the parameters.
 _BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|position_ids")
+# Bytes; that of the library.
+LONGEST_HEADER = 100_000_000
 _DTYPES = ("F32", "F16", "BF16")
 # Ours, and what transformers calls it. Its "gelu" is the tanh form, as ours is.
 _SIZES = {
@@ -210,6 +212,7 @@ def _files(folder: Path) -> list[Path]:
     except FileNotFoundError:
         raise UserError(f"hf:{folder} has no {SINGLE}{_instead(folder)}") from None
     named = sorted({*known["weight_map"].values()})
+    held = {}
     for name in named:
         if not re.fullmatch(r"[\w-][\w.-]*\.safetensors", name):
             raise UserError(
@@ -218,6 +221,10 @@ def _files(folder: Path) -> list[Path]:
             )
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing, but {INDEX} names it; copy it too")
+        held[name] = {*_names(folder / name)}
+    for tensor, name in known["weight_map"].items():
+        if tensor not in held[name]:
+            raise UserError(f"{folder / name} has no {tensor}, which {INDEX} says is there")
     return [folder / name for name in named]
 
 
@@ -252,12 +259,22 @@ def _opened(path: Path) -> Iterator[Any]:
     except ImportError:
         raise UserError("to read safetensors, pip install safetensors") from None
     try:
+        _require_header(path)
         with safe_open(path, "numpy") as file:
             yield file
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or cut short ({error}); copy it again") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _require_header(path: Path) -> None:
+    """UserError for a header that the library takes although it says two things: a name that
+    stands twice, of which the last one would count."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if 2 <= size <= LONGEST_HEADER:  # of others the library complains
+            json_files.parse(file.read(size), dict[str, Any], f"{path}: header", "copy it again")
 
 
 def _names(path: Path) -> list[str]:

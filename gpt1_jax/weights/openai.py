@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import PositiveInt
 
-from gpt1_jax import json_files
+from gpt1_jax import json_files, npy_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
 
@@ -71,10 +72,17 @@ def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             f"{folder / SHAPES} lists {len(shapes)} arrays, the first two {shapes[:2]}; expected "
             "positions and tokens, then 12 for each block"
         )
+    shards = list(_shards(folder))
+    held, listed = sum(len(shard) for _, shard in shards), sum(map(math.prod, shapes))
+    if held < listed:
+        raise UserError(
+            f"the params_*.npy in {folder} hold {held} numbers, {SHAPES} lists {listed}; the "
+            "last shard is missing or short, copy the folder again"
+        )
     # One block of memory, which each file is read into and every array is a view of.
-    flat = np.empty(sum(map(math.prod, shapes)), np.float32)
+    flat = np.empty(listed, np.float32)
     filled = 0
-    for path, shard in _shards(folder):
+    for path, shard in shards:
         if filled + len(shard) > len(flat):
             raise UserError(
                 f"{path} goes on after the {len(flat)} numbers that {SHAPES} lists; expected the "
@@ -82,11 +90,6 @@ def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             )
         flat[filled : filled + len(shard)] = shard
         filled += len(shard)
-    if filled < len(flat):
-        raise UserError(
-            f"the params_*.npy in {folder} hold {filled} numbers, {SHAPES} lists {len(flat)}; the "
-            "last shard is missing or short, copy the folder again"
-        )
     arrays, start = {}, 0
     for name, shape in zip(paths(n_layer, rest == 2), shapes, strict=True):
         size = math.prod(shape)
@@ -98,9 +101,9 @@ def read_arrays(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _shapes(folder: Path) -> list[tuple[int, ...]]:
-    path = folder / SHAPES
+    path, remedy = folder / SHAPES, "expected a list of shapes; copy it again"
     try:
-        found = json_files.read(path, list[list[int]], "expected a list of shapes; copy it again")
+        found = json_files.read(path, list[list[PositiveInt]], remedy)
     except FileNotFoundError:
         raise UserError(
             f"openai:{folder} has no {SHAPES}; expected the folder `model` of the released code"
@@ -117,17 +120,9 @@ def _shards(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
     for number in range(max(numbers, default=0) + 1):
         path = folder / f"params_{number}.npy"
         try:
-            # Memory-mapped and never unpickled: a file is only ever numbers.
-            shard = np.load(path, mmap_mode="r", allow_pickle=False)
+            shard = npy_files.read(path, ["float32"], "copy the folder again")
         except FileNotFoundError:
             raise UserError(f"{path} is missing; the shards go from params_0.npy on") from None
-        except (OSError, ValueError, EOFError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} is damaged or not an array of numbers: {reason}") from None
-        if shard.ndim != 1 or shard.dtype != np.float32:
-            raise UserError(
-                f"{path} is {shard.dtype} {list(shard.shape)}; expected a flat vector of float32"
-            )
         yield path, shard
 
 

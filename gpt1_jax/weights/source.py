@@ -136,7 +136,8 @@ def _read_openai(folder: Path, source: str, asked: str | None) -> Weights:
     if record:
         model = _recorded(record, sizes, record["model"], folder / openai.SHAPES)
     else:
-        model = ModelConfig(**sizes, n_head=openai.n_head(sizes["n_embd"], folder))
+        n_head = openai.n_head(sizes["n_embd"], folder)
+        model = _model({**sizes, "n_head": n_head}, folder / openai.SHAPES)
     task, labels = _openai_task(len(arrays.get("clf/bias", ())))
     return _assembled(
         _Foreign(folder, source, arrays, model, text, added, record, task, labels, openai.name_of)
@@ -158,10 +159,10 @@ def _read_huggingface(folder: Path, source: str, asked: str | None) -> Weights:
     sizes = huggingface.sizes(config)
     path = folder / huggingface.CONFIG
     if record:
-        known = huggingface.own_sizes(ModelConfig(**record["model"]))
+        known = huggingface.own_sizes(_model(record["model"], folder / weights.RECORD))
         model = _recorded(record, sizes, known, path)
     else:
-        model = ModelConfig(**sizes)
+        model = _model(sizes, path)
     arrays, shape = huggingface.read_arrays(folder, model.n_layer)
     if "wte/embedding" not in arrays:
         raise UserError(f"{folder} has no tokens_embed.weight; expected the weights of GPT-1")
@@ -177,9 +178,17 @@ def _read_huggingface(folder: Path, source: str, asked: str | None) -> Weights:
     )
 
 
+def _model(sizes: Mapping[str, Any], path: Path) -> ModelConfig:
+    """The model of the sizes that a file gives. UserError, with the file, for absurd ones."""
+    try:
+        return ModelConfig(**sizes)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
 def _recorded(record: dict, sizes: dict, known: dict, path: Path) -> ModelConfig:
     """The model that `convert` wrote down, if the sizes in the folder are still its own."""
-    model = ModelConfig(**record["model"])
+    model = _model(record["model"], path.parent / weights.RECORD)
     for name, value in sizes.items():
         if value != known[name]:
             raise UserError(
