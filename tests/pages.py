@@ -33,6 +33,8 @@ SIZES = {
     "mesh.data": 1,
 }
 KEYS = [f"--config.{key}={value}" for key, value in SIZES.items()]
+BENCHMARK = ["--batch=8", "--seq=16", "--layers=1", "--d=16", "--heads=1", "--vocab=300"]
+BENCHMARK += ["--rounds=1", "--steps=1", "--dtype=float32"]
 # How one of its words begins, and what is added to such a command.
 TINY = [
     ("--config=configs/pretrain.py", [*KEYS, "--config.stop_after=2"]),
@@ -41,6 +43,8 @@ TINY = [
     ("reproduce", ["--scale=small", "--tasks=cola", "--seeds=0", "--task_data=tasks"]),
     ("prepare", ["--workers=1"]),
     ("sample", ["--length=2"]),
+    ("compile", ["--config.batch_size=16", "--config.mesh.data=-1", "--config.model.n_layer=1"]),
+    ("benchmark", BENCHMARK),
 ]
 # The last because no test reaches the Hub.
 INSTEAD = {
@@ -151,7 +155,12 @@ def type_all(installed: Path, folder: Path) -> None:
         [sys.executable, ROOT / "tests" / "reader.py"],
         input=json.dumps([command.words() for command in typed]),
         # A laptop has one device.
-        env={**runs.environment(1), "PYTHONPATH": str(installed)},
+        env={
+            **runs.environment(1),
+            "PYTHONPATH": str(installed),
+            # Another test may have the compiler of TPUs open.
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        },
         cwd=folder,
         capture_output=True,
         text=True,
