@@ -27,6 +27,13 @@ from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
 from gpt1_jax.experiments.config import QuickstartConfig, Request
 from gpt1_jax.flags import Flag, names, parse, require_one, usage
 from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.machine.config import (
+    FineTuneBenchmark,
+    Output,
+    PrepareBenchmark,
+    SampleBenchmark,
+    TrainBenchmark,
+)
 from gpt1_jax.messages import answer, say, show
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
@@ -356,6 +363,83 @@ class Report:
         return report.report(self.runs, self.output)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Compile:
+    """The training step compiled for a TPU slice with no TPU: memory, collectives, does it fit."""
+
+    config: Annotated[str, Flag("a config file, with its arguments", "FILE[:ARGS]")]
+    keys: Annotated[Mapping[str, str], Flag("a key of the config", "VALUE", name="config.KEY")] = (
+        field(default_factory=dict)
+    )
+    topology: Annotated[str, Flag("a slice: v4-8, v5e-16, v5e:4x4, ...", "NAME")]
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import topology
+
+        # Before JAX is imported, for a name is wrong at once.
+        where = topology.slice_named(self.topology)
+        from gpt1_jax.machine.compile import compile_for
+
+        return compile_for(self.config, self.keys, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkTrain:
+    """The update of pre-training."""
+
+    asked: TrainBenchmark
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import benchmark
+
+        return written(benchmark.train(self.asked), self.asked.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkFineTune:
+    """Fine-tuning on lengths like SST-2's, in buckets and padded to the context."""
+
+    asked: FineTuneBenchmark
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import benchmark
+
+        return written(benchmark.fine_tune(self.asked), self.asked.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSample:
+    """Sampling new tokens."""
+
+    asked: SampleBenchmark
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import benchmark
+
+        return written(benchmark.sample(self.asked), self.asked.output)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkPrepare:
+    """The tokenizers on one core, and batches from shards."""
+
+    asked: PrepareBenchmark
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import text_speed
+
+        return written(text_speed.prepare(self.asked), self.asked.output)
+
+
+def written(result: dict, output: Output) -> dict:
+    """The result of a benchmark, also in its file."""
+    if output.json is not None:
+        from gpt1_jax import disk
+
+        disk.write_json(Path(output.json).expanduser(), result)
+    return result
+
+
 VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "quickstart": {"": Quickstart},
     "reproduce": {"": Reproduce},
@@ -367,8 +451,16 @@ VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "predict": {"": Predict, "--glue": Submission},
     "convert": {"": Convert},
     "report": {"": Report},
+    "compile": {"": Compile},
+    "benchmark": {
+        "train": BenchmarkTrain,
+        "finetune": BenchmarkFineTune,
+        "sample": BenchmarkSample,
+        "prepare": BenchmarkPrepare,
+    },
 }
-"""Each verb by name, and beside it what it becomes with a flag that changes what it does."""
+"""Each verb by name, and beside it what it becomes with a flag that changes what it does, or with a
+word after it that says what."""
 
 
 def requested(words: Sequence[str]) -> Verb:
@@ -380,6 +472,12 @@ def requested(words: Sequence[str]) -> Verb:
         near = nearest(verb, VERBS)
         hint = f"did you mean {near}?" if near else f"expected one of {', '.join(VERBS)}"
         raise UserError(f"unknown verb {verb!r}; {hint}")
+    if "" not in VERBS[verb]:
+        what, *rest = rest or ["(nothing)"]
+        if what not in VERBS[verb]:
+            expected = ", ".join(VERBS[verb])
+            raise UserError(f"gpt1 {verb} is followed by {what}; expected one of {expected}")
+        return parse(f"gpt1 {verb} {what}", VERBS[verb][what], rest)
     given = {word.partition("=")[0] for word in rest}
     flag = next((flag for flag in VERBS[verb] if flag in given), "")
     for other, form in VERBS[verb].items():
@@ -389,12 +487,19 @@ def requested(words: Sequence[str]) -> Verb:
     return parse(f"gpt1 {verb} {flag}".rstrip(), VERBS[verb][flag], rest)
 
 
+def summary(forms: Mapping[str, type[Verb]]) -> str:
+    """What a verb does, in a line."""
+    if "" in forms:
+        return str(forms[""].__doc__)
+    return f"Timed runs on this machine: {', '.join(forms)}."
+
+
 def help_text(words: Sequence[str]) -> str:
     """The verbs, or the flags of the verb that `words` begin with."""
     if words[0] in VERBS:
         forms = VERBS[words[0]].items()
         return "\n\n".join(usage(f"gpt1 {words[0]} {flag}".rstrip(), form) for flag, form in forms)
-    lines = [f"  {verb:<12}{forms[''].__doc__}" for verb, forms in VERBS.items()]
+    lines = [f"  {verb:<12}{summary(forms)}" for verb, forms in VERBS.items()]
     return "\n".join(
         [
             "usage: gpt1 VERB [--FLAG=VALUE ...]",

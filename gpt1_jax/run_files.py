@@ -20,17 +20,22 @@ from gpt1_jax.messages import visible
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
-def provenance(config: dict) -> dict:
-    """Versions, source revision, hash of the config and the command that was typed."""
-    versions = {"python": platform.python_version()}
+def versions() -> dict[str, str | None]:
+    """Of Python and of the packages that numbers depend on; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            versions[package] = metadata.version(package)
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            versions[package] = None
+            found[package] = None
+    return found
+
+
+def provenance(config: dict) -> dict:
+    """Versions, source revision, hash of the config and the command that was typed."""
     text = json.dumps(config, sort_keys=True)
     return {
-        "versions": versions,
+        "versions": versions(),
         "git": _git(),
         "config_hash": hashlib.sha256(text.encode()).hexdigest(),
         "command": visible(shlex.join(sys.argv)),
@@ -54,7 +59,7 @@ def _git() -> dict | None:
 
 
 _OF_PARAMETERS = ("tokenizer", "n_outputs", "labels")
-_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat")
+_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat", "model.loss_chunks")
 
 
 class Extension(TypedDict):

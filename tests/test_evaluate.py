@@ -2,7 +2,9 @@
 
 import math
 
+import jax
 import numpy as np
+import oracles
 import pytest
 import tiny
 
@@ -11,7 +13,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import EvaluationConfig, stream_losses, window_starts
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.model.objective import token_losses
 
 N_CTX = tiny.CONFIG.n_ctx
 
@@ -24,17 +25,21 @@ def model():
 
 def token_by_token(network, params, ids, stride):
     """The loss of each token but the first, each from the window that the convention gives it."""
+
+    @jax.jit
+    def logits_of(inputs):
+        return network.logits(params, network.hidden(params, inputs))
+
     losses = {}
     for start in range(0, len(ids), stride):
         window = ids[start : start + N_CTX]
         targets = ids[start + 1 : start + N_CTX + 1]
-        inputs = np.asarray(window[: len(targets)])[None]
         if not len(targets):
             continue
-        logits = network.logits(params, network.hidden(params, inputs))
-        found = np.asarray(token_losses(logits, np.asarray(targets)[None]))[0]
-        for place, loss in enumerate(found):
-            losses.setdefault(start + 1 + place, float(loss))
+        logits = logits_of(window[None, : len(targets)])
+        found = oracles.log_softmax(np.asarray(logits))[0, range(len(targets)), targets]
+        for place, log_probability in enumerate(found):
+            losses.setdefault(start + 1 + place, -float(log_probability))
     return losses
 
 

@@ -1,5 +1,6 @@
 """The model against numpy, and the properties that make it GPT-1."""
 
+import re
 from dataclasses import replace
 
 import jax
@@ -11,8 +12,15 @@ import tiny
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
-from gpt1_jax.model.gpt import GPT
+from gpt1_jax.model.dropout import (
+    attention_keep_mask,
+    attention_keep_rate,
+    keep_mask,
+    row_keys,
+    site_words,
+    step_key,
+)
+from gpt1_jax.model.gpt import GPT, gelu
 from gpt1_jax.model.objective import Head, Network
 
 RATES = {"embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3}
@@ -56,8 +64,8 @@ def test_the_papers_block_has_heads_of_64_and_3072_inner_states():
     assert block["attn"]["c_attn"]["kernel"].shape == (768, 3 * 12 * 64)
     assert block["mlp"]["c_fc"]["kernel"].shape == (768, 3072)
     assert block["mlp"]["c_proj"]["kernel"].shape == (3072, 768)
-    cache = jax.eval_shape(lambda: GPT(ModelConfig()).empty_cache(1))
-    assert cache.key[0].shape == (1, 512, 12, 64)
+    cache = jax.eval_shape(lambda: GPT(ModelConfig()).empty_cache(1, 512))
+    assert cache.key[0].shape == (1, 12, 512, 64)
 
 
 @pytest.mark.parametrize(
@@ -100,9 +108,11 @@ def test_dropout_falls_at_its_places_with_the_rate_of_each():
     }
 
     def multipliers(layer, place, shape):
-        extent = (4, 12, 12) if place == "attention" else None
-        kept = keep_mask(keys, rates[place], layer, place, shape[1:], extent)
-        return np.asarray(kept) / (1 - rates[place])
+        words, rate = site_words(keys, layer, place), rates[place]
+        if place == "attention":
+            kept = attention_keep_mask(words, rate, shape[1], shape[2], n_ctx=12)
+            return np.asarray(kept) / attention_keep_rate(rate)
+        return np.asarray(keep_mask(words, rate, shape[1:])) / (1 - rate)
 
     actual = jax.jit(network.hidden)(params, tokens, keys)
     expected = oracles.hidden(params, tokens, 4, multipliers)
@@ -127,10 +137,11 @@ def test_a_position_depends_on_itself_and_all_earlier_ones_alone(network, params
 def test_cached_decoding_equals_the_whole_at_once(network, params):
     tokens = tiny.tokens(length=12)
     decode = jax.jit(network.decode)
-    pieces, cache = [], network.empty_cache(len(tokens))
+    pieces, cache = [], network.empty_cache(len(tokens), network.body.config.n_ctx)
     for first, last in [(0, 5), (5, 6), (6, 9), *((n, n + 1) for n in range(9, 12))]:
-        hidden, cache = decode(params, tokens[:, first:last], cache)
-        pieces.append(hidden)
+        # The rest is padding, which leaves no trace.
+        hidden, cache = decode(params, tokens[:, first:], cache, last - first)
+        pieces.append(hidden[:, : last - first])
     assert cache.length == 12
     expected = oracles.hidden(params, tokens, n_head=4)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), expected, atol=1e-5)
@@ -138,7 +149,7 @@ def test_cached_decoding_equals_the_whole_at_once(network, params):
 
 def test_an_empty_cache_can_be_donated(network, params):
     decode = jax.jit(network.decode, donate_argnums=2)
-    hidden, _ = decode(params, tiny.tokens(length=5), network.empty_cache(3))
+    hidden, _ = decode(params, tiny.tokens(length=5), network.empty_cache(3, 8), 5)
     assert np.isfinite(hidden).all()
 
 
@@ -168,13 +179,30 @@ def test_scan_and_remat_change_nothing_with_dropout_on(unrolled, changes):
     tiny.assert_trees_close(hidden_and_gradients(**changes), unrolled)
 
 
-@pytest.mark.parametrize("scan_layers", [False, True])
-@pytest.mark.parametrize("remat", [False, True])
-def test_scan_and_remat_are_really_on(scan_layers, remat):
-    network = tiny.network(scan_layers=scan_layers, remat=remat)
-    program = str(jax.make_jaxpr(network.hidden)(tiny.params(network), tiny.tokens()))
-    assert ("scan[" in program) == scan_layers
-    assert ("prevent_cse" in program) == remat
+def kept_for_the_backward_pass(**changes):
+    """Elements of all arrays but the parameters, and the program."""
+    network = tiny.network(**changes)
+    given, tokens, keys = tiny.params(network), tiny.tokens(), keys_of_rows(3)
+
+    def backward(params):
+        return jax.vjp(lambda params: network.hidden(params, tokens, keys), params)[1]
+
+    kept = count(jax.eval_shape(backward, given)) - count(given)
+    return kept, str(jax.make_jaxpr(network.hidden)(given, tokens))
+
+
+def test_scan_and_remat_are_really_on():
+    kept, program = kept_for_the_backward_pass()
+    for remat in (False, True):
+        less, scanned = kept_for_the_backward_pass(scan_layers=True, remat=remat)
+        assert "scan[" in scanned
+        assert "scan[" not in program
+        # What GELU makes, four times as wide as the rest, is made again in each of two layers.
+        assert less <= kept - 2 * 3 * 8 * 64
+    least, program = kept_for_the_backward_pass(remat=True)
+    assert "scan[" not in program
+    # Little but the input of each block.
+    assert max(least, less) < 0.2 * kept
 
 
 def initial(**changes):
@@ -242,3 +270,29 @@ def test_a_rate_of_its_own_goes_before_the_common_one():
 def test_sizes_that_do_not_fit_are_the_users_mistake(changes, message):
     with pytest.raises(UserError, match=message):
         replace(tiny.CONFIG, **changes)
+
+
+def test_gelu_and_its_gradient_are_those_of_the_formula():
+    x = np.linspace(-6, 6, 121, dtype=np.float32)
+    by_flax = jax.value_and_grad(lambda x: jax.nn.gelu(x, approximate=True))
+    expected, slope = jax.vmap(by_flax)(x)
+    np.testing.assert_allclose(gelu(x), expected, atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(jax.grad(gelu))(x), slope, atol=1e-6)
+    assert gelu(jnp.asarray(x, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_a_step_in_bfloat16_casts_each_kernel_once_and_keeps_what_is_added_up():
+    network = tiny.network(n_outputs=2, dtype="bfloat16", scan_layers=True)
+    params = tiny.params(network)
+    cast = network.cast(params)
+    kernels = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(cast):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        is_kernel = name.startswith("h_") and name.endswith("kernel")
+        assert leaf.dtype == (jnp.bfloat16 if is_kernel else jnp.float32), name
+        kernels += is_kernel
+    assert kernels == 2 * 4
+    # None is cast again where it is used, not even in the loop over layers.
+    program = jax.make_jaxpr(network.hidden)(cast, tiny.tokens())
+    casts = re.findall(r"bf16\[([\d,]+)\] = convert_element_type", str(program))
+    assert not {"16,48", "16,16", "16,64", "64,16"} & set(casts)

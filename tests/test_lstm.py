@@ -14,7 +14,7 @@ from gpt1_jax.inference import trained_model
 from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.inference.sample import generate
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.dropout import keep_mask, row_keys, step_key
+from gpt1_jax.model.dropout import keep_mask, row_keys, site_words, step_key
 from gpt1_jax.model.objective import network as any_network
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.weights.transfer import transfer
@@ -55,7 +55,7 @@ def test_dropout_falls_on_the_embeddings_and_on_the_output_of_each_layer():
     rates = {"embedding": 0.1, "mlp_output": 0.3}
 
     def multipliers(layer, place, shape):
-        kept = keep_mask(keys, rates[place], layer, place, shape[1:])
+        kept = keep_mask(site_words(keys, layer, place), rates[place], shape[1:])
         return np.asarray(kept) / (1 - rates[place])
 
     actual = jax.jit(network.hidden)(params, tokens, keys)
@@ -65,10 +65,11 @@ def test_dropout_falls_on_the_embeddings_and_on_the_output_of_each_layer():
 def test_cached_decoding_equals_the_whole_at_once(network, params):
     tokens = tiny.tokens(length=12)
     decode = jax.jit(network.decode)
-    pieces, cache = [], network.empty_cache(len(tokens))
+    pieces, cache = [], network.empty_cache(len(tokens), network.body.config.n_ctx)
     for first, last in ((0, 5), (5, 6), (6, 12)):
-        hidden, cache = decode(params, tokens[:, first:last], cache)
-        pieces.append(hidden)
+        # The rest is padding, which leaves no trace.
+        hidden, cache = decode(params, tokens[:, first:], cache, last - first)
+        pieces.append(hidden[:, : last - first])
     whole = jax.jit(network.hidden)(params, tokens)
     np.testing.assert_allclose(np.concatenate(pieces, axis=1), whole, atol=1e-5)
     assert int(cache.length) == 12

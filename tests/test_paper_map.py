@@ -67,7 +67,7 @@ def test_every_place_that_the_page_names_is_there():
     ],
 )
 def test_a_place_that_is_not_there_is_found(wrong):
-    assert fault("gpt1_jax/model/gpt.py", "GPT.logits") is None
+    assert fault("gpt1_jax/model/gpt.py", "GPT.output") is None
     assert fault(*wrong)
 
 

@@ -20,7 +20,7 @@ from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.inference.sample import generate
 from gpt1_jax.model import objective
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.dropout import keep_mask, step_key
+from gpt1_jax.model.dropout import keep_mask, site_words, step_key
 from gpt1_jax.model.gpt import drop_table
 from gpt1_jax.recipe import experiment, sharding
 from gpt1_jax.recipe.sharding import MeshConfig
@@ -76,7 +76,8 @@ def test_lookups_and_output_read_the_same_dropped_table():
     params, batch = tiny.params(network), stories()
     _, terms = jax.jit(lambda p: objective.loss(network, 0.5, p, batch, 7, 3))(params)
     arrays = released.arrays(params, network.body.config.n_ctx)
-    kept = keep_mask(step_key(7, 3)[None], 0.4, 0, "embedding", arrays["we"].shape)[0]
+    words = site_words(step_key(7, 3)[None], 0, "embedding")
+    kept = keep_mask(words, 0.4, arrays["we"].shape)[0]
     arrays["we"] *= np.asarray(kept) / 0.6
     assert terms == pytest.approx(released.losses(arrays, **as_released(batch)), abs=1e-5)
 

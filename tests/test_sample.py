@@ -10,6 +10,7 @@ import tiny
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.placed_model import PlacedModel
+from gpt1_jax.inference import sample
 from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.inference.sample import generate, restrict, stop_ids
 
@@ -77,10 +78,9 @@ def test_the_first_token_is_drawn_as_often_as_its_probability_says(model):
     assert (np.abs(frequency - expected) < 5 * deviation + 1e-3).all()
 
 
-def kept(logits, **settings):
-    settings = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, **settings}
-    found = restrict(jnp.asarray([logits]), **settings)[0]
-    return np.flatnonzero(np.isfinite(found)).tolist()
+def kept(logits, top_k=0, top_p=None):
+    (ids,), (found,) = restrict(jnp.asarray([logits]), top_k, top_p)
+    return sorted(np.asarray(ids)[np.isfinite(found)].tolist())
 
 
 def test_top_k_and_top_p_keep_the_likeliest():
@@ -106,15 +106,52 @@ def kept_slowly(logits, top_k, top_p):
     return sorted(found)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.3])
-@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.7), (5, 1.0), (8, 0.6), (100, 0.05)])
-def test_top_k_and_top_p_are_those_of_a_loop(temperature, top_k, top_p):
-    logits_NV = 3 * np.random.default_rng(8).standard_normal((20, 40))
-    found_NV = np.asarray(restrict(jnp.asarray(logits_NV), temperature, top_k, top_p))
-    for logits_V, found_V in zip(logits_NV / temperature, found_NV, strict=True):
-        kept_ids = kept_slowly(logits_V, top_k, top_p)
-        assert np.flatnonzero(np.isfinite(found_V)).tolist() == kept_ids
-        np.testing.assert_allclose(found_V[kept_ids], logits_V[kept_ids], rtol=1e-5)
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.7), (5, None), (8, 0.6), (100, 0.05)])
+def test_top_k_and_top_p_are_those_of_a_loop(top_k, top_p):
+    logits_NV = 3 * np.random.default_rng(8).standard_normal((20, 40)).astype(np.float32)
+    ids_NK, found_NK = map(np.asarray, restrict(jnp.asarray(logits_NV), top_k, top_p))
+    for logits_V, ids_K, found_K in zip(logits_NV, ids_NK, found_NK, strict=True):
+        stays_K = np.isfinite(found_K)
+        assert sorted(ids_K[stays_K]) == kept_slowly(logits_V, top_k, top_p or 1.0)
+        np.testing.assert_array_equal(found_K[stays_K], logits_V[ids_K[stays_K]])
+
+
+def test_a_temperature_makes_the_likely_likelier(model):
+    """Drawn often, as its probabilities say: of the two likeliest tokens alone."""
+    network, params = model
+    logits_V = network.logits(params, network.hidden(params, np.asarray([[2, 7]])))[0, -1, :N_TEXT]
+    first, second = np.argsort(logits_V)[:-3:-1]
+    share = []
+    for temperature in (0.3, 3.0):
+        config = SampleConfig(length=1, num_samples=4000, temperature=temperature, top_k=2)
+        found = drawn(model, [2, 7], config, N_TEXT)[:, 0]
+        assert set(found.tolist()) == {first, second}
+        share.append((found == first).mean())
+        expected = jax.nn.sigmoid((logits_V[first] - logits_V[second]) / temperature)
+        assert abs(share[-1] - expected) < 5 * 0.5 / np.sqrt(4000)
+    assert share[0] > share[1]
+
+
+def test_a_sample_is_the_same_however_many_there_are(model):
+    """Also where the number is no power of two, for which the loop is compiled."""
+    whole = drawn(model, [1, 2], SampleConfig(length=6, num_samples=8), N_TEXT)
+    for count in (1, 3, 5):
+        some = drawn(model, [1, 2], SampleConfig(length=6, num_samples=count), N_TEXT)
+        np.testing.assert_array_equal(some, whole[:count])
+
+
+@pytest.mark.parametrize("body", ["transformer", "lstm"])
+def test_another_prompt_compiles_nothing_anew(body):
+    network = tiny.network(body=body)
+    placed = PlacedModel(network, tiny.params(network))
+    generate(placed, [1, 2], SampleConfig(length=4, num_samples=4), N_TEXT)
+    compiled = sample._generate._cache_size()
+    for prompt, config in (
+        ([3, 1, 4, 1, 5], SampleConfig(length=3, num_samples=3)),
+        ([7], SampleConfig(length=7, num_samples=4, temperature=0.5, seed=3)),
+    ):
+        generate(placed, prompt, config, N_TEXT)
+    assert sample._generate._cache_size() == compiled
 
 
 def test_a_sample_ends_in_front_of_a_stop_and_the_others_go_on(model):

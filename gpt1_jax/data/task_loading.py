@@ -198,7 +198,7 @@ def load_task(config: TaskConfig, only: str | None = None, whole: bool = False) 
         provide; and each fault of a file, with its line (see `read_examples`), a label outside the
         set among them.
     """
-    task, row = _task(config), TASKS.get(config.name or "")
+    task, row = task_of(config), TASKS.get(config.name or "")
     row_of_shape = row if row and row.shape == task.shape else None
     reader = _Reader(config, row_of_shape, _source(config, task, row, whole))
     parts = labelling.with_numbers(reader.parts(only), config.labels, task.regression)
@@ -339,7 +339,9 @@ def divided(
     return [examples[index] for index in train], [examples[index] for index in dev]
 
 
-def _task(config: TaskConfig) -> Task:
+def task_of(config: TaskConfig) -> Task:
+    """The task that is asked for, before anything of it is read. Raises UserError for an unknown
+    name, shape or metric, and for what does not fit together."""
     own = config.path and config.shape and config.metric
     row = TASKS.get(config.name or "")
     if config.name is not None and row is None and not own:

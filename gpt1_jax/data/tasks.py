@@ -136,6 +136,7 @@ class Row:
       its splits where they are not ours.
     counts: by source ("tfds", or "official" for files in the form in which the authors hand them
       out), the examples of each split, those without a gold label left out.
+    choices: of each example of a multiple choice.
     pronouns: whether the question of each example is a pronoun that stands in the context.
     glue: the file names of the GLUE server by split; `glue_numbers`: whether it wants class numbers
       rather than names.
@@ -163,6 +164,7 @@ class Row:
     files: Mapping[str, str] = field(default_factory=dict)
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     division: Division | None = None
+    choices: int = 2
     pronouns: bool = False
     glue: Mapping[str, str] = field(default_factory=dict)
     glue_numbers: bool = False
@@ -207,6 +209,7 @@ def _race(name: str, title: str, levels: tuple[str, ...], counts: dict[str, int]
         group="QA" if len(levels) == 2 else None,
         truncation="context",
         builders=tuple(f"race/{level}" for level in levels),
+        choices=4,
         splits={"train": "train", "dev": "dev", "test": "test"},
         counts={"tfds": counts},
     )

@@ -20,7 +20,7 @@ from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.data.tasks import Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.model.objective import Network, task_losses, token_losses
+from gpt1_jax.model.objective import Network, task_losses
 
 # Updates between evaluations of a language model where eval.every does not say.
 DEFAULT_INTERVAL = 1000
@@ -66,8 +66,7 @@ class EvaluationConfig:
 @jax.jit(static_argnums=0)
 def sequence_losses(network: Network, params: dict, inputs_NL, targets_NL) -> jax.Array:
     """Losses [N, L], in nats, of each target, the token that follows the input at its place."""
-    logits_NLV = network.logits(params, network.hidden(params, inputs_NL))
-    return token_losses(logits_NLV, targets_NL)
+    return network.token_losses(params, network.hidden(params, inputs_NL), targets_NL)
 
 
 @jax.jit(static_argnums=0)

@@ -13,7 +13,7 @@ import numpy as np
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.model.attention import attention
+from gpt1_jax.model.attention import plain
 from gpt1_jax.model.gpt import Attention, Block
 from gpt1_jax.model.lstm import Layer
 from gpt1_jax.model.objective import Network
@@ -79,5 +79,5 @@ def _weights(projected: jax.Array, shape: tuple[int, int], n_head: int) -> jax.A
     n_sequences, length = shape
     one_of_each = jnp.eye(length, dtype=projected.dtype)[None, :, None]
     values_NMHM = jnp.broadcast_to(one_of_each, (n_sequences, length, n_head, length))
-    weights_NLHM = attention(projected[:, :, 0], projected[:, :, 1], values_NMHM)
+    weights_NLHM = plain(projected[:, :, 0], projected[:, :, 1], values_NMHM)
     return jnp.swapaxes(weights_NLHM, 1, 2)

@@ -1,73 +1,108 @@
 """Text from a model: one compiled loop with a cache of keys and values.
 
-Shapes: N samples, L tokens of the prompt, V rows of the token table.
+Shapes: N samples, L tokens of the prompt, T new tokens, V ids of text, K candidates of a draw.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference.config import DEFAULT_LENGTH, SampleConfig
+from gpt1_jax.model.dropout import row_keys
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import memory
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
-
-def restrict(logits_NV: jax.Array, temperature: float, top_k: int, top_p: float) -> jax.Array:
-    """Log-probabilities up to a constant, [N, V], with what top_k and top_p exclude at -inf."""
-    logits_NV = logits_NV / temperature
-    if 0 < top_k < logits_NV.shape[-1]:
-        smallest_N1 = jax.lax.top_k(logits_NV, top_k)[0][:, -1:]
-        logits_NV = jnp.where(logits_NV < smallest_N1, -jnp.inf, logits_NV)
-    if top_p < 1.0:
-        descending_NV = jnp.sort(logits_NV, axis=-1, descending=True)
-        before_NV = jnp.cumsum(jax.nn.softmax(descending_NV, axis=-1), axis=-1)
-        before_NV = before_NV - jax.nn.softmax(descending_NV, axis=-1)
-        # The smallest set whose probability reaches top_p: all whose forerunners do not reach it.
-        kept_NV = jnp.where(before_NV < top_p, descending_NV, jnp.inf)
-        logits_NV = jnp.where(logits_NV < kept_NV.min(-1, keepdims=True), -jnp.inf, logits_NV)
-    return logits_NV
+# Prompts are padded to a power of two, but to no less than this.
+_SHORTEST = 16
+# Places of the cache come in blocks of this many.
+_PLACES = 128
 
 
-def _choose(logits_NV: jax.Array, config: SampleConfig, key: jax.Array) -> jax.Array:
-    if config.temperature == 0:
-        return jnp.argmax(logits_NV, axis=-1)
-    restricted_NV = restrict(logits_NV, config.temperature, config.top_k, config.top_p)
-    return jax.random.categorical(key, restricted_NV)
+@dataclass(frozen=True)
+class _Form:
+    """What the loop is compiled for: `places` for prompt and new tokens, and how a token is drawn,
+    but for the numbers that may change without another compilation."""
+
+    places: int
+    greedy: bool
+    top_k: int
+    nucleus: bool
 
 
-@jax.jit(static_argnums=(0, 3))
-def _generate(network: Network, params, prompt_NL, config: SampleConfig, stop_V, key):
-    """New tokens [N, length], -1 from a token of `stop_V` on. Ids that are no text (start,
-    delimiter, classify, positions) come after those of `stop_V`, and are never drawn."""
-    n_samples = prompt_NL.shape[0]
-    keys = jax.random.split(key, config.length)
+def restrict(
+    logits_NV: jax.Array, top_k: int, top_p: jax.Array | float | None
+) -> tuple[jax.Array, jax.Array]:
+    """The candidates of each row, likeliest first, as ids [N, K] and their logits, -inf of those
+    that `top_p` excludes: it keeps the fewest whose probabilities reach it. `top_k` 0 and `top_p`
+    None leave all in."""
+    n_candidates = min(top_k, logits_NV.shape[-1]) or logits_NV.shape[-1]
+    if top_p is None and n_candidates == logits_NV.shape[-1]:
+        return jnp.broadcast_to(jnp.arange(n_candidates), logits_NV.shape), logits_NV
+    logits_NK, ids_NK = jax.lax.top_k(logits_NV, n_candidates)
+    if top_p is not None:
+        probabilities_NK = jax.nn.softmax(logits_NK, axis=-1)
+        # Those whose forerunners do not reach it.
+        before_NK = jnp.cumsum(probabilities_NK, axis=-1) - probabilities_NK
+        logits_NK = jnp.where(before_NK < top_p, logits_NK, -jnp.inf)
+    return ids_NK, logits_NK
+
+
+@jax.jit(static_argnums=(0, 1))
+def _generate(
+    network: Network, form: _Form, params, prompt_L, n_prompt, keys_N, rows_N, stop_V, numbers
+):
+    """New tokens [N, places], -1 from a token of `stop_V` on. Ids that are no text (start,
+    delimiter, classify, positions) come after those of `stop_V`, and are never drawn.
+
+    `prompt_L` has `n_prompt` ids and padding. A row that is False in `rows_N` is padding. `numbers`
+    are the length, the temperature and top_p.
+    """
+    length, temperature, top_p = numbers
+    # Once, not at each token. Vectors stay: norms and biases take part in float32 arithmetic.
+    dtype = network.body.config.compute_dtype
+    params = jax.tree.map(lambda leaf: leaf.astype(dtype) if leaf.ndim > 1 else leaf, params)
 
     def draw(place, hidden_ND, stopped_N, tokens_NT):
         """The token at a place, who has stopped by then, and the tokens with it."""
-        logits_NV = network.logits(params, hidden_ND[:, None])[:, 0].astype(jnp.float32)
-        token_N = _choose(logits_NV[:, : len(stop_V)], config, keys[place]).astype(jnp.int32)
+        logits_NV = network.logits(params, hidden_ND[:, None])[:, 0, : len(stop_V)]
+        logits_NV = logits_NV.astype(jnp.float32)
+        if form.greedy:
+            token_N = jnp.argmax(logits_NV, axis=-1).astype(jnp.int32)
+        else:
+            nucleus = top_p if form.nucleus else None
+            ids_NK, logits_NK = restrict(logits_NV / temperature, form.top_k, nucleus)
+            here_N = jax.vmap(jax.random.fold_in, (0, None))(keys_N, place)
+            drawn_N = jax.vmap(jax.random.categorical)(here_N, logits_NK)
+            token_N = jnp.take_along_axis(ids_NK, drawn_N[:, None], axis=1)[:, 0]
         stopped_N = stopped_N | stop_V[token_N]
         kept_N1 = jnp.where(stopped_N, -1, token_N)[:, None]
         return token_N, stopped_N, jax.lax.dynamic_update_slice(tokens_NT, kept_N1, (0, place))
 
     def running(carry):
         place, _, stopped_N, _, _ = carry
-        return (place < config.length) & ~stopped_N.all()
+        return (place < length) & ~stopped_N.all()
 
     def extend(carry):
         place, token_N, stopped_N, tokens_NT, cache = carry
-        hidden_NLD, cache = network.decode(params, token_N[:, None], cache)
+        hidden_NLD, cache = network.decode(params, token_N[:, None], cache, 1)
         return place + 1, *draw(place, hidden_NLD[:, -1], stopped_N, tokens_NT), cache
 
-    hidden_NLD, cache = network.decode(params, prompt_NL, network.empty_cache(n_samples))
-    tokens_NT = jnp.full((n_samples, config.length), -1)
-    first = draw(jnp.int32(0), hidden_NLD[:, -1], jnp.zeros(n_samples, bool), tokens_NT)
+    # The prompt is read once, for all samples.
+    empty = network.empty_cache(1, form.places)
+    hidden_1LD, cache = network.decode(params, prompt_L[None], empty, n_prompt)
+    cache, last_ND = jax.tree.map(
+        lambda leaf: jnp.repeat(leaf, len(rows_N), axis=0) if leaf.ndim else leaf,
+        (cache, hidden_1LD[:, n_prompt - 1]),
+    )
+    tokens_NT = jnp.full((len(rows_N), form.places), -1)
+    first = draw(jnp.int32(0), last_ND, ~rows_N, tokens_NT)
     return jax.lax.while_loop(running, extend, (jnp.int32(1), *first, cache))[3]
 
 
@@ -126,13 +161,26 @@ def generate(
             f"the prompt of {len(prompt)} tokens leaves room for {room} in the context, and "
             f"--length is {config.length}; ask for at most {room} or cut the prompt"
         )
-    config = replace(config, length=config.length or min(DEFAULT_LENGTH, room))
-    memory.check_sampling(model.config, config.num_samples)
-    prompt_NL = jnp.tile(jnp.asarray(prompt, jnp.int32)[None], (config.num_samples, 1))
+    length = config.length or min(DEFAULT_LENGTH, room)
+    n_samples = power_of_two(config.num_samples)
+    memory.check_sampling(model.config, n_samples)
+    # A prompt of another length, or another number of samples, seldom asks for a new compilation.
+    padded = min(max(power_of_two(len(prompt)), _SHORTEST), model.config.n_ctx)
+    places = min(-(-max(len(prompt) + length, padded) // _PLACES) * _PLACES, model.config.n_ctx)
+    form = _Form(places, config.temperature == 0, config.top_k, config.top_p < 1)
+    prompt_L = np.zeros(padded, np.int32)
+    prompt_L[: len(prompt)] = prompt
     stop_V = np.zeros(n_text, bool)
     stop_V[list(stop_ids)] = True
-    key = jax.random.key(config.seed)
-    # What is no part of the compiled loop is left out of what it is compiled for.
-    config = replace(config, seed=0, stop=None, num_samples=1)
-    tokens_NT = _generate(model.network, model.params, prompt_NL, config, stop_V, key)
-    return np.asarray(tokens_NT)
+    tokens_NT = _generate(
+        model.network,
+        form,
+        model.params,
+        prompt_L,
+        np.int32(len(prompt)),
+        row_keys(jax.random.key(config.seed), jnp.arange(n_samples)),
+        np.arange(n_samples) < config.num_samples,
+        stop_V,
+        (np.int32(length), np.float32(config.temperature), np.float32(config.top_p)),
+    )
+    return np.asarray(tokens_NT)[: config.num_samples, :length]

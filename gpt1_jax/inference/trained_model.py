@@ -23,6 +23,7 @@ from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import activations, log_probabilities, sample
 from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.messages import say
+from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe.config_values import build, keys, require_keys
@@ -279,9 +280,11 @@ def load(source: str | Path, step: int | None = None, tokenizer: str | None = No
     Hub, `openai:D`, whose text becomes ids in the mode `tokenizer`. Raises UserError if there is
     none."""
     found = read_weights(source, tokenizer, step)
+    device = attention_choice.device_of(jax.devices()[0])
+    attention = attention_choice.choose("auto", device, found.model).implementation
     return TrainedModel(
         workdir=Path(source).expanduser(),
-        network=network(found.model, "plain", found.task.shape, found.n_outputs),
+        network=network(found.model, attention, found.task.shape, found.n_outputs),
         params=found.params,
         tokenizer=found.tokenizer,
         step=found.step,

@@ -45,6 +45,10 @@ class ModelConfig:
     over "all", positions included; of these over the first `softmax_positions`, which at None are
     n_ctx, or in fine-tuning as many as the task's longest sequence has tokens.
 
+    `scan_layers`, `remat` and `loss_chunks` trade time for memory: the blocks as one compiled loop,
+    each block computed again in the backward pass, and the language model's scores made for that
+    part of the tokens at a time.
+
     Raises UserError for numbers outside their range, and for settings that do not fit together."""
 
     preset: Preset = "paper"
@@ -68,6 +72,7 @@ class ModelConfig:
     dtype: Dtype = "float32"
     scan_layers: bool = False
     remat: bool = False
+    loss_chunks: int = 1
     n_units: int = 2048
     forget_bias: float = 1.0
     tied_output: bool = True
@@ -85,6 +90,10 @@ class ModelConfig:
             most = MOST_LAYERS if name == "n_layer" else MOST
             if not 1 <= getattr(self, name) <= most:
                 raise UserError(f"model.{name} is {getattr(self, name)}; expected 1 to {most}")
+        if not 1 <= self.loss_chunks <= self.n_ctx:
+            raise UserError(
+                f"model.loss_chunks is {self.loss_chunks}; expected 1 to model.n_ctx {self.n_ctx}"
+            )
         for name, least in (("init_std", 0.0), ("layer_norm_epsilon", 1e-30)):
             if not least <= getattr(self, name) <= 1e3:
                 raise UserError(

@@ -7,48 +7,29 @@ Shapes: N sequences, L tokens, D width, H heads, K size of one head, R rows of t
 (tokens, specials, positions, in this order), V of them that the softmax runs over.
 """
 
-from collections.abc import Callable
+import math
 
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.model.attention import Implementation, attention
+from gpt1_jax.model.attention import Divide, Implementation, attention, undivided
+from gpt1_jax.model.cached_attention import cached_attention
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
+from gpt1_jax.model.linear import Linear
+from gpt1_jax.model.residual_norm import ResidualNorm
 
 
 @flax.struct.dataclass
 class Cache:
-    """Keys and values of the tokens so far, one [N, n_ctx, H, K] array per layer."""
+    """Keys and values of the tokens so far, one array [N, H, M, K] per layer, where M is the number
+    of places for tokens; `length` of them are taken."""
 
     key: tuple[jax.Array, ...]
     value: tuple[jax.Array, ...]
     length: jax.Array
-
-
-def dense(config: ModelConfig, features: int, **options) -> nn.Dense:
-    """A linear layer with the initialisation and the dtype of the model."""
-    init = nn.initializers.normal(config.init_std)
-    return nn.Dense(features, dtype=config.compute_dtype, kernel_init=init, **options)
-
-
-def by_rows(linear: Callable, x: jax.Array) -> jax.Array:
-    """`linear` of x [..., D] as one matrix product over all rows.
-
-    The gradient of the weights is then one product as well; with two axes of rows, XLA transposes
-    its arguments first on the CPU, which took a tenth of a small model's step.
-    """
-    rows = linear(x.reshape(-1, x.shape[-1]))
-    return rows.reshape(*x.shape[:-1], *rows.shape[1:])
-
-
-def _layer_norm(config: ModelConfig) -> nn.LayerNorm:
-    # The fast variance, mean of squares less square of mean, loses digits that the oracle keeps.
-    return nn.LayerNorm(
-        epsilon=config.layer_norm_epsilon, dtype=config.compute_dtype, use_fast_variance=False
-    )
 
 
 def drop_table(config: ModelConfig, params: dict, key: jax.Array) -> dict:
@@ -70,73 +51,112 @@ def drop_table(config: ModelConfig, params: dict, key: jax.Array) -> dict:
     return {**params, "wte": {"embedding": tokens}, "wpe": {"embedding": positions}}
 
 
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """GELU in its tanh form, in float32. Of the forward pass `x` alone is kept."""
+    return _gelu_and_slope(x)[0].astype(x.dtype)
+
+
+def _gelu_and_slope(x):
+    x = x.astype(jnp.float32)
+    factor, cubic = (2.0 / math.pi) ** 0.5, 0.044715
+    tanh = jnp.tanh(factor * (x + cubic * x**3))
+    slope = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh**2) * factor * (1.0 + 3.0 * cubic * x**2)
+    return 0.5 * x * (1.0 + tanh), slope
+
+
+def _gelu_backward(x, gradient):
+    # Otherwise XLA finds the tanh of the forward pass, and keeps it in memory until here.
+    _, slope = _gelu_and_slope(jax.lax.optimization_barrier(x))
+    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+
+class Table(nn.Module):
+    """Embeddings, float32 [`n_rows`, D]."""
+
+    config: ModelConfig
+    n_rows: int
+
+    def setup(self):
+        init = nn.initializers.normal(self.config.init_std)
+        self.embedding = self.param("embedding", init, (self.n_rows, self.config.n_embd))
+
+    def __call__(self, rows: jax.Array) -> jax.Array:
+        """The embeddings of `rows`, in the dtype of the model.
+
+        They are rounded after the lookup: the gradient of a row is a sum over all its places, which
+        for a frequent token are thousands, and is then one in float32.
+        """
+        return jnp.take(self.embedding, rows, axis=0).astype(self.config.compute_dtype)
+
+
 class Attention(nn.Module):
     """Multi-head causal self-attention with one fused projection to q, k, v."""
 
     config: ModelConfig
     implementation: Implementation
+    divide: Divide
 
     def setup(self):
-        self.c_attn = dense(self.config, 3 * self.config.n_embd)
-        self.c_proj = dense(self.config, self.config.n_embd)
+        self.c_attn = Linear(self.config, 3 * self.config.n_embd)
+        self.c_proj = Linear(self.config, self.config.n_embd)
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
-        """Returns [N, L, D] and the keys and values, those of the cache included."""
+        """Returns [N, L, D] and the cache, if there is one, with the new keys and values."""
         config = self.config
-        qkv = by_rows(self.c_attn, x_NLD)
-        heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
-        query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
+        qkv = self.c_attn(x_NLD)
         if cache is not None:
-            start = (0, offset, 0, 0)
-            key = jax.lax.dynamic_update_slice(cache[0], key, start)
-            value = jax.lax.dynamic_update_slice(cache[1], value, start)
-        merged_NLHK = attention(
-            query,
-            key,
-            value,
-            implementation="plain" if cache is not None else self.implementation,
-            offset=offset,
-            keys_N=keys_N,
-            rate=config.rate("attn"),
-            layer=layer,
-            n_ctx=config.n_ctx,
-        )
-        out_NLD = by_rows(self.c_proj, merged_NLHK.reshape(x_NLD.shape))
-        out_NLD = dropout(out_NLD, keys_N, config.rate("resid"), layer, "attention_output")
-        return out_NLD, (key, value)
+            heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
+            query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
+            merged_NLHK, cache = cached_attention(query, key, value, cache, offset)
+        else:
+            merged_NLHK = attention(
+                qkv,
+                config.n_head,
+                implementation=self.implementation,
+                divide=self.divide,
+                keys_N=keys_N,
+                rate=config.rate("attn"),
+                layer=layer,
+                n_ctx=config.n_ctx,
+            )
+        return self.c_proj(merged_NLHK.reshape(x_NLD.shape)), cache
 
 
 class MLP(nn.Module):
-    """Four times wider inside; dropout only at the output, as in the released code."""
+    """Four times wider inside, without dropout there, as in the released code."""
 
     config: ModelConfig
 
     def setup(self):
-        self.c_fc = dense(self.config, 4 * self.config.n_embd)
-        self.c_proj = dense(self.config, self.config.n_embd)
+        self.c_fc = Linear(self.config, 4 * self.config.n_embd)
+        self.c_proj = Linear(self.config, self.config.n_embd, of=gelu)
 
-    def __call__(self, x_NLD, keys_N, layer):
-        inner = nn.gelu(by_rows(self.c_fc, x_NLD), approximate=True)
-        out_NLD = by_rows(self.c_proj, inner)
-        return dropout(out_NLD, keys_N, self.config.rate("resid"), layer, "mlp_output")
+    def __call__(self, x_NLD):
+        return self.c_proj(self.c_fc(x_NLD))
 
 
 class Block(nn.Module):
-    """Attention and MLP. A norm follows each sum, and the second residual is the normed value."""
+    """Attention and MLP, with dropout of what each of them adds. A norm follows each sum, and the
+    second residual is the normed value."""
 
     config: ModelConfig
     implementation: Implementation
+    divide: Divide
 
     def setup(self):
-        self.attn = Attention(self.config, self.implementation)
-        self.ln_1 = _layer_norm(self.config)
+        self.attn = Attention(self.config, self.implementation, self.divide)
+        self.ln_1 = ResidualNorm(self.config, "attention_output")
         self.mlp = MLP(self.config)
-        self.ln_2 = _layer_norm(self.config)
+        self.ln_2 = ResidualNorm(self.config, "mlp_output")
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
         attended_NLD, cache = self.attn(x_NLD, keys_N, layer, cache, offset)
-        normed_NLD = self.ln_1(x_NLD + attended_NLD)
-        return self.ln_2(normed_NLD + self.mlp(normed_NLD, keys_N, layer)), cache
+        normed_NLD = self.ln_1(x_NLD, attended_NLD, keys_N, layer)
+        return self.ln_2(normed_NLD, self.mlp(normed_NLD), keys_N, layer), cache
 
 
 class GPT(nn.Module):
@@ -145,19 +165,15 @@ class GPT(nn.Module):
 
     config: ModelConfig
     implementation: Implementation = "plain"
+    divide: Divide = undivided
 
     def setup(self):
         config = self.config
-        init = nn.initializers.normal(config.init_std)
-        self.wte = nn.Embed(
-            config.n_rows, config.n_embd, embedding_init=init, dtype=config.compute_dtype
-        )
-        self.wpe = nn.Embed(
-            config.n_ctx, config.n_embd, embedding_init=init, dtype=config.compute_dtype
-        )
+        self.wte = Table(config, config.n_rows)
+        self.wpe = Table(config, config.n_ctx)
         block = nn.remat(Block) if config.remat else Block
         for layer in range(config.n_layer):
-            setattr(self, f"h_{layer}", block(config, self.implementation))
+            setattr(self, f"h_{layer}", block(config, self.implementation, self.divide))
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
         """Hidden states [N, L, D] of the last block, with dropout where `keys_N` are given; that of
@@ -169,20 +185,20 @@ class GPT(nn.Module):
             x_NLD, _ = getattr(self, f"h_{layer}")(x_NLD, keys_N, layer)
         return x_NLD
 
-    def logits(self, hidden_NLD: jax.Array) -> jax.Array:
-        """Scores [N, L, V] of the next token, over tokens, special rows and, with
-        softmax_rows=all, positions; no bias."""
-        if not self.config.n_scored_positions:
-            return by_rows(self.wte.attend, hidden_NLD)
-        positions = self.wpe.embedding[: self.config.n_scored_positions]
-        table_VD = jnp.concatenate([self.wte.embedding, positions]).astype(hidden_NLD.dtype)
-        return by_rows(lambda rows: rows @ table_VD.T, hidden_NLD)
+    def output(self) -> jax.Array:
+        """What the hidden states are multiplied with to score the next token: rows [V, D] of the
+        tokens, the specials and, with softmax_rows=all, of positions; no bias."""
+        table_VD = self.wte.embedding
+        if self.config.n_scored_positions:
+            positions = self.wpe.embedding[: self.config.n_scored_positions]
+            table_VD = jnp.concatenate([table_VD, positions])
+        return table_VD.astype(self.config.compute_dtype)
 
     @nn.nowrap
-    def empty_cache(self, n_sequences: int) -> Cache:
-        """A cache for `n_sequences` of up to n_ctx tokens each."""
+    def empty_cache(self, n_sequences: int, n_tokens: int) -> Cache:
+        """A cache for `n_sequences` of up to `n_tokens` each."""
         config = self.config
-        shape = (n_sequences, config.n_ctx, config.n_head, config.n_embd // config.n_head)
+        shape = (n_sequences, config.n_head, n_tokens, config.n_embd // config.n_head)
 
         def zeros():
             return tuple(jnp.zeros(shape, config.compute_dtype) for _ in range(config.n_layer))
@@ -190,8 +206,11 @@ class GPT(nn.Module):
         # Keys and values in arrays of their own: one buffer cannot be donated twice.
         return Cache(key=zeros(), value=zeros(), length=jnp.int32(0))
 
-    def decode(self, tokens_NL: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Hidden states [N, L, D] of tokens that follow the cache, and the longer cache."""
+    def decode(
+        self, tokens_NL: jax.Array, cache: Cache, n_tokens: jax.Array | int
+    ) -> tuple[jax.Array, Cache]:
+        """Hidden states [N, L, D] of tokens that follow the cache, and the longer cache. Only the
+        first `n_tokens` count: others are padding, and what follows takes their place."""
         x_NLD = self._embed(tokens_NL, None, offset=cache.length)
         keys, values = [], []
         for layer in range(self.config.n_layer):
@@ -200,7 +219,7 @@ class GPT(nn.Module):
             x_NLD, (key, value) = block(x_NLD, None, layer, past, cache.length)
             keys.append(key)
             values.append(value)
-        length = cache.length + tokens_NL.shape[1]
+        length = cache.length + n_tokens
         return x_NLD, Cache(key=tuple(keys), value=tuple(values), length=length)
 
     def _embed(self, tokens_NL, keys_N, offset):
@@ -214,7 +233,7 @@ class GPT(nn.Module):
         """The blocks as one compiled body; parameters are stacked here, so trees never change."""
         layers = [self.variables["params"][f"h_{i}"] for i in range(self.config.n_layer)]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        block = Block(self.config, self.implementation, parent=None)
+        block = Block(self.config, self.implementation, self.divide, parent=None)
 
         def body(x_NLD, scanned):
             params, layer = scanned

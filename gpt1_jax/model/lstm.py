@@ -8,6 +8,8 @@ key of the config: the embedding width (`n_embd`), the width between the layer a
 Shapes: N sequences, L tokens, D width, U units, V rows of the token table.
 """
 
+from functools import partial
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -15,7 +17,8 @@ import jax.numpy as jnp
 
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
-from gpt1_jax.model.gpt import by_rows, dense
+from gpt1_jax.model.gpt import Table
+from gpt1_jax.model.linear import Linear, by_rows
 
 
 @flax.struct.dataclass
@@ -37,8 +40,8 @@ class Layer(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x_NLD, keys_N, layer, state=None):
-        """Returns [N, L, D] and the state after the last token."""
+    def __call__(self, x_NLD, keys_N, layer, state=None, n_tokens=None):
+        """Returns [N, L, D] and the state after the last token, or after the first `n_tokens`."""
         config = self.config
         dtype, units = config.compute_dtype, config.n_units
         init = nn.initializers.normal(config.init_std)
@@ -53,18 +56,23 @@ class Layer(nn.Module):
         gates_NL4U = gates_NL4U + bias.astype(dtype).reshape(1, 1, 4, units)
         recurrent_kernel = recurrent_kernel.astype(dtype)
 
-        def step(carry, gates_N4U):
+        def step(carry, token):
+            place, gates_N4U = token
             output_NU, cell_NU = carry
             gates_N4U = gates_N4U + jnp.tensordot(output_NU, recurrent_kernel, 1)
             # The cell adds up over the whole sequence: float32, whatever the dtype of the products.
             enter, forget, new, leave = jnp.moveaxis(gates_N4U.astype(jnp.float32), 1, 0)
             cell_NU = nn.sigmoid(forget) * cell_NU + nn.sigmoid(enter) * jnp.tanh(new)
             output_NU = (nn.sigmoid(leave) * jnp.tanh(cell_NU)).astype(dtype)
-            return (output_NU, cell_NU), output_NU
+            after = (output_NU, cell_NU)
+            if n_tokens is not None:
+                after = jax.tree.map(partial(jnp.where, place < n_tokens), after, carry)
+            return after, output_NU
 
         state = state or _zeros(config, x_NLD.shape[0])
-        state, outputs_LNU = jax.lax.scan(step, state, jnp.moveaxis(gates_NL4U, 1, 0))
-        out_NLD = by_rows(dense(config, width, name="proj"), jnp.moveaxis(outputs_LNU, 0, 1))
+        gates_LN4U = jnp.moveaxis(gates_NL4U, 1, 0)
+        state, outputs_LNU = jax.lax.scan(step, state, (jnp.arange(len(gates_LN4U)), gates_LN4U))
+        out_NLD = Linear(config, width, name="proj")(jnp.moveaxis(outputs_LNU, 0, 1))
         return dropout(out_NLD, keys_N, config.rate("resid"), layer, "mlp_output"), state
 
 
@@ -90,15 +98,12 @@ class LSTM(nn.Module):
 
     def setup(self):
         config = self.config
-        init = nn.initializers.normal(config.init_std)
-        self.wte = nn.Embed(
-            config.n_rows, config.n_embd, embedding_init=init, dtype=config.compute_dtype
-        )
+        self.wte = Table(config, config.n_rows)
         layer = nn.remat(Layer) if config.remat else Layer
         for index in range(config.n_layer):
             setattr(self, f"h_{index}", layer(config))
         if not config.tied_output:
-            self.lm_head = dense(config, config.n_rows, use_bias=False)
+            self.lm_head = Linear(config, config.n_rows, use_bias=False)
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
         """Hidden states [N, L, D], with dropout where `keys_N` are given."""
@@ -109,25 +114,32 @@ class LSTM(nn.Module):
             self.lm_head(x_NLD)
         return x_NLD
 
-    def logits(self, hidden_NLD: jax.Array) -> jax.Array:
-        """Scores [N, L, V] of the next token, over tokens and special rows; no bias."""
-        return by_rows(self.wte.attend if self.config.tied_output else self.lm_head, hidden_NLD)
+    def output(self) -> jax.Array:
+        """What the hidden states are multiplied with to score the next token: rows [V, D] of the
+        tokens and the specials; no bias."""
+        if self.config.tied_output:
+            return self.wte.embedding.astype(self.config.compute_dtype)
+        kernel_DV = self.variables["params"]["lm_head"]["kernel"]
+        return kernel_DV.astype(self.config.compute_dtype).T
 
     @nn.nowrap
-    def empty_cache(self, n_sequences: int) -> State:
-        """The state before the first token."""
+    def empty_cache(self, n_sequences: int, n_tokens: int) -> State:
+        """The state before the first token; it has the same size for any number of tokens."""
         states = [_zeros(self.config, n_sequences) for _ in range(self.config.n_layer)]
         outputs, cells = zip(*states, strict=True)
         return State(output=outputs, cell=cells, length=jnp.int32(0))
 
-    def decode(self, tokens_NL: jax.Array, cache: State) -> tuple[jax.Array, State]:
-        """Hidden states [N, L, D] of tokens that follow the cache, and the state after them."""
+    def decode(
+        self, tokens_NL: jax.Array, cache: State, n_tokens: jax.Array | int
+    ) -> tuple[jax.Array, State]:
+        """Hidden states [N, L, D] of tokens that follow the cache, and the state after the first
+        `n_tokens` of them; others are padding."""
         x_NLD = self.wte(tokens_NL)
         outputs, cells = [], []
         for layer in range(self.config.n_layer):
             past = (cache.output[layer], cache.cell[layer])
-            x_NLD, (output, cell) = getattr(self, f"h_{layer}")(x_NLD, None, layer, past)
+            x_NLD, (output, cell) = getattr(self, f"h_{layer}")(x_NLD, None, layer, past, n_tokens)
             outputs.append(output)
             cells.append(cell)
-        length = cache.length + tokens_NL.shape[1]
+        length = cache.length + n_tokens
         return x_NLD, State(output=tuple(outputs), cell=tuple(cells), length=length)

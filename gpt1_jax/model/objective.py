@@ -14,10 +14,13 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import Implementation
+from gpt1_jax.model import cross_entropy
+from gpt1_jax.model.attention import Divide, Implementation, undivided
 from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.model.cross_entropy import weighted_sum_in_chunks
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
+from gpt1_jax.model.linear import by_rows, cast_kernels, product
 from gpt1_jax.model.lstm import LSTM
 
 
@@ -79,24 +82,41 @@ class Network:
             params.update(self.head.init(head_key, states_BCD)["params"])
         return params
 
+    def cast(self, params: dict) -> dict:
+        """`params` as the products of the body take them; see `cast_kernels`. The head's stay as
+        they are, in float32."""
+        body = cast_kernels(_without_head(params), self.body.config.compute_dtype)
+        return {**params, **body}
+
     def hidden(self, params: dict, tokens_NL: jax.Array, keys_N=None) -> jax.Array:
         """Hidden states [N, L, D]."""
         variables = {"params": _without_head(params)}
         return cast(jax.Array, self.body.apply(variables, tokens_NL, keys_N))
 
+    def output(self, params: dict) -> jax.Array:
+        """The rows [V, D] that score the next token, in the dtype of the model."""
+        variables = {"params": _without_head(params)}
+        return cast(jax.Array, self.body.apply(variables, method="output"))
+
+    @jax.named_scope("logits")
     def logits(self, params: dict, hidden_NLD: jax.Array) -> jax.Array:
         """Next-token scores [N, L, V]."""
-        variables = {"params": _without_head(params)}
-        return cast(jax.Array, self.body.apply(variables, hidden_NLD, method="logits"))
+        output_VD = self.output(params)
+        return by_rows(lambda rows: product(rows, output_VD, 1).astype(rows.dtype), hidden_NLD)
 
-    def empty_cache(self, n_sequences: int):
-        """What `decode` starts from."""
-        return self.body.empty_cache(n_sequences)
+    def token_losses(self, params: dict, hidden_NLD: jax.Array, targets_NL) -> jax.Array:
+        """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
+        return cross_entropy.token_losses(hidden_NLD, self.output(params), targets_NL)
 
-    def decode(self, params: dict, tokens_NL: jax.Array, cache):
-        """Hidden states of the tokens that follow the cache, and the cache with them."""
+    def empty_cache(self, n_sequences: int, n_tokens: int):
+        """What `decode` starts from, with places for `n_tokens` of each sequence."""
+        return self.body.empty_cache(n_sequences, n_tokens)
+
+    def decode(self, params: dict, tokens_NL: jax.Array, cache, n_tokens: jax.Array | int):
+        """Hidden states of the tokens that follow the cache, and the cache with the first
+        `n_tokens` of them; others are padding."""
         variables = {"params": _without_head(params)}
-        return self.body.apply(variables, tokens_NL, cache, method="decode")
+        return self.body.apply(variables, tokens_NL, cache, n_tokens, method="decode")
 
     def answer(self, params: dict, hidden_NLD, extract_BC, keys_B=None) -> jax.Array:
         """The task's logits, [B, k] or [B, C], from hidden states of N = B * C sequences."""
@@ -108,11 +128,16 @@ class Network:
 
 
 def network(
-    config: ModelConfig, implementation: Implementation, shape: str | None, n_outputs: int
+    config: ModelConfig,
+    implementation: Implementation,
+    shape: str | None,
+    n_outputs: int,
+    divide: Divide = undivided,
 ) -> Network:
-    """The body and, for a task's input shape, the head with `n_outputs`."""
+    """The body and, for a task's input shape, the head with `n_outputs`. `divide` is how kernels
+    run on several devices."""
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
-    body = LSTM(config) if config.body == "lstm" else GPT(config, implementation)
+    body = LSTM(config) if config.body == "lstm" else GPT(config, implementation, divide)
     return Network(body, head)
 
 
@@ -120,23 +145,35 @@ def _without_head(params: dict) -> dict:
     return {name: leaf for name, leaf in params.items() if name != "clf"}
 
 
-def token_losses(logits_NLV: jax.Array, targets_NL: jax.Array) -> jax.Array:
-    """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
-    logits_NLV = logits_NLV.astype(jnp.float32)
-    target_NL = jnp.take_along_axis(logits_NLV, targets_NL[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits_NLV, axis=-1) - target_NL
-
-
-def per_sequence_mean(losses_NL: jax.Array, weights_NL: jax.Array) -> jax.Array:
+@jax.named_scope("loss")
+def language_model_loss(
+    network: Network, params: dict, hidden_NLD: jax.Array, tokens_NL: jax.Array, weights_NL
+) -> jax.Array:
     """The mean over sequences of each sequence's own mean loss, as the released code has it.
 
-    It is not the mean over tokens: a short sequence counts as much as a long one.
+    Each position predicts the token after it; the last one takes part with weight 0, so that the
+    product runs over whole sequences and nothing is copied. `model.loss_chunks` divides them.
     """
-    weight_N = weights_NL.sum(axis=1)
+    targets_NL = jnp.roll(tokens_NL, -1, axis=1)
+    shares_NL = sequence_shares(jnp.roll(weights_NL, -1, axis=1).at[:, -1].set(0.0))
+    n_chunks = network.body.config.loss_chunks
+    if n_chunks > 1:
+        output_VD = network.output(params)
+        return weighted_sum_in_chunks(hidden_NLD, output_VD, targets_NL, shares_NL, n_chunks)
+    return (network.token_losses(params, hidden_NLD, targets_NL) * shares_NL).sum()
+
+
+def sequence_shares(weights_NL: jax.Array) -> jax.Array:
+    """What each token's loss counts in the mean over sequences of each sequence's own mean.
+
+    That is not the mean over tokens: a short sequence counts as much as a long one.
+    """
+    weight_N1 = weights_NL.sum(axis=1, keepdims=True)
     # A sequence without a target (all padding) counts nothing rather than dividing by zero.
-    return jnp.mean((losses_NL * weights_NL).sum(axis=1) / jnp.maximum(weight_N, 1.0))
+    return weights_NL / jnp.maximum(weight_N1, 1.0) / len(weights_NL)
 
 
+@jax.named_scope("loss")
 def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
     """Cross-entropy [B] against a class index [B] or a distribution [B, k]; of the only output
     [B, 1], the squared error against a score, float [B]."""
@@ -165,15 +202,14 @@ def loss(
         ).reshape(1, -1)
         keys_N, keys_B = row_keys(key, candidates_BC.reshape(-1)), row_keys(key, batch["rows"])
         params = drop_table(network.body.config, params, key)
+    params = network.cast(params)
     hidden_NLD = network.hidden(params, tokens_NL, keys_N)
     terms: dict[str, Any] = {}
     if "label" in batch:
         logits = network.answer(params, hidden_NLD, batch["extract"], keys_B)
         terms["task_loss"] = jnp.mean(task_losses(logits, batch["label"]))
     if lm_coef > 0:
-        logits_NLV = network.logits(params, hidden_NLD[:, :-1])
-        losses_NL = token_losses(logits_NLV, tokens_NL[:, 1:])
-        weights_NL = batch["weights"].reshape(-1, length)[:, 1:]
-        terms["lm_loss"] = per_sequence_mean(losses_NL, weights_NL)
+        weights_NL = batch["weights"].reshape(-1, length)
+        terms["lm_loss"] = language_model_loss(network, params, hidden_NLD, tokens_NL, weights_NL)
     total = terms.get("task_loss", 0.0) + lm_coef * terms.get("lm_loss", 0.0)
     return total, {"loss": total, **terms}

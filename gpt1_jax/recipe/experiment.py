@@ -102,7 +102,7 @@ class Experiment:
 
 
 # Keys of the model that change how it is computed, but neither its parameters nor its meaning.
-COMPUTATION = ("dtype", "scan_layers", "remat")
+COMPUTATION = ("dtype", "scan_layers", "remat", "loss_chunks")
 # What may differ between a run and its continuation; everything else is the run's identity.
 OPERATIONAL = (
     "mesh",
@@ -125,6 +125,7 @@ OPERATIONAL = (
     "task.split_seed",
     "model.scan_layers",
     "model.remat",
+    "model.loss_chunks",
 )
 
 

@@ -5,6 +5,7 @@ and the optimiser's moments alike, since their trees end in the same paths.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,44 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
+
+
+@dataclass(frozen=True)
+class Divided:
+    """How the kernels of the model run on the devices of a mesh: the `Divide` of attention.py. Rows
+    lie along `data` and heads along `model`, where these divide them; else each device has all."""
+
+    mesh: Mesh
+
+    def __call__(
+        self, function: Callable, inputs: tuple[str, ...], outputs: tuple[str, ...]
+    ) -> Callable:
+        if self.mesh.size == 1:
+            return function
+
+        def on_shares(*arrays):
+            sizes = {}
+            for letters, array in zip(inputs, arrays, strict=True):
+                sizes |= dict(zip(letters, array.shape, strict=True))
+            axes = {
+                letter: axis
+                for letter, axis in (("N", "data"), ("H", "model"))
+                if sizes[letter] % self.mesh.shape[axis] == 0
+            }
+            in_specs, out_specs = (
+                tuple(P(*(axes.get(letter) for letter in letters)) for letters in names)
+                for names in (inputs, outputs)
+            )
+            # Each device's share is computed from its own alone, so there is nothing to check.
+            return jax.shard_map(
+                function,
+                mesh=self.mesh,
+                in_specs=in_specs,
+                out_specs=out_specs,
+                check_vma=False,
+            )(*arrays)
+
+        return on_shares
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -164,15 +164,6 @@ def check_devices(experiment: Experiment, mesh: Mesh) -> None:
             f"model.n_embd {experiment.model.n_embd} is not divisible by mesh.model "
             f"{mesh.shape['model']}"
         )
-    if experiment.attention.implementation == "cudnn" and (
-        jax.default_backend() != "gpu"
-        or experiment.model.rate("attn") > 0
-        or experiment.model.dtype == "float32"
-    ):
-        raise UserError(
-            "attention.implementation=cudnn needs an NVIDIA GPU, model.attn_dropout=0 and "
-            "model.dtype bfloat16 or float16; use attention.implementation=plain"
-        )
 
 
 def with_softmax_positions(experiment: Experiment, goal: Goal) -> Experiment:

@@ -19,9 +19,10 @@ from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.messages import say
 from gpt1_jax.model.config import MOST
-from gpt1_jax.model.objective import Network, network
+from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import memory, sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
+from gpt1_jax.recipe.network import network
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
@@ -103,8 +104,8 @@ def start(
     experiment = with_softmax_positions(experiment, towards)
     total = _updates(experiment, towards)
     experiment.optimizer.require_room(total)
-    implementation = experiment.attention.implementation
-    net = network(experiment.model, implementation, loaded.task.shape, loaded.n_outputs)
+    net, attention = network(experiment, loaded.task.shape, loaded.n_outputs, mesh)
+    tell(f"attention: {attention.implementation} ({attention.reason})")
     config = _config(experiment, tokenizer, towards, total, questions)
     with contextlib.ExitStack() as undone:
         held = claim(workdir, config, experiment.extend)

@@ -25,6 +25,7 @@ from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
+from gpt1_jax.training import compilation_cache
 from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
 from gpt1_jax.training.progress import Progress
@@ -75,9 +76,10 @@ def update_function(
     def update(state, batch, seed):
         compute = accumulated if parts > 1 else gradients
         gradient, terms = compute(state.params, batch, seed, state.step)
-        updates, moments = transformation.update(gradient, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        terms["grad_norm"] = optax.tree.norm(gradient)
+        with jax.named_scope("optimizer"):
+            updates, moments = transformation.update(gradient, state.optimizer, state.params)
+            params = optax.apply_updates(state.params, updates)
+            terms["grad_norm"] = optax.tree.norm(gradient)
         return TrainState(params, moments, state.step + 1), terms
 
     shardings = initial_state(network, config, mesh).shardings
@@ -155,6 +157,7 @@ def train(
     workdir = Path(workdir).expanduser()
     tell = (lambda line: None) if quiet else say
     with contextlib.ExitStack() as closing:
+        compilation_cache.begin()
         run = start(experiment, explicit, workdir, tell)
         closing.callback(run.close)
         finished = read_result(workdir) if run.first_step >= run.last_step else None

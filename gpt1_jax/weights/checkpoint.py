@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -272,10 +273,10 @@ class Checkpoints:
             yield
             self._require_there()
         except UserError:
-            self._failed = True
+            self._give_up()
             raise
         except Exception as error:
-            self._failed = True
+            self._give_up()
             self._require_there()
             if not _is_full(error):
                 raise
@@ -283,6 +284,11 @@ class Checkpoints:
                 f"{self.folder}: no space left for the checkpoint of step {self._saving}; free "
                 "some, and the same command goes on from the one before it"
             ) from None
+
+    def _give_up(self) -> None:
+        self._failed = True
+        # Writes that had not begun are dropped, of which Python speaks when the process ends.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
 
     def _note_committed(self) -> None:
         if jax.process_index() == 0 and self._saving is not None:

@@ -1,0 +1,110 @@
+"""Where the time of a step goes: a trace of it, added up by part of the model.
+
+XLA's trace names the instruction that each piece of time belongs to; the compiled program says in
+which of the model's scopes (`jax.named_scope`, and the names of flax modules) that instruction was
+written. A fusion belongs to the scope of its last operation.
+"""
+
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+# In this order: what is both, an attention's product say, belongs to the first.
+PARTS: tuple[tuple[str, str], ...] = (
+    ("attention", r"\battention\b"),
+    ("norm", r"\bln_[12]\b|\bnorm\b"),
+    ("dropout", r"\bdropout\b"),
+    ("optimizer", r"\boptimizer\b"),
+    ("loss", r"\bloss\b"),
+    ("logits", r"\blogits\b"),
+    ("embedding", r"\b(wte|wpe)\b"),
+    ("activation", r"\bmlp\b"),
+)
+# Products of the library and of the compiler, by what stands in their line.
+_PRODUCT = re.compile(r"\b(dot|convolution)\(|gemm|matmul")
+_CONTAINERS = re.compile(r"[\]})] (while|call|conditional)\(")
+_DEFINED = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = ")
+_CALLED = re.compile(r"calls=%?([\w.-]+)")
+
+
+class _Event(NamedTuple):
+    name: str
+    milliseconds: float
+
+
+def by_part(
+    compiled: jax.stages.Compiled, run: Callable[[], object], n_steps: int
+) -> dict[str, float]:
+    """Milliseconds of a step by part of the model, the largest first: GEMMs, what PARTS names and
+    other. `run` takes `n_steps` steps of the compiled program.
+
+    On a CPU these are milliseconds of all threads together, which may be more than a step takes.
+    """
+    parts = parts_of(compiled.as_text())
+    total: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        jax.profiler.start_trace(folder)
+        try:
+            run()
+        finally:
+            jax.profiler.stop_trace()
+        for event in _events(Path(folder)):
+            part = parts.get(_plain(event.name), "other")
+            if part is not None:
+                total[part] += event.milliseconds / n_steps
+    return {name: round(value, 4) for name, value in total.most_common()}
+
+
+def parts_of(program: str) -> dict[str, str | None]:
+    """The part that each instruction of a compiled program belongs to, by its name; None for those
+    that only hold others."""
+    lines = program.splitlines()
+    products, computation = set(), ""
+    for line in lines:
+        if line.endswith("{") and not line.startswith(" "):
+            computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
+        elif _PRODUCT.search(line.partition("metadata=")[0]):
+            products.add(computation)
+    found: dict[str, str | None] = {}
+    for line in lines:
+        if named := _DEFINED.match(line):
+            found[_plain(named[1])] = _part(line, products)
+    return found
+
+
+def _part(line: str, products: set[str]) -> str | None:
+    what, _, metadata = line.partition("metadata=")
+    if _CONTAINERS.search(what):
+        return None
+    scope = re.search(r'op_name="([^"]*)"', metadata)
+    path = scope[1] if scope else ""
+    if re.search(PARTS[0][1], path):
+        return PARTS[0][0]
+    called = _CALLED.search(what)
+    if _PRODUCT.search(what) or (called and called[1] in products):
+        return "gemm"
+    return next((name for name, pattern in PARTS if re.search(pattern, path)), "other")
+
+
+def _plain(name: str) -> str:
+    """A name as a GPU's kernel has it, too."""
+    return re.sub(r"[.-]", "_", name)
+
+
+def _events(folder: Path) -> Iterator[_Event]:
+    """What ran on the devices: events that know their instruction, or lie on a device's own plane.
+    Of a GPU those are its kernels."""
+    for path in folder.rglob("*.xplane.pb"):
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
+            for line in plane.lines:
+                for event in line.events:
+                    name = dict(event.stats).get("hlo_op")
+                    if name is None and plane.name.startswith("/device:GPU"):
+                        name = event.name
+                    if name is not None:
+                        yield _Event(str(name), event.duration_ns / 1e6)

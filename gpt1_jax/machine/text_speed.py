@@ -1,0 +1,133 @@
+"""How fast text becomes tokens, and shards become batches. On one core each."""
+
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gpt1_jax.data.batches import Windows, stream
+from gpt1_jax.errors import UserError
+from gpt1_jax.machine import peer
+from gpt1_jax.machine.config import PrepareBenchmark
+from gpt1_jax.messages import say
+from gpt1_jax.run_files import versions
+from gpt1_jax.text import corpus, documentation, text_files
+from gpt1_jax.text.config import PrepareConfig
+from gpt1_jax.text.shards import Tokens
+from gpt1_jax.tokenization import loading
+from gpt1_jax.tokenization.tokenizer import Tokenizer
+
+_BLOCK = 2**20  # bytes that are read of a file at a time
+# Of the SentencePiece tokenizer that is trained here on the text itself.
+_VOCAB_SIZE = 8192
+# Batches as pre-training has them.
+_BATCH, _LENGTH, _N_BATCHES = 64, 512, 200
+
+
+def prepare(asked: PrepareBenchmark) -> dict[str, Any]:
+    """`gpt1 benchmark prepare`: MB/s of each tokenizer, and tokens/s of the batches of each driver.
+
+    "first" is a tokenizer that is new to the text and has to learn its words; "again" one that has
+    seen them, as a worker has that encodes many books. Those of GPT-1's vocabulary need the folder
+    that holds it and are left out without one. Raises UserError for an input that cannot be read.
+    """
+    text = _text(asked)
+    kind = {"peer": "gpt1-jax", "mode": "prepare"}
+    line = peer.read(asked.output.vs, kind) if asked.output.vs else None
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "text.txt"
+        source.write_text(text, encoding="utf-8", newline="")
+        tokens, began = Path(folder) / "tokens", time.perf_counter()
+        config = PrepareConfig(
+            output=str(tokens), inputs=(str(source),), vocab_size=_VOCAB_SIZE, workers=1
+        )
+        corpus.prepare(config)
+        whole = time.perf_counter() - began
+        makers: dict[str, Callable[[], Tokenizer]] = {"sentencepiece": lambda: loading.load(tokens)}
+        if asked.vocab is not None:
+            for mode in ("original", "hf_basic"):
+                loading.from_vocabulary(asked.vocab, mode)  # a mistake is said before the clock
+                makers[mode] = lambda mode=mode: loading.from_vocabulary(asked.vocab, mode)
+        speeds = _speeds(makers, text, asked.rounds)
+        batches = _batches(tokens, asked.rounds)
+    result = {
+        **kind,
+        "megabytes": len(text.encode()) / 1e6,
+        "rounds": asked.rounds,
+        "megabytes_per_s": speeds,
+        "prepare_seconds": whole,
+        "tokens_per_s": max(batches.values()),
+        "batches_tokens_per_s": batches,
+        "help_seconds": _help_seconds(),
+        "device": "cpu",
+        "versions": versions(),
+    }
+    return result if line is None else {**result, **peer.compared(result, line)}
+
+
+def _text(asked: PrepareBenchmark) -> str:
+    if asked.input is None:
+        found = documentation.documents(packages=["python"])
+        whole = "\n".join(document.text for document in found.documents)
+    else:
+        path = Path(asked.input).expanduser()
+        if not path.is_file():
+            raise UserError(f"--input={asked.input}: there is no such file; expected one of text")
+        whole = "".join(text_files.decoded(path, _BLOCK))
+    if not whole.strip():
+        raise UserError(f"--input={asked.input} has no text")
+    # Characters are bytes but for a few.
+    return whole[: int(asked.megabytes * 1e6)]
+
+
+def _speeds(
+    makers: dict[str, Callable[[], Tokenizer]], text: str, rounds: int
+) -> dict[str, dict[str, float]]:
+    size, found = len(text.encode()) / 1e6, {}
+    for name, make in makers.items():
+        taken: dict[str, list[float]] = {"first": [], "again": []}
+        for _ in range(rounds):
+            tokenizer = make()
+            for when in taken:
+                taken[when].append(_seconds(lambda encode=tokenizer.encode: encode(text)))
+        found[name] = {when: size / statistics.median(times) for when, times in taken.items()}
+        say(f"{name}: {found[name]['first']:.3g} MB/s, {found[name]['again']:.3g} when seen before")
+    return found
+
+
+def _batches(folder: Path, rounds: int) -> dict[str, float]:
+    """Tokens/s of each driver, after its first batch."""
+    source = Windows(Tokens.open(folder, "train"), _LENGTH, _BATCH, 0, "permuted")
+    found = {}
+    for driver in ("thread", "tfdata"):
+        if driver == "tfdata" and find_spec("tensorflow") is None:
+            continue
+        taken = []
+        for _ in range(rounds):
+            batches = stream(source, 0, _N_BATCHES + 1, driver, 2)
+            next(batches)
+            taken.append(_seconds(lambda batches=batches: list(itertools.islice(batches, None))))
+        found[driver] = _BATCH * _LENGTH * _N_BATCHES / statistics.median(taken)
+    return found
+
+
+def _help_seconds() -> float:
+    """From the start of a process to its end, the best of some."""
+    command = [sys.executable, "-m", "gpt1_jax", "--help"]
+
+    def run() -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+    return min(_seconds(run) for _ in range(5))
+
+
+def _seconds(function: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began

@@ -1,0 +1,128 @@
+"""TPU slices by name, and as devices that programs can be compiled for where no TPU is.
+
+Cloud TPU counts the cores of a v4 or v5p slice in its name and the chips of a v5e or v6e slice; one
+device of JAX is a chip in each of them, since the two cores of a v4 or v5p chip work as one
+(megacore). libtpu's own names give the layout: v5e:4x4, v4:2x2x1.
+"""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.typed_values import nearest
+
+if TYPE_CHECKING:
+    import jax
+
+GIB = 2**30
+MOST_CHIPS = 256
+LOCK_FILE = "/tmp/libtpu_lockfile"  # which libtpu takes when it is loaded, for as long as it is
+
+
+@dataclass(frozen=True)
+class Generation:
+    """hbm_bytes: memory of a chip, as Google's documentation of Cloud TPU has it. options: what
+    libtpu must be told so that a device is a chip."""
+
+    hbm_bytes: int
+    options: dict[str, str]
+
+
+GENERATIONS = {
+    "v4": Generation(32 * GIB, {"chip_config_name": "megacore"}),
+    "v5e": Generation(16 * GIB, {}),
+    "v5p": Generation(95 * GIB, {}),
+    "v6e": Generation(32 * GIB, {}),
+}
+
+_CUBES = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
+_SQUARES = {
+    **{1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
+}
+SLICES: dict[str, str] = {
+    **{f"v4-{2 * chips}": f"v4:{layout}" for chips, layout in _CUBES.items()},
+    **{f"v5p-{2 * chips}": f"v5p:{layout}" for chips, layout in _CUBES.items()},
+    **{f"v5e-{chips}": f"v5e:{layout}" for chips, layout in _SQUARES.items()},
+    **{f"v5litepod-{chips}": f"v5e:{layout}" for chips, layout in _SQUARES.items()},
+    **{f"v6e-{chips}": f"v6e:{layout}" for chips, layout in _SQUARES.items()},
+}
+"""The slices that Cloud TPU lends, by its names, in libtpu's."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice: its name in libtpu's form, and the chips along each axis of it."""
+
+    name: str
+    generation: Generation
+    layout: tuple[int, ...]
+
+    @property
+    def chips(self) -> int:
+        return math.prod(self.layout)
+
+
+def slice_named(name: str) -> Slice:
+    """The slice of a name, of Cloud TPU's or libtpu's form.
+
+    Raises UserError for a name that is neither, for a generation other than those of GENERATIONS,
+    and for more chips than MOST_CHIPS.
+
+    >>> slice_named("v4-8").layout, slice_named("v5e:4x4").chips
+    ((2, 2, 1), 16)
+    """
+    whole = SLICES.get(name, name)
+    generation, _, layout = whole.partition(":")
+    if generation not in GENERATIONS or not re.fullmatch(
+        r"[1-9]\d{0,3}(x[1-9]\d{0,3}){1,2}", layout
+    ):
+        near = nearest(name, SLICES)
+        hint = f"; did you mean {near}?" if near else ""
+        raise UserError(
+            f"--topology={name} is no slice that is known{hint}; expected a name of Cloud TPU "
+            f"(v4-8, v5p-8 count cores, v5e-16, v6e-16 chips) or a layout, as in v5e:4x4 or "
+            f"v4:2x2x1, of {', '.join(GENERATIONS)}"
+        )
+    sizes = tuple(int(size) for size in layout.split("x"))
+    if math.prod(sizes) > MOST_CHIPS:
+        raise UserError(
+            f"--topology={name} has {math.prod(sizes)} chips; expected at most {MOST_CHIPS}"
+        )
+    return Slice(whole, GENERATIONS[generation], sizes)
+
+
+def devices(where: Slice) -> Sequence["jax.Device"]:
+    """The chips of a slice, to compile for; no TPU is needed. Raises UserError where libtpu is not
+    installed, where another process has it loaded, and for a layout that it refuses."""
+    try:
+        import libtpu  # noqa: F401  # asked for first: JAX would look for its plugin in vain
+    except ImportError:
+        raise UserError(
+            "compiling for a TPU needs its compiler, libtpu, which is not installed: "
+            "pip install 'gpt1-jax[tpu]'"
+        ) from None
+    from jax.errors import JaxRuntimeError
+    from jax.experimental import topologies
+
+    # Hosts of four chips are the default, of which a smaller slice has none.
+    hosts = {"chips_per_host_bounds": _whole_slice(where.layout)} if where.chips < 4 else {}
+    try:
+        options = {**where.generation.options, **hosts}
+        return topologies.get_topology_desc(where.name, "tpu", **options).devices
+    except JaxRuntimeError as error:
+        if "lockfile" in str(error):
+            raise UserError(
+                "libtpu is in use: another process here has it loaded, or its lock file "
+                f"{LOCK_FILE} belongs to another user; wait until that has ended, or set "
+                "ALLOW_MULTIPLE_LIBTPU_LOAD=1 where no TPU is in use on this machine"
+            ) from None
+        raise UserError(
+            f"libtpu refuses --topology={where.name}: {' '.join(str(error).split())}"
+        ) from None
+
+
+def _whole_slice(layout: tuple[int, ...]) -> list[int]:
+    return [*layout, 1, 1][:3]

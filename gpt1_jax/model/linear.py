@@ -1,0 +1,119 @@
+"""A linear layer, as one matrix product over all rows, and its weights as products take them."""
+
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from gpt1_jax.model.config import ModelConfig
+
+
+def by_rows(linear: Callable, x: jax.Array) -> jax.Array:
+    """`linear` of x [..., D] as one matrix product over all rows.
+
+    The gradient of the weights is then one product as well; with two axes of rows, XLA transposes
+    its arguments first on the CPU, which took a tenth of a small model's step.
+    """
+    rows = linear(x.reshape(-1, x.shape[-1]))
+    return rows.reshape(*x.shape[:-1], *rows.shape[1:])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(rows_TI: jax.Array, kernel: jax.Array, axis: int = 0) -> jax.Array:
+    """rows @ kernel, float32 [T, O], from arguments of one dtype; `axis` of the kernel, [I, O] or
+    [O, I], is that of the inputs.
+
+    Where that dtype is bfloat16, devices that are made for it return bfloat16, and what comes next
+    rounds nothing in between. A CPU multiplies in bfloat16 at up to twice the rate of float32 where
+    the result is float32 and no transpose is near, and not otherwise.
+    """
+    return _dot(rows_TI, kernel, (1, axis))
+
+
+def _product_forward(rows_TI, kernel, axis):
+    return product(rows_TI, kernel, axis), (rows_TI, kernel)
+
+
+def _product_backward(axis, saved, gradient_TO):
+    rows_TI, kernel = saved
+    gradient_TO = gradient_TO.astype(rows_TI.dtype)
+    by_rows_TI = _dot(gradient_TO, kernel, (1, 1 - axis)).astype(rows_TI.dtype)
+    factors = (gradient_TO, rows_TI) if axis else (rows_TI, gradient_TO)
+    return by_rows_TI, _dot(*factors, (0, 0)).astype(kernel.dtype)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def _dot(a: jax.Array, b: jax.Array, contracted: tuple[int, int]) -> jax.Array:
+    """Their product in float32, over one axis of each."""
+    axes = tuple((axis,) for axis in contracted)
+
+    def narrow(a, b):
+        return jax.lax.dot_general(a, b, (axes, ((), ()))).astype(jnp.float32)
+
+    def wide(a, b):
+        lying, first = (_lying(a), (1,)) if contracted[0] == 0 else (a, axes[0])
+        return jax.lax.dot_general(
+            lying, b, ((first, axes[1]), ((), ())), preferred_element_type=jnp.float32
+        )
+
+    if a.dtype == jnp.float32:
+        return narrow(a, b)
+    return jax.lax.platform_dependent(a, b, cpu=wide, default=narrow)
+
+
+def _lying(x: jax.Array) -> jax.Array:
+    """The transpose of a matrix, in memory. Of a plain transpose XLA makes a product that reads its
+    argument the other way, which is the slow one; over two axes it does not see one."""
+    if len(x) % 2:
+        return x.T
+    return x.reshape(2, len(x) // 2, -1).transpose(2, 0, 1).reshape(-1, len(x))
+
+
+def cast_kernels(params: dict, dtype: DTypeLike) -> dict:
+    """`params` with the kernels in `dtype`: once for all of a step, or of a sampled text.
+
+    Tables, biases and gains stay as they are, since lookups, sums and norms read them in float32.
+    """
+
+    def cast(path, leaf):
+        is_kernel = path[-1].key.endswith("kernel")
+        return jnp.asarray(leaf, dtype) if is_kernel else leaf
+
+    return jax.tree_util.tree_map_with_path(cast, params)
+
+
+class Linear(nn.Module):
+    """x [..., D] @ kernel [D, `features`] + bias, in the dtype of the model, with the model's
+    initialisation. The kernel may have been cast before.
+
+    With `of`, a function of each element, of(x) takes the place of x. A loop over layers keeps what
+    each of them needs for the backward pass, and there of(x) is made again rather than kept."""
+
+    config: ModelConfig
+    features: int
+    use_bias: bool = True
+    of: Callable[[jax.Array], jax.Array] | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        dtype = self.config.compute_dtype
+        init = nn.initializers.normal(self.config.init_std)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features)).astype(dtype)
+
+        def multiply(x, kernel):
+            return by_rows(lambda rows: product(rows, kernel), self.of(x) if self.of else x)
+
+        if self.of and self.config.scan_layers:
+            multiply = jax.checkpoint(multiply, prevent_cse=False)
+        out = multiply(x.astype(dtype), kernel)
+        if not self.use_bias:
+            return out.astype(dtype)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        # Added in float32, so that its gradient, a sum over all tokens, is one in float32, too.
+        bias = bias.reshape((1,) * (x.ndim - 1) + (-1,))
+        return (out + bias).astype(dtype)

@@ -1,0 +1,96 @@
+"""Residual sum and LayerNorm, with the dropout of the branch that is added.
+
+    y = LayerNorm(residual + dropout(branch))
+
+One function with its own gradient: the backward pass has the sum, and mean and deviation of each
+token; the mask is drawn again where it is needed. All that is added up is added up in float32.
+
+Shapes: N sequences, L tokens, D width.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.model.dropout import Place, dropped, keep_mask, site_words
+
+
+class ResidualNorm(nn.Module):
+    """`residual_norm` with gain and bias of its own, and the dropout of one place."""
+
+    config: ModelConfig
+    place: Place
+
+    @nn.compact
+    def __call__(self, residual_NLD, branch_NLD, keys_N, layer):
+        """Returns [N, L, D] of the dtype of `residual_NLD`; dropout where `keys_N` are given."""
+        width = residual_NLD.shape[-1:]
+        scale_D = self.param("scale", nn.initializers.ones, width)
+        bias_D = self.param("bias", nn.initializers.zeros, width)
+        rate = self.config.rate("resid")
+        drops = keys_N is not None and rate > 0.0
+        words_N2 = site_words(keys_N, layer, self.place) if drops else None
+        form = Form(rate, self.config.layer_norm_epsilon)
+        return residual_norm(residual_NLD, branch_NLD, scale_D, bias_D, words_N2, form)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What is static of `residual_norm`."""
+
+    rate: float
+    epsilon: float
+
+
+def _dropped(x, words_N2, rate):
+    """Dropout of x [N, L, D] in float32; without words x itself."""
+    if words_N2 is None:
+        return x
+    return dropped(x, keep_mask(words_N2, rate, x.shape[1:]), 1.0 - rate)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def residual_norm(residual_NLD, branch_NLD, scale_D, bias_D, words_N2, form):
+    """LayerNorm(residual + dropout(branch)) [N, L, D]; no dropout where `words_N2` is None."""
+    return _forward(residual_NLD, branch_NLD, scale_D, bias_D, words_N2, form)[0]
+
+
+def _forward(residual_NLD, branch_NLD, scale_D, bias_D, words_N2, form):
+    branch = _dropped(branch_NLD.astype(jnp.float32), words_N2, form.rate)
+    # Rounded as it is kept, so that both passes see the same sum.
+    sum_NLD = (residual_NLD.astype(jnp.float32) + branch).astype(residual_NLD.dtype)
+    wide = sum_NLD.astype(jnp.float32)
+    mean_NL1 = wide.mean(-1, keepdims=True)
+    # Not the mean of squares less the square of the mean, which loses digits.
+    variance_NL1 = jnp.square(wide - mean_NL1).mean(-1, keepdims=True)
+    factor_NL1 = jax.lax.rsqrt(variance_NL1 + form.epsilon)
+    normed = (wide - mean_NL1) * factor_NL1 * scale_D[None, None] + bias_D[None, None]
+    saved = (sum_NLD, mean_NL1, factor_NL1, scale_D, words_N2)
+    return normed.astype(residual_NLD.dtype), saved
+
+
+def _backward(form, saved, gradient_NLD):
+    sum_NLD, mean_NL1, factor_NL1, scale_D, words_N2 = saved
+    if words_N2 is not None:
+        # Otherwise XLA finds the mask of the forward pass, and keeps it in memory until here.
+        words_N2 = jax.lax.optimization_barrier(words_N2)
+    gradient = gradient_NLD.astype(jnp.float32)
+    normed = (sum_NLD.astype(jnp.float32) - mean_NL1) * factor_NL1
+    by_normed = gradient * scale_D[None, None]
+    along = (by_normed * normed).mean(-1, keepdims=True)
+    by_sum = factor_NL1 * (by_normed - by_normed.mean(-1, keepdims=True) - normed * along)
+    dtype = gradient_NLD.dtype
+    return (
+        by_sum.astype(dtype),
+        _dropped(by_sum, words_N2, form.rate).astype(dtype),
+        (gradient * normed).sum((0, 1)),
+        gradient.sum((0, 1)),
+        None,
+    )
+
+
+residual_norm.defvjp(_forward, _backward)

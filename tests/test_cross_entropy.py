@@ -1,0 +1,121 @@
+"""The cross-entropy with its own gradient, and the one in chunks, against the plain one."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+import tiny
+
+from gpt1_jax.errors import UserError
+from gpt1_jax.model import objective
+from gpt1_jax.model.cross_entropy import token_losses, weighted_sum_in_chunks
+
+# Rows of the output: padded, several multiples with padding, and none to pad.
+ROWS = [34, 300, 128]
+
+
+def arguments(n_rows=34, length=7, dtype=jnp.float32):
+    """Hidden states, output, targets and weights, some of which are zero."""
+    random = np.random.default_rng(0)
+    hidden = jnp.asarray(random.standard_normal((3, length, 16)), dtype)
+    # All scores of the first token are far below the zeros that the padding would have.
+    hidden = hidden.at[0, 0].set(-1.0)
+    output = jnp.asarray(random.standard_normal((n_rows, 16)) + 1.0, dtype)
+    targets = jnp.asarray(random.integers(0, n_rows, (3, length)), jnp.int32)
+    weights = jnp.asarray(random.random((3, length)), jnp.float32).at[1, 2:].set(0.0)
+    return hidden, output, targets, weights
+
+
+def plain(hidden, output, targets, weights):
+    scores = (hidden @ output.T).astype(jnp.float32)
+    log_probabilities = jax.nn.log_softmax(scores)
+    picked = jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+    return -(picked * weights).sum()
+
+
+def whole(hidden, output, targets, weights):
+    return (token_losses(hidden, output, targets) * weights).sum()
+
+
+def in_chunks(n_chunks):
+    def loss(hidden, output, targets, weights):
+        return 0.5 * weighted_sum_in_chunks(hidden, output, targets, weights, n_chunks) * 2
+
+    return loss
+
+
+def loss_and_gradients(loss, *given):
+    return jax.jit(jax.value_and_grad(loss, (0, 1)))(*given)
+
+
+@pytest.mark.parametrize("n_rows", ROWS)
+@pytest.mark.parametrize("form", [whole, in_chunks(2), in_chunks(3)], ids=["whole", "2", "3"])
+def test_loss_and_gradients_are_those_of_the_plain_form(form, n_rows):
+    given = arguments(n_rows)
+    found, expected = loss_and_gradients(form, *given), loss_and_gradients(plain, *given)
+    assert np.isfinite(expected[0])
+    tiny.assert_trees_close(found, expected, tolerance=1e-6)
+    assert float(form(*given)) == pytest.approx(float(expected[0]), rel=1e-6)
+
+
+def test_token_losses_are_cross_entropies():
+    hidden, output, targets, _ = arguments(300)
+    scores = np.asarray(hidden, np.float64) @ np.asarray(output, np.float64).T
+    picked = np.take_along_axis(oracles.log_softmax(scores), np.asarray(targets)[..., None], -1)
+    np.testing.assert_allclose(token_losses(hidden, output, targets), -picked[..., 0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", [whole, in_chunks(4)], ids=["whole", "4"])
+def test_one_token_of_weight_zero_is_a_loss_of_nothing(form):
+    hidden, output, targets, weights = arguments(length=1)
+    loss, gradients = loss_and_gradients(form, hidden, output, targets, 0 * weights)
+    assert loss == 0.0
+    assert all((leaf == 0.0).all() for leaf in gradients)
+
+
+def test_bfloat16_scores_are_summed_in_float32():
+    given = arguments(300, dtype=jnp.bfloat16)
+    rounded = (given[0] @ given[1].T).astype(jnp.float32)
+    exact = (
+        jax.nn.logsumexp(rounded, -1)
+        - jnp.take_along_axis(rounded, given[2][..., None], -1)[..., 0]
+    )
+    losses = token_losses(*given[:3])
+    assert losses.dtype == jnp.float32
+    np.testing.assert_allclose(losses, exact, rtol=1e-5)
+    _, (by_hidden, by_output) = loss_and_gradients(whole, *given)
+    assert by_hidden.dtype == by_output.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize(("form", "n_kept"), [(whole, 1), (in_chunks(4), 0)], ids=["whole", "4"])
+def test_the_backward_pass_keeps_the_scores_once_and_chunks_keep_none(form, n_kept):
+    given = arguments(300, length=8, dtype=jnp.bfloat16)
+    _, backward = jax.vjp(form, *given)
+    kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.size >= 3 * 8 * 300]
+    assert [leaf.dtype for leaf in kept] == [jnp.bfloat16] * n_kept
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"softmax_rows": "all", "embd_dropout_on": "table"}, {"body": "lstm", "n_units": 8}],
+    ids=["tokens", "released", "lstm"],
+)
+def test_a_model_has_the_same_loss_and_gradients_in_chunks(changes):
+    def of(n_chunks):
+        config = replace(tiny.CONFIG, loss_chunks=n_chunks, **changes)
+        network = objective.network(config, "plain", "multiple_choice", 1)
+        batch = tiny.batch(n_examples=2, n_candidates=2, label=[0, 1])
+        return tiny.loss_and_gradients(network)(tiny.params(network), batch, 3)
+
+    tiny.assert_trees_close(of(3), of(1), tolerance=1e-6)
+
+
+def test_chunks_are_at_least_one_and_at_most_the_context():
+    for wrong in (0, 13):
+        with pytest.raises(
+            UserError, match=rf"model\.loss_chunks is {wrong}; expected 1 to model\.n_ctx 12"
+        ):
+            replace(tiny.CONFIG, loss_chunks=wrong)
