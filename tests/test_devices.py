@@ -18,8 +18,7 @@ LAST = runs.PRETRAINING["steps"]
         {"mesh.data": 8},
         {"mesh.data": -1, "mesh.model": 2},
         {"mesh.data": 2, "optimizer.accumulation": 2, "attention.implementation": "recompute"},
-        {"model.scan_layers": True},
-        {"model.remat": True},
+        {"model.scan_layers": True, "model.remat": True},
     ],
     ids=lambda changes: ",".join(f"{key}={value}" for key, value in changes.items()),
 )

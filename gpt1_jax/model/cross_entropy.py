@@ -15,6 +15,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.model.linear import product
+
 MULTIPLE = 128
 
 
@@ -34,7 +36,7 @@ def _padded(output_VD: jax.Array) -> jax.Array:
 
 @jax.named_scope("logits")
 def _scores(rows_TD: jax.Array, output_PD: jax.Array) -> jax.Array:
-    return jax.lax.dot_general(rows_TD, output_PD, (((1,), (1,)), ((), ())))
+    return product(rows_TD, output_PD.T).astype(rows_TD.dtype)
 
 
 def _is_row(scores_TP: jax.Array, n_rows: int) -> jax.Array:
@@ -125,10 +127,10 @@ def _in_chunks(hidden_NLD, output_VD, targets_NL, weights_NL, n_chunks, differen
         if not differentiated:
             return (total, None), None
         gradient_TP = _gradient(scores_TP, log_sum_T, targets_T, weights_T, n_rows)
-        output_gradient_PD = output_gradient_PD + jax.lax.dot_general(
+        output_gradient_PD += jax.lax.dot_general(
             gradient_TP, rows_TD, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32
         )
-        return (total, output_gradient_PD), gradient_TP @ output_PD
+        return (total, output_gradient_PD), product(gradient_TP, output_PD).astype(rows_TD.dtype)
 
     arrays = tuple(_chunks(x, n_chunks) for x in (hidden_NLD, targets_NL, weights_NL))
     zeros_PD = jnp.zeros(output_PD.shape, jnp.float32) if differentiated else None
