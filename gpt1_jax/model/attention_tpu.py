@@ -100,6 +100,11 @@ def _call(body, columns, operands, n_out, size, name, static):
     )
 
 
+# Traced and lowered once for all layers.
+_once = functools.partial(jax.jit, static_argnames=("rate", "n_ctx"))
+
+
+@_once
 def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
     n, length, _, heads, size = qkv_NL3HK.shape
     qkv = _columns(qkv_NL3HK)
@@ -109,6 +114,7 @@ def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
     return (out[:, :length].reshape(n, length, heads, size),)
 
 
+@_once
 def _backward_kernel(qkv_NL3HK, words_N2, heads_H, dout_NLHK, *, rate, n_ctx):
     length, size = qkv_NL3HK.shape[1], qkv_NL3HK.shape[-1]
     qkv, dout = _columns(qkv_NL3HK), _columns(dout_NLHK)
