@@ -177,22 +177,35 @@ def _sync_names(folder: Path) -> None:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, flag: str) -> Iterator[Path]:
     """A folder to fill that takes its place, which must be free or an empty folder, when all went
-    well. Of two that fill the same one, the second is refused."""
+    well. Its lock is held meanwhile: of two that fill the same one, the second is refused."""
     real = Path(os.path.realpath(path))
-    made = _missing(real.parent)
-    emptied = signals.at_the_end(lambda: _remove_empty(made))
-    with emptied, _temporary(real) as temporary, as_user_error(path):
-        real.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        temporary.replace(real)
-        _sync_names(real.parent)
+    require_new(path)
+    with WorkdirLock(real, "writing", flag) as lock, _temporary(real) as temporary:
+        require_new(path)
+        with as_user_error(path):
+            temporary.mkdir()
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as stream:
+                        os.fsync(stream.fileno())
+            lock.release()  # an empty folder may be taken the place of
+            temporary.replace(real)
+            _sync_names(real.parent)
+
+
+def require_new(path: Path) -> None:
+    """UserError unless there is nothing at `path`, or an empty folder, the lock of one who fills it
+    aside."""
+    with as_user_error(path):
+        if path.is_dir():
+            found = any(inside.name != LOCK for inside in path.iterdir())
+        else:
+            found = path.exists()
+    if found:
+        raise UserError(f"{path} is there already; choose a new or an empty folder")
 
 
 def _missing(folder: Path) -> list[Path]:

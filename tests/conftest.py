@@ -4,6 +4,7 @@ The settings are environment variables so that they reach the processes which te
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -34,8 +35,10 @@ os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**31)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 # Imported when all of the above is set: JAX reads it once.
+import pages  # noqa: E402
 import pytest  # noqa: E402
 import runs  # noqa: E402
+from filelock import FileLock  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
 
 # Few examples, always the same ones; --hypothesis-profile=long looks further.
@@ -62,6 +65,12 @@ def pytest_cmdline_main(config):
         config.option.dist = "worksteal"
 
 
+def pytest_collection_finish():
+    """What is imported by now stays: collecting garbage need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if not (COMPILES & vars(item.module).keys() or item.module.__name__ in NOT_QUICK):
@@ -77,6 +86,39 @@ def real_data() -> Path:
     if not REAL_DATA.is_dir():
         pytest.skip("no real data beside the project")
     return REAL_DATA
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """once(name, make): the folder of this name, after make(folder), which only the first of the
+    workers of pytest-xdist calls. To be read: another worker may read it, too."""
+    place = tmp_path_factory.getbasetemp()
+    place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
+
+    def made(name: str, make) -> Path:
+        folder, done = place / name, place / f"{name}.made"
+        with FileLock(place / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def installed(once) -> Path:
+    """What PYTHONPATH has to name for the package as its wheel installs it."""
+    return once("wheel", pages.install) / "site"
+
+
+@pytest.fixture(scope="session")
+def reader(once, installed) -> tuple[Path, dict]:
+    """(folder, outcomes): what README and docs/ say was typed there. To be read, or copied."""
+    folder = once("reader", lambda folder: pages.type_all(installed, folder))
+    return folder, pages.outcomes(folder)
 
 
 @pytest.fixture(scope="session")

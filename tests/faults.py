@@ -10,72 +10,22 @@ runs ("before gpt1_jax.weights.checkpoint:Checkpoints.save"); "%12" behind it is
 """
 
 import atexit
+import contextlib
 import functools
 import json
-import shutil
+import os
+import select
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import runs
-
-_SCRIPT = """
-import importlib, os, pathlib, signal, sys
-at, do, settings, words = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]
-exec(settings)
-number = {"kill": signal.SIGKILL, "term": signal.SIGTERM, "int": signal.SIGINT}
-
-def strike():
-    if do in number:
-        os.kill(os.getpid(), number[do])
-    else:
-        exec(do)
-
-when, _, name = at.rpartition(" ")
-name, _, wanted = name.partition("%")
-seen = []
-
-def noted(where):
-    if where == (when or "after"):
-        seen.append(where)
-        if len(seen) == int(wanted or 1):
-            strike()
-
-def around(function):
-    def wrapped(*arguments, **named):
-        noted("before")
-        found = function(*arguments, **named)
-        noted("after")
-        return found
-    return wrapped
-
-replace = os.replace
-if ":" in name:
-    module, _, path = name.partition(":")
-    owner = importlib.import_module(module)
-    *parents, last = path.split(".")
-    for parent in parents:
-        owner = getattr(owner, parent)
-    setattr(owner, last, around(getattr(owner, last)))
-elif name:
-    noting = around(replace)
-    os.replace = lambda one, two: (noting if pathlib.Path(two).match(name) else replace)(one, two)
-
-from gpt1_jax.__main__ import main
-if __name__ == "__main__":
-    sys.exit(main(words))
-"""
-
-
-@functools.cache
-def _script() -> Path:
-    """A file, because the processes that a verb spawns import it too."""
-    folder = Path(tempfile.mkdtemp(prefix="gpt1-faults-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    (folder / "faulty.py").write_text(_SCRIPT)
-    return folder / "faulty.py"
 
 
 @dataclass(frozen=True)
@@ -102,20 +52,113 @@ class Outcome:
         return last
 
 
-def start(words, at: str = "", do: str = "", settings: str = "", **options) -> subprocess.Popen:
+class Process:
+    """A verb that runs: what is used of subprocess.Popen."""
+
+    def __init__(self, pid: int, reply: socket.socket, output: IO, errors: IO):
+        self.pid = pid
+        self.returncode: int | None = None
+        self._reply, self._output, self._errors = reply, output, errors
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.wait()
+        for file in (self._output, self._errors):
+            _read(file)
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._reply], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("faulty", timeout)
+            self.returncode = _number(self._reply)
+            self._reply.close()
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Standard output and standard error; "" for one that was given to `start`."""
+        try:
+            self.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        return _read(self._output), _read(self._errors)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _number(replies: socket.socket) -> int:
+    content = replies.recv(4, socket.MSG_WAITALL)
+    assert content, "tests/faulty.py has ended"
+    return struct.unpack("i", content)[0]
+
+
+def _read(file: IO) -> str:
+    """What a file of our own holds, which is closed then."""
+    if file.closed or "+" not in file.mode:
+        return ""
+    with file:
+        file.seek(0)
+        return file.read().decode()
+
+
+@functools.cache
+def _requests() -> socket.socket:
+    """To the process that forks for each fault: see faulty.py."""
+    mine, its = socket.socketpair()
+    command = [sys.executable, str(Path(__file__).with_name("faulty.py")), str(its.fileno())]
+    environment = runs.environment(1) | {"PYTHONPATH": str(runs.ROOT)}
+    process = subprocess.Popen(command, cwd=runs.ROOT, env=environment, pass_fds=[its.fileno()])
+    its.close()
+
+    def end():
+        mine.close()
+        process.wait()
+
+    atexit.register(end)
+    return mine
+
+
+def start(
+    words,
+    at: str = "",
+    do: str = "",
+    settings: str = "",
+    stdout: IO | None = None,
+    stderr: IO | None = None,
+    start_new_session: bool = False,
+) -> Process:
     """The verb in a process. `at` a moment (see the module; "%n" is the n-th time) it gets a signal
     (kill, term, int) or runs the Python statement `do`; `settings` runs before anything else."""
-    command = [sys.executable, str(_script()), at, do, settings, *map(str, words)]
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    environment = runs.environment(1) | {"PYTHONPATH": str(runs.ROOT)}
-    return subprocess.Popen(command, cwd=runs.ROOT, env=environment, text=True, **options)
+    request = {
+        "arguments": [at, do, settings, *map(str, words)],
+        "environment": runs.environment(1) | {"PYTHONPATH": str(runs.ROOT)},
+        "session": start_new_session,
+    }
+    content = json.dumps(request).encode()
+    # Closed when they are read.
+    output, errors = (given or tempfile.TemporaryFile() for given in (stdout, stderr))  # noqa: SIM115
+    mine, its = socket.socketpair()
+    requests = _requests()
+    with its:
+        files = [output.fileno(), errors.fileno(), its.fileno()]
+        socket.send_fds(requests, [struct.pack("i", len(content))], files)
+        requests.sendall(content)
+    return Process(_number(mine), mine, output, errors)
 
 
 def run(words, at: str = "", do: str = "", settings: str = "", **options) -> Outcome:
     """The same, awaited."""
     process = start(words, at, do, settings, **options)
     output, errors = process.communicate(timeout=300)
-    return Outcome(process.returncode, output or "", errors or "")
+    return Outcome(process.returncode, output, errors)
 
 
 def flip_a_bit(path: Path) -> Path:

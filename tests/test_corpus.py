@@ -38,16 +38,20 @@ def text(seed: int, words: int = 300) -> str:
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
+    return write_texts(tmp_path)
+
+
+def write_texts(folder: Path) -> Path:
     """One to four are documents of their own; five.jsonl holds two, and one that is empty."""
-    (tmp_path / "one.txt").write_bytes(text(1).encode())
-    (tmp_path / "two.txt").write_bytes(b"\xef\xbb\xbf" + text(2, 3000).encode())
-    (tmp_path / "three.txt.gz").write_bytes(gzip.compress(text(3).encode()))
-    (tmp_path / "four.txt.xz").write_bytes(lzma.compress(text(4).encode()))
+    (folder / "one.txt").write_bytes(text(1).encode())
+    (folder / "two.txt").write_bytes(b"\xef\xbb\xbf" + text(2, 3000).encode())
+    (folder / "three.txt.gz").write_bytes(gzip.compress(text(3).encode()))
+    (folder / "four.txt.xz").write_bytes(lzma.compress(text(4).encode()))
     rows = [{"text": text(5)}, {"text": " \n"}, {"text": text(6), "other": 1}]
     lines = "\n\n".join(json.dumps(row) for row in rows)
-    (tmp_path / "five.jsonl").write_text(lines)
-    (tmp_path / "blank.txt").write_text(" \n \n")
-    return tmp_path
+    (folder / "five.jsonl").write_text(lines)
+    (folder / "blank.txt").write_text(" \n \n")
+    return folder
 
 
 FILES = ("one.txt", "two.txt", "three.txt.gz", "four.txt.xz", "five.jsonl", "blank.txt")
@@ -192,11 +196,29 @@ encoding.Shards = functools.partial(
 """
 
 
-def words(folder: Path, output: str = "out") -> list[str]:
+def in_small_parts(monkeypatch) -> None:
+    for name in ("BLOCK", "PIECE_CHARACTERS", "_JOURNAL_SECONDS", "Shards"):
+        for module in (sources, workers, encoding):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, getattr(module, name))
+    exec(SMALL)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> dict:
+    """What the command leaves."""
+    folder = write_texts(tmp_path_factory.mktemp("uninterrupted"))
+    with pytest.MonkeyPatch.context() as patch:
+        in_small_parts(patch)
+        assert main(words(folder)) == 0
+    return tree(folder / "out")
+
+
+def words(folder: Path) -> list[str]:
     """The command line that prepares the files of `folder`."""
     files = [str(folder / name) for name in FILES]
     flags = ["--vocab_size=320", "--valid_fraction=0.3", "--workers=2"]
-    return ["prepare", f"--output={folder / output}", "--input", *files, *flags]
+    return ["prepare", f"--output={folder / 'out'}", "--input", *files, *flags]
 
 
 def _torn(unfinished: Path) -> None:
@@ -223,21 +245,18 @@ def _torn(unfinished: Path) -> None:
         "out/manifest.json",
     ],
 )
-def test_a_killed_preparation_continues_to_the_same_bytes(folder, monkeypatch, moment):
+def test_a_killed_preparation_continues_to_the_same_bytes(
+    folder, uninterrupted, monkeypatch, moment
+):
     killed = faults.run(words(folder), at=moment, do="kill", settings=SMALL)
     assert killed.status == -signal.SIGKILL, killed.errors
     if moment != "out/manifest.json":
         with pytest.raises(UserError, match="unfinished"):
             read_manifest(folder / "out")
     _torn(folder / "out" / "unfinished")
-    for name in ("BLOCK", "PIECE_CHARACTERS", "_JOURNAL_SECONDS", "Shards"):
-        for module in (sources, workers, encoding):
-            if hasattr(module, name):
-                monkeypatch.setattr(module, name, getattr(module, name))
-    exec(SMALL)
+    in_small_parts(monkeypatch)
     assert main(words(folder)) == 0
-    assert main(words(folder, "uninterrupted")) == 0
-    assert tree(folder / "out") == tree(folder / "uninterrupted")
+    assert tree(folder / "out") == uninterrupted
 
 
 def test_an_interrupted_preparation_encodes_nothing_twice(folder, monkeypatch, capsys):

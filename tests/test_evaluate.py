@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import oracles
 import pytest
@@ -24,14 +25,18 @@ def model():
 
 def token_by_token(network, params, ids, stride):
     """The loss of each token but the first, each from the window that the convention gives it."""
+
+    @jax.jit
+    def logits_of(inputs):
+        return network.logits(params, network.hidden(params, inputs))
+
     losses = {}
     for start in range(0, len(ids), stride):
         window = ids[start : start + N_CTX]
         targets = ids[start + 1 : start + N_CTX + 1]
-        inputs = np.asarray(window[: len(targets)])[None]
         if not len(targets):
             continue
-        logits = network.logits(params, network.hidden(params, inputs))
+        logits = logits_of(window[None, : len(targets)])
         found = oracles.log_softmax(np.asarray(logits))[0, range(len(targets)), targets]
         for place, log_probability in enumerate(found):
             losses.setdefault(start + 1 + place, -float(log_probability))

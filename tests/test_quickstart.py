@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pages
 import pytest
 import runs
 
@@ -60,38 +61,25 @@ def test_the_recipe_is_half_a_nat_under_the_unigram_loss_after_300_updates(
 
 
 @pytest.fixture(scope="module")
-def small_quickstart(small_documentation, tmp_path_factory):
-    """Runs the verb with a smaller model in the current folder's configs, on a machine that has
-    time for nothing; `floors` are the least updates and labels."""
-    folder = tmp_path_factory.mktemp("quickstart")
-    recipe = (runs.ROOT / quick.CONFIG).read_text()
-    smaller = recipe.replace('"n_layer": 3', '"n_layer": 1').replace("128", "32")
-    assert smaller != recipe
-    (folder / "configs").mkdir()
-    (folder / quick.CONFIG).write_text(smaller.replace('"n_units": 320', '"n_units": 32'))
-
-    def run(*flags, floors=(plans.LEAST_UPDATES, plans.LEAST_LABELS)) -> runs.Outcome:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)
-            patch.setattr(documentation, "documents", lambda **_: small_documentation)
-            patch.setattr(plans, "LEAST_UPDATES", floors[0])
-            patch.setattr(plans, "LEAST_LABELS", floors[1])
-            patch.setattr(quick, "OTHER_STARTS", 1e3)
-            patch.setattr(quick, "SPEED_STEPS", 4)
-            patch.setattr(quick, "SEEDS", SEEDS)
-            patch.setattr(quick, "DEV_EXAMPLES", 40)
-            return runs.verb("quickstart", *flags)
-
-    return run
+def quickstarts(reader):
+    """The folder of a quickstart where a little is taken to say something, and the outcomes of its
+    command: the first, and one later that does not take it so."""
+    folder, outcomes = reader
+    typed = [command for command in outcomes if command.words()[0] == "quickstart"]
+    assert typed[-1] == pages.AGAIN
+    return folder / "runs" / "quickstart", [outcomes[command] for command in typed]
 
 
 @pytest.fixture(scope="module")
-def finished(small_quickstart, tmp_path_factory):
-    """A quickstart where a little is taken to say something: workdir, result, what was said."""
-    workdir = tmp_path_factory.mktemp("runs")
-    done = small_quickstart(f"--workdir={workdir}", "--minutes=4", floors=(4, 40))
-    assert done.status == 0
-    return workdir, done.result, done.said
+def finished(quickstarts):
+    """Workdir, result of the first, what it said."""
+    workdir, (first, _) = quickstarts
+    return workdir, result_of(first), first["errors"].splitlines()
+
+
+def result_of(outcome: dict) -> dict:
+    assert outcome["status"] == 0
+    return json.loads(outcome["output"].splitlines()[-1])
 
 
 def test_the_table_has_the_variants_by_tasks_of_two_shapes_at_least(finished):
@@ -150,24 +138,26 @@ def test_it_speaks_at_once_and_names_each_part_with_the_time_left(finished):
 def test_where_time_is_too_short_it_takes_longer_and_says_so(finished):
     _, result, said = finished
     assert result["plan"] == {"pretraining_steps": 4, "labels": 40}
-    assert any(line.startswith("longer than --minutes=4") for line in said)
+    assert any(line.startswith("longer than --minutes=8") for line in said)
 
 
-def test_the_result_on_disk_is_the_one_returned(finished):
-    workdir, result, _ = finished
-    assert json.loads((workdir / "result.json").read_text()) == result
+def test_the_result_on_disk_is_the_one_returned(quickstarts):
+    workdir, (_, last) = quickstarts
+    assert json.loads((workdir / "result.json").read_text()) == result_of(last)
 
 
-def test_again_it_trains_nothing_and_what_is_too_little_claims_nothing(finished, small_quickstart):
-    workdir, result, _ = finished
-    files = {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
+def test_again_it_trains_nothing_and_what_is_too_little_claims_nothing(quickstarts):
+    workdir, (first, again) = quickstarts
     # The plan of before is kept; by the true floors it is too little.
-    again = small_quickstart(f"--workdir={workdir}")
-    assert again.status == 0
-    assert again.result["table"] == result["table"]
-    assert files == {path: path.stat().st_mtime_ns for path in workdir.rglob("metrics.jsonl")}
-    assert any("too little for the table to say anything" in line for line in again.said)
-    assert not any("ahead on" in line or "level on" in line for line in again.said)
+    assert result_of(again)["plan"] == result_of(first)["plan"]
+    assert result_of(again)["table"] == result_of(first)["table"]
+    trained = [path.stat().st_mtime for path in workdir.rglob("metrics.jsonl")]
+    assert len(trained) == 2 + 2 + 4 * 3 * len(SEEDS)
+    assert max(trained) < again["began"]
+    said = again["errors"]
+    assert "too little for the table to say anything" in said
+    assert "ahead on" not in said
+    assert "level on" not in said
 
 
 def test_a_plan_that_is_none_and_too_little_time_are_refused(tmp_path):

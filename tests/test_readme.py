@@ -1,19 +1,11 @@
-"""What README and docs/ tell a reader to type is typed, in their order, and the notebook is run.
-
-The package is installed from a wheel, the folder is empty but for what a reader brings along, and
-the commands come out of the Markdown. TINY makes them small; nothing else is changed.
-"""
+"""What README and docs/ tell a reader to type is typed, in their order, and the notebook is run."""
 
 import ast
 import json
 import os
 import re
-import shlex
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import nbclient
 import nbformat
@@ -21,84 +13,22 @@ import numpy as np
 import pytest
 import reproductions
 import runs
+from pages import ALL, ROOT, TYPED
 
 import gpt1_jax
 from gpt1_jax.recipe import experiment
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 NOTEBOOK = ROOT / "notebooks" / "explore.ipynb"
-VOCABULARY = ROOT / "tests" / "golden" / "huggingface" / "language_model"
 
 # What is no command of gpt1: the parts of the line that .ci/run types as it stands, and a download,
-# in place of which RELEASED makes the same files.
+# in place of which pages.RELEASED makes the same files.
 OTHERS = [
     r"python3 -m venv \.venv",
     r"\.venv/bin/pip install .*",
     r"\.venv/bin/pytest.*",
     "git clone https://github.com/openai/finetune-transformer-lm",
 ]
-SIZES = {
-    "model.n_layer": 2,
-    "model.n_embd": 64,
-    "model.n_head": 1,  # the layout of OpenAI has heads of 64
-    "model.n_ctx": 64,
-    "batch_size": 8,
-    "eval.windows": 8,
-    "eval.batch_size": 8,
-    "mesh.data": 1,
-}
-KEYS = [f"--config.{key}={value}" for key, value in SIZES.items()]
-# How one of its words begins, and what is added to such a command.
-TINY = [
-    ("--config=configs/pretrain.py", [*KEYS, "--config.stop_after=2"]),
-    ("--config=configs/finetune.py", ["--config.stop_after=2", "--config.mesh.data=1"]),
-    ("reproduce", [*KEYS, "--config.model.n_units=16", "--config.steps=2"]),
-    ("reproduce", ["--scale=small", "--tasks=cola", "--seeds=0", "--task_data=tasks"]),
-    ("prepare", ["--workers=1"]),
-    ("sample", ["--length=2"]),
-]
-# The last because no test reaches the Hub.
-INSTEAD = {
-    "--vocab_size=8192": "--vocab_size=300",
-    "--stride=128": "--stride=32",
-    "hf:openai-community/openai-gpt": "hf:export",
-}
-SMALLER = {
-    '"n_layer": 3': '"n_layer": 1',
-    '"n_embd": 128': '"n_embd": 32',
-    '"n_units": 320': '"n_units": 32',
-    '"buckets": (32, 48)': '"buckets": (48,)',
-}
-
-
-@dataclass(frozen=True)
-class Command:
-    """What a page says to type, and where."""
-
-    page: str
-    text: str
-
-    def words(self) -> list[str]:
-        """Those after `gpt1`, as the shell hands them over, in tiny form."""
-        said = shlex.split(self.text, comments=True)[1:]
-        for long, short in INSTEAD.items():
-            said = [word.replace(long, short) for word in said]
-        more = [added for start, added in TINY if any(word.startswith(start) for word in said)]
-        return said + [word for added in more for word in added]
-
-
-def commands(page: str) -> list[Command]:
-    """Each line of the page's bash blocks, and each part of one that `&&` joins."""
-    blocks = re.findall(r"```(?:bash|sh|shell|console)\n(.*?)```", (ROOT / page).read_text(), re.S)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    parts = [part.strip() for line in lines for part in line.split("&&")]
-    return [Command(page, part) for part in parts if part and not part.startswith("#")]
-
-
-ALL = [command for page in PAGES for command in commands(page)]
-TYPED = [command for command in ALL if command.text.split()[0] in ("gpt1", ".venv/bin/gpt1")]
 
 
 def test_every_command_is_one_that_somebody_runs():
@@ -116,80 +46,6 @@ def test_the_first_two_blocks_install_run_and_test_in_one_line_each():
     assert quickstart.rstrip().endswith("gpt1 quickstart")
     assert test.rstrip().endswith("pytest")
     assert "[test]" in test
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """The folder into which a wheel of the package was installed, without what it needs."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    for name in ("gpt1_jax", "configs"):
-        shutil.copytree(ROOT / name, source / name)
-    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}
-    for words in (
-        ["wheel", "--no-deps", "--no-build-isolation", f"--wheel-dir={folder}", str(source)],
-        ["install", "--no-deps", f"--target={folder / 'site'}", "gpt1-jax"],
-    ):
-        if words[0] == "install":
-            words[-1] = str(next(folder.glob("*.whl")))
-        subprocess.run([*pip, *words], check=True, cwd=folder, env=quiet)
-    return folder / "site"
-
-
-def bring_along(folder: Path) -> None:
-    """What a reader has of their own: texts, rows of a task, and the vocabulary of 2018."""
-    runs.write_documents(folder / "books", count=8)
-    (folder / "book.txt").write_text((folder / "books" / "0.txt").read_text())
-    runs.write_task(folder / "reviews", "classification")
-    shutil.copy(folder / "reviews" / "test.jsonl", folder / "new.jsonl")
-    numbered = (folder / "reviews" / "train.jsonl").read_text()
-    for word, label in (('"rain"', "0"), ('"sun"', "1")):
-        numbered = numbered.replace(f'"label": {word}', f'"label": {label}')
-    for split in ("train", "dev"):
-        (folder / "tasks" / "cola").mkdir(parents=True, exist_ok=True)
-        (folder / "tasks" / "cola" / f"{split}.jsonl").write_text(numbered)
-    runs.write_task(folder / "rte", "entailment")
-    shutil.copytree(VOCABULARY, folder / "gpt1_bpe")
-    # The quickstart with smaller models, one padded length, and so fewer programs to compile.
-    smaller = (ROOT / "configs" / "quickstart.py").read_text()
-    for long, short in SMALLER.items():
-        assert long in smaller
-        smaller = smaller.replace(long, short)
-    (folder / "configs").mkdir()
-    (folder / "configs" / "quickstart.py").write_text(smaller)
-
-
-# They make the folder of the released weights, twice, as the pages have it in two places.
-RELEASED = [
-    "gpt1 prepare --output=short --input 'books/*.txt' --tokenizer=original --vocab=gpt1_bpe",
-    "gpt1 train --config=configs/pretrain.py --workdir=short_run --config.data.path=short",
-    "gpt1 convert --from=short_run --to=openai:model",
-    "gpt1 convert --from=short_run --to=openai:finetune-transformer-lm/model",
-]
-
-
-@pytest.fixture(scope="module")
-def reader(installed, tmp_path_factory):
-    """(folder, outcomes): everything typed in one folder, README first, then docs/ by name."""
-    folder = tmp_path_factory.mktemp("reader")
-    bring_along(folder)
-    typed = [*(Command("", text) for text in RELEASED), *TYPED]
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "reader.py"],
-        input=json.dumps([command.words() for command in typed]),
-        env={**runs.environment(), "PYTHONPATH": str(installed)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    outcomes = json.loads(done.stdout)
-    assert [one["status"] for one in outcomes[: len(RELEASED)]] == [0] * len(RELEASED), outcomes
-    return folder, dict(zip(typed, outcomes, strict=True))
 
 
 @pytest.mark.parametrize("command", TYPED, ids=lambda command: f"{command.page}: {command.text}")

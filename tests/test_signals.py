@@ -28,8 +28,8 @@ def send(*numbers: int, pause: float = 0.3) -> str:
 def stopped(words, at: str, number: int, here: Path) -> None:
     """The verb ends soon after the signal, with one line. `here` is a file for the moment."""
     outcome = faults.run(words, at=at, do=f"open({str(here)!r}, 'w').close(); {send(number)}")
-    # Two seconds are promised, where the processors have time for it.
-    assert time.time() - here.stat().st_mtime < 10
+    # Two seconds are promised, where the processors have time for it; else it hangs for 100.
+    assert time.time() - here.stat().st_mtime < 50
     here.unlink()
     outcome.refused(f"stopped by {signal.Signals(number).name}", status=128 + number)
     assert outcome.output == ""
@@ -56,12 +56,15 @@ def at_any_time(seconds: float, number: int) -> None:
     with runs.process(["sample", "--workdir=none", "--prompt=the"], devices=1) as process:
         time.sleep(seconds)
         process.send_signal(number)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)
     assert output == ""
     if process.returncode == 2:  # it had found its mistake
         return
     if process.returncode == -number:
-        assert number != INT or "gpt1_jax" not in errors
+        assert number != INT or "/gpt1_jax/" not in errors
+    elif process.returncode == 1:  # it had not yet begun to look for the package
+        assert number == INT
+        assert "/gpt1_jax/" not in errors
     else:
         assert process.returncode == 128 + number
         (line,) = errors.splitlines()
@@ -101,9 +104,9 @@ def test_a_closed_terminal_and_its_processes(tmp_path):
             time.sleep(0.05)
         began = time.monotonic()
         os.killpg(one.pid, INT)
-        _, errors = one.communicate(timeout=60)
+        _, errors = one.communicate(timeout=300)
     assert one.returncode == 130
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     assert "stopped by SIGINT" in errors.splitlines()[-1]
     assert errors.count("stopped by") == 1
     assert "Traceback" not in errors
@@ -209,7 +212,7 @@ def test_nohup_is_respected(tokens, tmp_path):
             assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(HUP)
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=300) == 0
 
 
 def test_handlers_are_as_before(pretrained):

@@ -17,6 +17,7 @@ Label = str | int
 Splits = dict[str, RawSplit]
 
 HIGHEST_SCORE = 5
+MOST_SPELLINGS = 2**12  # that are remembered
 # How the files of known tasks say that there is no gold label: SNLI where annotators did not agree,
 # GLUE's test sets.
 NO_GOLD = (-1, "-1", "-1.0", "-")
@@ -65,6 +66,8 @@ class Classes:
     def index(self, label: Label) -> int | None:
         """The index of the class that a label names, None if it names none."""
         if label not in self._known:
+            if len(self._known) >= MOST_SPELLINGS:  # a column of something else
+                self._known.clear()
             self._known[label] = self._found(label)
         return self._known[label]
 

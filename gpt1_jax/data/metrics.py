@@ -1,8 +1,8 @@
 """The metrics of the paper's tables: accuracy, F1, Matthews, Pearson, Spearman (section 4.2).
 
 Each metric takes labels [N] and predictions [N] and returns a number between -1 and 1, larger is
-better. Libraries are imported where they are used, so that a run that needs none does not wait for
-them.
+better. Those of classes also take `weights` [N], how often each pair is met. Libraries are
+imported where they are used, so that a run that needs none does not wait for them.
 """
 
 from collections.abc import Callable
@@ -11,25 +11,25 @@ from typing import Any
 import numpy as np
 
 
-def accuracy(labels, predictions) -> float:
+def accuracy(labels, predictions, weights=None) -> float:
     """The fraction of predictions that equal their label."""
-    return float(np.mean(np.asarray(labels) == np.asarray(predictions)))
+    return float(np.average(np.asarray(labels) == np.asarray(predictions), weights=weights))
 
 
-def f1(labels, predictions) -> float:
+def f1(labels, predictions, weights=None) -> float:
     """F1 of the positive class, label 1 of 0 and 1, as in GLUE; 0 where nothing is positive."""
     from sklearn.metrics import f1_score
 
     nothing: Any = 0.0  # scikit-learn says that only words are allowed, and takes numbers
-    found = f1_score(labels, predictions, pos_label=1, average="binary", zero_division=nothing)
+    found = f1_score(labels, predictions, zero_division=nothing, sample_weight=weights)
     return float(found)
 
 
-def matthews(labels, predictions) -> float:
+def matthews(labels, predictions, weights=None) -> float:
     """Matthews correlation of two sequences of classes; 0 where either is constant."""
     from sklearn.metrics import matthews_corrcoef
 
-    return float(matthews_corrcoef(labels, predictions))
+    return float(matthews_corrcoef(labels, predictions, sample_weight=weights))
 
 
 def pearson(labels, predictions) -> float:

@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+from array import array
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -76,8 +78,9 @@ class Comparison:
     def __init__(self, model: TrainedModel, text: bool):
         self._task, self._text = model.require_task(), text
         self._classes = Classes.of_model(model.labels, model.row_format.task)
-        self._gold: list[float] = []
-        self._predicted: list[float] = []
+        # Classes are counted, scores kept: their correlation is that of all.
+        self._counts: Counter[tuple[int, int]] = Counter()
+        self._scores = array("d"), array("d")
         self._n_unknown = 0
 
     def gold(self, example: Example, answer: dict) -> dict:
@@ -90,11 +93,11 @@ class Comparison:
         if found is None:
             self._n_unknown += 1
             return {"gold": example.label}
-        self._gold.append(found)
         if self._task.regression:
-            self._predicted.append(answer["label"])
+            for scores, score in zip(self._scores, (found, answer["label"]), strict=True):
+                scores.append(score)
             return {"gold": found}
-        self._predicted.append(classes.names.index(answer["label"]))
+        self._counts[int(found), classes.names.index(answer["label"])] += 1
         return {"gold": classes.names[int(found)]}
 
     def result(self) -> dict:
@@ -104,19 +107,20 @@ class Comparison:
         names: dict[str, Any] = (
             {} if self._task.regression else {"labels": list(self._classes.names)}
         )
-        if not self._gold:
-            return names
-        metrics: dict[str, float] = {
-            name: METRICS[name](self._gold, self._predicted) for name in self._task.metrics
-        }
-        found: dict[str, Any] = {**names, "labelled": len(self._gold), **metrics}
         if self._task.regression:
-            return found
-        highest = int(max(self._gold + self._predicted))
-        size = max(len(self._classes.names), highest + 1)
-        counts = np.zeros((size, size), int)
-        np.add.at(counts, (np.array(self._gold, int), np.array(self._predicted, int)), 1)
-        return found | {"confusion_matrix": counts.tolist()}
+            gold, predicted = self._scores
+            metrics = {name: METRICS[name](gold, predicted) for name in self._task.metrics if gold}
+            return {"labelled": len(gold), **metrics} if gold else names
+        if not self._counts:
+            return names
+        gold, predicted = zip(*self._counts, strict=True)
+        times = list(self._counts.values())
+        metrics = {name: METRICS[name](gold, predicted, times) for name in self._task.metrics}
+        size = max(len(self._classes.names), 1 + max(*gold, *predicted))
+        matrix = np.zeros((size, size), int)
+        matrix[gold, predicted] = times
+        found = {**names, "labelled": sum(times), **metrics}
+        return found | {"confusion_matrix": matrix.tolist()}
 
 
 def _answer(answer: dict) -> dict:

@@ -16,6 +16,7 @@ from gpt1_jax.machine.step import Step, step
 from gpt1_jax.machine.topology import Slice
 from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.run_files import versions
+from gpt1_jax.training import compilation_cache
 
 # How the compiler says what a program needs that does not fit.
 _NEEDED = (
@@ -69,7 +70,8 @@ def facts(made: Step, where: Slice) -> dict[str, Any]:
     traced = time.perf_counter()
     compiled = None
     try:
-        compiled = lowered.compile()
+        with compilation_cache.off():
+            compiled = lowered.compile()
     except JaxRuntimeError as error:
         arguments = made.argument_bytes
         temporaries = _needed(str(error)) - arguments

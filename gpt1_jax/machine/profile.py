@@ -17,7 +17,7 @@ import jax
 # In this order: what is both, an attention's product say, belongs to the first.
 PARTS: tuple[tuple[str, str], ...] = (
     ("attention", r"\battention\b"),
-    ("norm", r"\bln_[12]\b|norm"),
+    ("norm", r"\bln_[12]\b|\bnorm\b"),
     ("dropout", r"\bdropout\b"),
     ("optimizer", r"\boptimizer\b"),
     ("loss", r"\bloss\b"),

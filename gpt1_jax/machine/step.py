@@ -13,9 +13,11 @@ from jax.sharding import Mesh
 from gpt1_jax.data import task_loading
 from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.data.tasks import NO_TASK, TASKS, Task
-from gpt1_jax.model.objective import Network, network
+from gpt1_jax.model.attention import AttentionConfig
+from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
+from gpt1_jax.recipe.network import network
 from gpt1_jax.text import shards
 from gpt1_jax.training.resolve import FREE_MODEL_KEYS, N_SPECIAL, check_devices, check_lengths
 from gpt1_jax.training.state import TrainState, initial_state
@@ -30,7 +32,8 @@ ANY_CLASSES = 2
 
 @dataclass(frozen=True)
 class Step:
-    """The update of `experiment`, whose sizes are those that a run would have, on a mesh.
+    """The update of `experiment`, whose sizes and attention are those that a run would have, on a
+    mesh.
 
     batch: shapes and dtypes of the longest batch, by name, as data/batches.py makes them.
     """
@@ -83,8 +86,9 @@ def step(experiment: Experiment, devices: list[jax.Device]) -> Step:
     mesh = sharding.mesh(experiment.mesh, devices)
     check_devices(experiment, mesh)
     loaded = LoadedTask(task, _classes(experiment, task), {})
-    net = network(
-        experiment.model, experiment.attention.implementation, task.shape, loaded.n_outputs
+    net, attention = network(experiment, task.shape, loaded.n_outputs, mesh)
+    experiment = dataclasses.replace(
+        experiment, attention=AttentionConfig(attention.implementation)
     )
     shapes = batch_shapes(experiment, task, loaded.n_outputs)
     rows = sharding.batch_sharding(mesh)

@@ -4,10 +4,11 @@ Needs no JAX and none of the data: a laptop with copies of config.json, result.j
 and reproduction.json is enough. The same files give the same report.
 """
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpt1_jax import disk
+from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.results import claims, csv_files, figures, html_page, markdown_files, tables
 from gpt1_jax.results.figures import Drawing
@@ -15,6 +16,9 @@ from gpt1_jax.results.finished_runs import FinishedRuns, read_runs
 from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Paper, read_paper
 from gpt1_jax.results.tables import Grid, scale_words
+
+# What the report wrote, with its digests: the next one deletes of it what it has no more.
+JOURNAL = "files.json"
 
 
 def report(runs: str | Path, output: str | Path) -> dict:
@@ -25,7 +29,8 @@ def report(runs: str | Path, output: str | Path) -> dict:
       runs: a folder with the reproduction.json and the run folders of `reproduce`, or with the
         folders of single runs.
       output: the folder to write to. Everything is worked out, and every place found free or a
-        file, before the first file is written; each is replaced in one step.
+        file, before the first file is written; each is replaced in one step. Files of an earlier
+        report that are none of this one are deleted.
 
     Returns:
       `files` written, `scale`, and how many cells of ours have a `value` or are `missing`.
@@ -41,20 +46,46 @@ def report(runs: str | Path, output: str | Path) -> dict:
     grids = tables.grids(paper, found)
     files = _files(paper, found, grids, figures.drawings(paper, found))
     with disk.as_user_error(f"--output={output}"), disk.WorkdirLock(output, "writing", "--output"):
-        for name in files:
+        for name in (*files, JOURNAL):
             disk.output_path(output / name)
-        for name, content in files.items():
-            written = content.encode() if isinstance(content, str) else content
-            disk.write_bytes(output / name, written)
+        before = _written_before(output)
+        written = {n: c.encode() if isinstance(c, str) else c for n, c in files.items()}
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
+        # Named before they are there, so that none is forgotten where this is stopped.
+        disk.write_json(output / JOURNAL, before | digests)
+        for name, data in written.items():
+            disk.write_bytes(output / name, data)
+        _remove(output, {name: before[name] for name in before.keys() - digests.keys()})
+        disk.write_json(output / JOURNAL, digests)
     entries = [entry for grid in grids for entry in grid.entries]
     with_value = sum(bool(entry.scores) for entry in entries)
     return {
         "output": str(output),
         "scale": found.scale,
-        "files": list(files),
+        "files": [*files, JOURNAL],
         "cells": {"value": with_value, "missing": len(entries) - with_value},
         "single_runs": len(found.single),
     }
+
+
+def _written_before(output: Path) -> dict[str, str]:
+    """The digests of an earlier report's files by name. UserError for names of other places."""
+    remedy = "expected what `report` wrote; delete it, and the files of the report before by hand"
+    try:
+        names = json_files.read(output / JOURNAL, dict[str, str], remedy)
+    except FileNotFoundError:
+        return {}
+    if any(name != Path(name).name for name in names):
+        raise UserError(f"{output / JOURNAL} names files elsewhere; {remedy}")
+    return names
+
+
+def _remove(output: Path, digests: dict[str, str]) -> None:
+    """Deletes files of an earlier report that are none of this one, unless they were changed."""
+    for name, digest in digests.items():
+        path = output / name
+        if path.is_file() and not path.is_symlink() and disk.sha256(path) == digest:
+            path.unlink()
 
 
 def _files(

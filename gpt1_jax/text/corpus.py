@@ -198,6 +198,9 @@ def _units(piece: list[Block]) -> Counter[str]:
 def _original_words(piece: list[Block]) -> Counter[str]:
     counts = Counter()
     for block in piece:
+        if block.part is not None:
+            counts.update(text_rules.count_fixed_words(block.part.fixed))
+            continue
         counts.update(text_rules.count_words(block.before + block.text))
         counts.subtract(text_rules.count_words(block.before))
     return +counts

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
@@ -12,6 +13,7 @@ from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
 from gpt1_jax.text.sources import Source, TextChanged, last_cut
 from gpt1_jax.tokenization import text_rules
+from gpt1_jax.tokenization.long_lines import LongLine, Part, is_open
 
 _NAMED = 5  # empty documents that are named
 _SHARE_UNSAID = 0.02  # of the text, by which valid may differ from what was asked for
@@ -128,7 +130,8 @@ class Block(NamedTuple):
     split: str
     first: bool  # of its document in this split
     text: str
-    before: str = ""  # stands for the earlier text of its document, see original.before
+    before: str = ""  # stands for the earlier text of its document, see text_rules.before
+    part: Part | None = None  # of a long line, in place of `before`
 
 
 def divided_blocks(inputs: Inputs, survey: Survey, config: PrepareConfig) -> Iterator[Block]:
@@ -136,11 +139,25 @@ def divided_blocks(inputs: Inputs, survey: Survey, config: PrepareConfig) -> Ite
     if config.tokenizer != "original":
         yield from _split(inputs, survey, config.seed, _before_a_word, iter)
         return
-    before = ""
-    for block in _split(inputs, survey, config.seed, _after_a_line, text_rules.whole_lines):
-        before = "" if block.first else before
-        yield block._replace(before=before)
-        before = text_rules.before(before, block.text)
+    blocks = _split(inputs, survey, config.seed, _after_a_line, text_rules.whole_lines)
+    before, line, split = "", None, TRAIN
+    for block in blocks:
+        if block.first:
+            if line is not None:
+                yield Block(split, False, "", part=line.finish())
+            before, line, split = "", None, block.split
+        goes_on = is_open(block.text)
+        if line is None and not goes_on:
+            yield block._replace(before=before)
+            before = text_rules.before(before, block.text)
+            continue
+        line = line or LongLine(before)
+        yield block._replace(part=line.add(block.text))
+        if not goes_on:
+            yield Block(split, False, "", part=line.finish())
+            before, line = line.before, None
+    if line is not None:
+        yield Block(split, False, "", part=line.finish())
 
 
 def _split(
@@ -150,7 +167,7 @@ def _split(
     for name, blocks in _seen(inputs.train, digest):
         text = regrouped(blocks)
         if survey.tail is not None:
-            yield from _with_tail(text, survey.tail, cut)
+            yield from _with_tail(text, survey.tail, cut, regrouped)
             continue
         by_hash = inputs.valid is None and unit_hash(seed, name) < inputs.fraction
         held_out = (by_hash and name != survey.always_train) or name == survey.always_valid
@@ -177,14 +194,15 @@ def _seen(source: Source, digest) -> Iterator[tuple[str, Iterator[str]]]:
         digest.update(b"\xff")  # a byte that UTF-8 never has keeps documents apart
 
 
-def _before_a_word(text: str, is_first: bool) -> int:
+def _before_a_word(text: str, within: bool) -> int:
     """Where text, some characters of a block, is cut best; 0 is before the block."""
     return last_cut(text) or len(text)
 
 
-def _after_a_line(text: str, is_first: bool) -> int:
-    """Like `_before_a_word`, where a block begins after a line end. Not before the first one."""
-    return text.rfind("\n") + 1 or (_before_a_word(text, True) if is_first else 0)
+def _after_a_line(text: str, within: bool) -> int:
+    """Like `_before_a_word`, where a block begins after a line end: not the first one, nor one
+    `within` a line."""
+    return text.rfind("\n") + 1 or (_before_a_word(text, True) if within else 0)
 
 
 def _labelled(blocks: Iterable[str], split: str) -> Iterator[Block]:
@@ -192,20 +210,21 @@ def _labelled(blocks: Iterable[str], split: str) -> Iterator[Block]:
         yield Block(split, index == 0, block)
 
 
-def _with_tail(blocks: Iterable[str], tail: int, cut_of: Callable) -> Iterator[Block]:
+def _with_tail(
+    blocks: Iterable[str], tail: int, cut_of: Callable, regrouped: Callable
+) -> Iterator[Block]:
     """The blocks of one document, for validation from character `tail` or a little before on."""
-    end = 0
+    end, within, blocks = 0, True, iter(blocks)
     for index, block in enumerate(blocks):
         start, end = end, end + len(block)
-        if end <= tail:
-            yield Block(TRAIN, index == 0, block)
-        elif start >= tail:
-            yield Block(VALID, start == tail, block)
-        else:
-            cut = cut_of(block[: tail - start], index == 0)
+        if end > tail:
+            cut = cut_of(block[: tail - start], within)
             if cut:
                 yield Block(TRAIN, index == 0, block[:cut])
-            yield Block(VALID, True, block[cut:])
+            yield from _labelled(regrouped(chain([block[cut:]], blocks)), VALID)
+            return
+        yield Block(TRAIN, index == 0, block)
+        within = not block.endswith("\n")
 
 
 def _unless_blank(blocks: Iterable[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -19,6 +20,7 @@ from gpt1_jax.text.division import Block, Survey, divided_blocks
 from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
 from gpt1_jax.text.shards import Encoded, Shards, State
 from gpt1_jax.tokenization import loading
+from gpt1_jax.tokenization.gpt1_bpe import OriginalTokenizer
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
 _JOURNAL_SECONDS = 2.0
@@ -85,11 +87,15 @@ def _encoded(folder: str, fingerprint: str, dtype: str, piece: list[Block]) -> d
         part.counts["documents"] += block.first
         part.counts["characters"] += len(block.text)
         part.counts["bytes"] += len(block.text.encode())
-        part.counts["words"] += len(block.text.split())
+        within_a_word = block.part is not None and block.part.joined
+        part.counts["words"] += len(block.text.split()) - within_a_word
     return {name: part._replace(ids=np.array(ids[name], dtype)) for name, part in parts.items()}
 
 
 def _ids(tokenizer: Tokenizer, block: Block) -> list[int]:
+    if block.part is not None:
+        original = cast(OriginalTokenizer, tokenizer)
+        return [original.newline] * block.part.lead + original.encode_fixed(block.part.fixed)
     return tokenizer.encode(block.before + block.text)[len(tokenizer.encode(block.before)) :]
 
 

@@ -65,8 +65,12 @@ class OriginalTokenizer(VocabularyTokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, each below vocab_size; a text without words has none."""
+        return self.encode_fixed(text_rules.fix(text))
+
+    def encode_fixed(self, text: str) -> list[int]:
+        """The same of a text that ftfy has seen already."""
         ids = []
-        for line in text_rules.lines(text_rules.fix(text)):
+        for line in text_rules.lines(text):
             parts = list(map(self._ids_of_chunk.__getitem__, line))
             if None in parts:
                 parts = map(self._ids_of_word.__getitem__, self._english.words(line))

@@ -6,6 +6,7 @@ long chunk are looked for at its ends alone, by the same rules in the same order
 places between its words as if they had been found within the chunk, and goes on from there.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -14,6 +15,8 @@ LONG = 256  # characters; shorter chunks are left to spaCy
 # No rule for the ends of a chunk matches as many characters as WINDOW, but that for runs of dots,
 # nor looks at as many beside them as EDGE.
 WINDOW, EDGE = 32, 8
+# How spaCy's pattern of addresses begins.
+_SCHEME, _USER = r"(?:(?:[\w\+\-\.]{2,})://)?", r"(?:\S+(?::\S*)?@)?"
 
 
 class Cut(NamedTuple):
@@ -55,7 +58,8 @@ class LongChunks:
 
     def __init__(self, tokenizer: Any, exceptions: dict[str, list[str]]):
         self._prefix, self._suffix = tokenizer.prefix_search, tokenizer.suffix_search
-        self._infixes, self._url = tokenizer.infix_finditer, tokenizer.url_match
+        self._infixes = tokenizer.infix_finditer
+        self._is_address = _address(tokenizer.url_match)
         self._exceptions = exceptions
         self._longest = max(map(len, exceptions), default=0)
 
@@ -92,7 +96,7 @@ class LongChunks:
         """The same for what is left without its ends."""
         if text in self._exceptions:
             yield from accumulate(map(len, self._exceptions[text]))
-        elif "." not in text or not self._url(text):  # no address is without a dot
+        elif "." not in text or not self._is_address(text):  # no address is without a dot
             for match in self._infixes(text):
                 if match.start() > 0:
                     yield match.start()
@@ -118,6 +122,24 @@ class LongChunks:
             if start + size >= end or length < size - EDGE:
                 return length
             size *= 2
+
+
+def _address(rule: Callable) -> Callable[[str], bool]:
+    """Whether a text is an address, by spaCy's pattern in linear time. What stands before the last
+    "@" may be anything, but the pattern tries each colon in it with each "@"."""
+    pattern = getattr(getattr(rule, "__self__", None), "pattern", "").removeprefix("(?u)")
+    beginning = f"^{_SCHEME}{_USER}"
+    if not pattern.startswith(beginning):
+        return lambda text: bool(rule(text))
+    host = re.compile(pattern.removeprefix(beginning))
+    without_user = re.compile(f"{_SCHEME}{host.pattern}")
+
+    def matches(text: str) -> bool:
+        places = (match.end() for match in re.finditer("@", text) if match.start())
+        # A host has no "@" in it, so that each part is looked at once.
+        return bool(without_user.match(text) or any(host.match(text, at) for at in places))
+
+    return matches
 
 
 def _unless_long(rule: Callable) -> Callable:

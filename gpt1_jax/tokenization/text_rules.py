@@ -24,6 +24,8 @@ _DASHES = str.maketrans({"—": "-", "–": "-", "―": "-", "…": "...", "´":
 _PADDED = re.compile(r'([-~!";?+,)(/*\[\]}{|_])\1*')
 # ftfy changes nothing in a line of other characters than these, its end aside. "&" begins an HTML
 # entity.
+# ftfy reads a line in parts of so many characters, from its start on.
+SEGMENT = 10**6
 _TO_FIX = re.compile(r"[^\t\r\n !-%'-~]")
 
 
@@ -40,6 +42,14 @@ def fix(text: str) -> str:
         parts.append(fix_text(text[start:end], unescape_html=unescape))
         position = end
     return "".join([*parts, _line_ends(text[position:])])
+
+
+def fix_segment(text: str, markup: bool) -> str:
+    """A part of a line that ftfy would fix by itself, at most SEGMENT characters. `markup`: whether
+    there is a "<" before it."""
+    if not _TO_FIX.search(text):
+        return _line_ends(text)
+    return _ftfy().fix_text(text, unescape_html=False if markup else "auto")
 
 
 def _line_ends(text: str) -> str:
@@ -63,17 +73,23 @@ def lines(text: str) -> Iterator[list[str]]:
 
 
 def whole_lines(blocks: Iterable[str]) -> Iterator[str]:
-    """The text of blocks, in blocks that end with a line end, the last one aside."""
-    waiting = []
+    """The text of blocks, in blocks that end with a line end, the last one aside; a line that is
+    longer than blocks are comes in parts of SEGMENT characters."""
+    rest, within = "", False
     for block in blocks:
-        cut = block.rfind("\n") + 1
-        if cut:
-            yield "".join([*waiting, block[:cut]])
-            waiting = []
-        if block[cut:]:
-            waiting.append(block[cut:])
-    if waiting:
-        yield "".join(waiting)
+        rest += block
+        while True:
+            end = rest.find("\n", 0, SEGMENT) if within else rest.rfind("\n")
+            if end >= 0:
+                yield rest[: end + 1]
+                rest, within = rest[end + 1 :], False
+            elif len(rest) >= SEGMENT:
+                yield rest[:SEGMENT]
+                rest, within = rest[SEGMENT:], True
+            else:
+                break
+    if rest:
+        yield rest
 
 
 def before(text: str, part: str) -> str:
@@ -93,6 +109,8 @@ def before(text: str, part: str) -> str:
 class English:
     """spaCy's tokenizer of English, without any of its models.
 
+    words_of_exceptions: of which its exceptions consist.
+
     spaCy cuts chunks between spaces one by one, so a chunk can be cut once and remembered. After
     that its exceptions with punctuation inside ("Mr.", ":D") are looked for among the words of
     all chunks, and the longest match counts: one that reaches across a space changes nothing
@@ -106,12 +124,20 @@ class English:
         except ImportError:
             raise UserError(_missing("spacy")) from None
         nlp = spacy.blank("en")
+        # What spaCy finds out about each word, whether it looks like an address and more, is not
+        # asked for here, and takes quadratic time for long ones.
+        nlp.vocab.lex_attr_getters = {}
         # spaCy's types also allow any function in its place.
         rules: Any = nlp.tokenizer
         self._tokenizer = linear_tokenizer(rules, nlp.vocab, with_exceptions=True)
         self._without_exceptions = linear_tokenizer(rules, nlp.vocab, with_exceptions=False)
         exceptions = {text: self.words([text]) for text in rules.rules}
         self._exceptions = frozenset(exceptions)
+        self.words_of_exceptions = frozenset(
+            word
+            for text, words in exceptions.items()
+            for word in (*words, *self._plain(text), *text.split())
+        )
         self._traces = frozenset(
             words[0] for text, words in exceptions.items() if words != self._plain(text)
         )
@@ -140,9 +166,14 @@ def count_words(text: str) -> Counter[str]:
 
     Counts of parts that begin after line ends add up to the counts of the whole.
     """
+    return count_fixed_words(fix(text))
+
+
+def count_fixed_words(text: str) -> Counter[str]:
+    """The same of a text that ftfy has seen already."""
     chunks, counts = Counter(), Counter()
     cutter = english()
-    for line in lines(fix(text)):
+    for line in lines(text):
         if None in map(cutter.words_of_chunk, line):
             counts.update(cutter.words(line))
         else:

@@ -33,6 +33,18 @@ def begin() -> None:
 
 
 @contextlib.contextmanager
+def off() -> Iterator[None]:
+    """Programs are compiled, whatever is kept: to time it, and for the memory that they plan, which
+    JAX does not know of one that was kept."""
+    before = jax.config.jax_enable_compilation_cache
+    _set({"jax_enable_compilation_cache": False})
+    try:
+        yield
+    finally:
+        _set({"jax_enable_compilation_cache": before})
+
+
+@contextlib.contextmanager
 def at(place: str) -> Iterator[None]:
     """Programs are kept in a folder, however quickly they were compiled, and read from it alone."""
     names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

@@ -14,16 +14,15 @@ import jax
 from jax.sharding import Mesh
 
 from gpt1_jax import disk, run_files
-from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import probes
 from gpt1_jax.evaluation.probes import Question
 from gpt1_jax.messages import say
-from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import MOST
-from gpt1_jax.model.objective import Network, network
+from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import memory, sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
+from gpt1_jax.recipe.network import network
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
@@ -105,7 +104,8 @@ def start(
     experiment = with_softmax_positions(experiment, towards)
     total = _updates(experiment, towards)
     experiment.optimizer.require_room(total)
-    net = _network(experiment, loaded, mesh, tell)
+    net, attention = network(experiment, loaded.task.shape, loaded.n_outputs, mesh)
+    tell(f"attention: {attention.implementation} ({attention.reason})")
     config = _config(experiment, tokenizer, towards, total, questions)
     with contextlib.ExitStack() as undone:
         held = claim(workdir, config, experiment.extend)
@@ -142,24 +142,6 @@ def start(
         held=held,
         schedule_after=schedule_after,
         config=config,
-    )
-
-
-def _network(
-    experiment: Experiment, loaded: LoadedTask, mesh: Mesh, tell: Callable[[str], None]
-) -> Network:
-    """The network with the attention that suits the devices, which `tell` hears of."""
-    device = attention_choice.device_of(mesh.devices.flat[0])
-    choice = attention_choice.choose(
-        experiment.attention.implementation, device, experiment.model, mesh.shape["model"]
-    )
-    tell(f"attention: {choice.implementation} ({choice.reason})")
-    return network(
-        experiment.model,
-        choice.implementation,
-        loaded.task.shape,
-        loaded.n_outputs,
-        sharding.Divided(mesh),
     )
 
 

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 from typing import cast
 
-from gpt1_jax.disk import new_folder, write_json
+from gpt1_jax.disk import new_folder, require_new, write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import amount, say
 from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
@@ -28,19 +28,17 @@ def write_weights(found: Weights, target: str) -> None:
 
     Raises UserError for a model that the layout cannot represent, with the reason.
     """
-    kind, folder = _new_folder(target)
+    kind, folder = _target(target)
+    require_new(folder)
     _check_fits(kind, folder, found)
-    with new_folder(folder) as temporary:
+    with new_folder(folder, "--to") as temporary:
         _WRITERS[kind](found, temporary)
 
 
-def _new_folder(target: str) -> tuple[str, Path]:
-    """The format and the folder of a target, which must be new or empty."""
+def _target(target: str) -> tuple[str, Path]:
+    """The format and the folder of a target."""
     kind, name = parse_source(target)
-    folder = Path(name).expanduser().absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already; choose a new or an empty folder")
-    return kind, folder
+    return kind, Path(name).expanduser().absolute()
 
 
 def _check_fits(kind: str, folder: Path, found: Weights) -> None:
@@ -90,7 +88,7 @@ def convert(
     began = time.monotonic()
     if parse_source(target) == ("native", target):
         raise UserError(f"--to={target}: no format; expected openai:D, hf:D or native:D")
-    _new_folder(target)
+    require_new(_target(target)[1])
     found = read_weights(source, tokenizer, step)
     n_parameters = weights.n_parameters(found.flat)
     kind, folder = parse_source(source)
