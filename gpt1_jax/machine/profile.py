@@ -97,14 +97,19 @@ def _plain(name: str) -> str:
 
 
 def _events(folder: Path) -> Iterator[_Event]:
-    """What ran on the devices: events that know their instruction, or lie on a device's own plane.
-    Of a GPU those are its kernels."""
-    for path in folder.rglob("*.xplane.pb"):
-        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-            for line in plane.lines:
-                for event in line.events:
-                    name = dict(event.stats).get("hlo_op")
-                    if name is None and plane.name.startswith("/device:GPU"):
-                        name = event.name
-                    if name is not None:
-                        yield _Event(str(name), event.duration_ns / 1e6)
+    """What ran on the first device: on its own plane, where there is one, else what the threads of
+    the CPU say of their instructions."""
+    planes = [
+        plane
+        for path in sorted(folder.rglob("*.xplane.pb"))
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+    ]
+    on_devices = [plane for plane in planes if re.match("/device:(GPU|TPU):", plane.name)]
+    for plane in on_devices[:1] or planes:
+        lines = list(plane.lines)
+        # A TPU has other lines, which say the same of whole modules and steps.
+        for line in [line for line in lines if line.name == "XLA Ops"] or lines:
+            for event in line.events:
+                name = dict(event.stats).get("hlo_op") or (on_devices and event.name)
+                if name:
+                    yield _Event(str(name).split(" = ")[0].lstrip("%"), event.duration_ns / 1e6)
