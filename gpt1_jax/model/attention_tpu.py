@@ -158,7 +158,7 @@ def _drop(x, words, head, start, rate, n_ctx):
     query, key = _places(x.shape, start)
     # Shift and mask: lowering for a TPU without one does not know how to divide integers.
     pair = ((key >> 6) << 5) | (key & (HALF - 1))
-    low, high = attention_kept(attention_bits(*words, head, query, pair, n_ctx), rate)
+    low, high = attention_kept(attention_bits(words[0], words[1], head, query, pair, n_ctx), rate)
     upper = (key & HALF) != 0
     stays = (upper & high) | (~upper & low)
     return jnp.where(stays, x * (1 / attention_keep_rate(rate)), 0.0)
