@@ -4,6 +4,7 @@ The settings are environment variables so that they reach the processes which te
 """
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -62,6 +63,12 @@ def pytest_cmdline_main(config):
     if asked is None and not (divided or named or debugged):
         config.option.numprocesses = 2
         config.option.dist = "worksteal"
+
+
+def pytest_collection_finish():
+    """What is imported by now stays: collecting garbage need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):

@@ -87,10 +87,10 @@ def test_bfloat16_keeps_its_softmax_in_float32():
 
 
 def test_bfloat16_gradients_are_those_of_float32_within_its_rounding():
-    """Scores that were rounded on the way put the gradient of the queries 1.5 % off."""
+    """Rounding large scores on the way puts the gradient of queries and keys 1.2 % off."""
     random = np.random.default_rng(0)
     query, key, value, mark = random.standard_normal((4, 2, 64, 2, 64)).astype(np.float32)
-    query, key, value, mark = (jnp.asarray(x, jnp.bfloat16) for x in (query, key, value, mark))
+    query, key, value, mark = (jnp.asarray(x, jnp.bfloat16) for x in (6 * query, key, value, mark))
 
     @jax.jit
     def gradients(query, key, value, mark):

@@ -27,8 +27,8 @@ def token_by_token(network, params, ids, stride):
     """The loss of each token but the first, each from the window that the convention gives it."""
 
     @jax.jit
-    def logits(inputs):
-        return network.logits(params, network.hidden(params, inputs))[0]
+    def logits_of(inputs):
+        return network.logits(params, network.hidden(params, inputs))
 
     losses = {}
     for start in range(0, len(ids), stride):
@@ -36,8 +36,8 @@ def token_by_token(network, params, ids, stride):
         targets = ids[start + 1 : start + N_CTX + 1]
         if not len(targets):
             continue
-        log_probabilities = oracles.log_softmax(np.asarray(logits(window[None, : len(targets)])))
-        found = log_probabilities[range(len(targets)), targets]
+        logits = logits_of(window[None, : len(targets)])
+        found = oracles.log_softmax(np.asarray(logits))[0, range(len(targets)), targets]
         for place, log_probability in enumerate(found):
             losses.setdefault(start + 1 + place, -float(log_probability))
     return losses

@@ -131,12 +131,22 @@ def first_logit():
         (without_labels(id2label={"0": "no", "1": "yes"}), "id2label names 0, 1, the head has 3"),
         (without_labels(id2label=["no", "yes", "maybe"]), "id2label"),
         (without_labels(id2label={"a": "no", "b": "yes", "c": "maybe"}), "id2label names a, b, c"),
+        (without_labels(problem_type="ranking"), "'ranking', which is unknown"),
+        (without_labels(num_labels=2), "3 output(s); expected 2, as num_labels says"),
     ],
 )
 def test_a_head_that_has_no_form_here_is_refused(predicted, config, says):
     line = predicted(config=config)
     assert "config.json" in line
     assert says in line
+
+
+def test_a_single_output_has_nothing_to_choose_from(predicted):
+    def one(tensors):
+        return tensors | {"score.weight": tensors["score.weight"][:1]}
+
+    given = without_labels(id2label={"0": "yes"}, problem_type="single_label_classification")
+    assert "expected two classes or more" in predicted(config=given, tensors=one)
 
 
 # Names and buffers

@@ -14,16 +14,20 @@ def arguments(n_rows, dtype):
     return [jnp.asarray(random.standard_normal(shape), dtype) for shape in shapes]
 
 
+@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("n_rows", [8, 7, 1])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 2**-8)])
-def test_product_and_gradients_are_those_of_numpy(n_rows, dtype, tolerance):
+def test_product_and_gradients_are_those_of_numpy(n_rows, dtype, tolerance, axis):
     rows, kernel, mark = arguments(n_rows, dtype)
-    out, backward = jax.vjp(product, rows, kernel)
+    kernel = kernel.T if axis else kernel
+    out, backward = jax.vjp(lambda *given: product(*given, axis), rows, kernel)
     assert out.dtype == jnp.float32
     found = out, *backward(mark.astype(jnp.float32))
     assert [x.dtype.name for x in found[1:]] == [dtype] * 2
     rows, kernel, mark = (np.asarray(x, np.float64) for x in (rows, kernel, mark))
-    expected = rows @ kernel, mark @ kernel.T, rows.T @ mark
+    kernel = kernel.T if axis else kernel
+    by_kernel = rows.T @ mark
+    expected = rows @ kernel, mark @ kernel.T, by_kernel.T if axis else by_kernel
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(np.asarray(a, np.float64), b, rtol=tolerance, atol=4 * tolerance)
 

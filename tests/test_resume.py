@@ -5,8 +5,8 @@ import os
 import random
 import shutil
 import signal
-import time
 
+import faults
 import numpy as np
 import pytest
 import runs
@@ -80,17 +80,7 @@ def test_a_stop_is_saved_but_not_evaluated(given, tmp_path):
     assert runs.params(tmp_path, 1)
 
 
-def until(condition, process, seconds=120):
-    """Waits for what a process does. Fails if that ends first."""
-    end = time.monotonic() + seconds
-    while not condition():
-        if process.poll() is not None:
-            pytest.fail(f"ended with {process.returncode}: {process.communicate()[1]}")
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-LONG = {"steps": 200, "eval.every": 100, "checkpoint.every": 25}
+LONG = {"steps": 100, "eval.every": 50, "checkpoint.every": 25}
 
 
 @pytest.fixture(scope="module")
@@ -105,37 +95,23 @@ def long_run(given, tmp_path_factory):
 def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path, seed):
     """kill -9 at a moment drawn after a checkpoint drawn, then the same command again."""
     draw = random.Random(seed)
-    command = runs.words({**given, **LONG}, tmp_path / "run")
-    least = draw.choice((25, 50, 75, 100))
-    checkpoints = tmp_path / "run" / "checkpoints"
-
-    def reached():
-        names = [path.name for path in checkpoints.glob("*")] if checkpoints.exists() else []
-        return any(name.isdigit() and int(name) >= least for name in names)
-
-    with runs.process(command) as process:
-        until(reached, process)
-        time.sleep(draw.random() / 5)
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
+    command = [*runs.words({**given, **LONG}, tmp_path / "run"), "--quiet"]
+    seconds = draw.random() / 5
+    killing = f"import os, threading; threading.Timer({seconds}, os.kill, (os.getpid(), 9)).start()"
+    outcome = faults.run(command, at=f"committed.json%{draw.choice((1, 2))}", do=killing)
+    assert outcome.status == -signal.SIGKILL
     assert not (tmp_path / "run" / "result.json").exists()
-    assert main([*command, "--quiet"]) == 0
+    assert main(command) == 0
     runs.assert_same_run(tmp_path / "run", long_run, LONG["steps"])
     stands = [(row["step"], row["split"]) for row in runs.rows(tmp_path / "run")]
-    assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 100
+    assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 50
 
 
 def test_a_signal_saves_and_ends_with_75(given, long_run, tmp_path):
     command = runs.words({**given, **LONG}, tmp_path / "run")
-    with runs.process(command) as process:
-        until((tmp_path / "run" / "checkpoints" / "25").exists, process)
-        process.terminate()
-        output, errors = process.communicate(timeout=60)
-    assert process.returncode == 75, errors
-    assert output == ""
-    assert "Traceback" not in errors
-    last = errors.splitlines()[-1]
-    assert "the same command continues" in last
+    outcome = faults.run(command, at="committed.json", do="term")
+    last = outcome.refused("the same command continues", status=75)
+    assert outcome.output == ""
     step = int(last.partition("after step ")[2].split()[0])
     assert str(step) in os.listdir(tmp_path / "run" / "checkpoints")
     assert main([*command, "--quiet"]) == 0

@@ -7,7 +7,7 @@ written. A fusion belongs to the scope of its last operation.
 
 import re
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +46,7 @@ def by_part(
     On a CPU these are milliseconds of all threads together, which may be more than a step takes.
     """
     parts = parts_of(compiled.as_text())
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         jax.profiler.start_trace(folder)
         try:
@@ -57,7 +57,8 @@ def by_part(
             part = parts.get(_plain(event.name), "other")
             if part is not None:
                 total[part] += event.milliseconds / n_steps
-    return {name: round(value, 4) for name, value in total.most_common()}
+    largest = sorted(total.items(), key=lambda item: -item[1])
+    return {name: round(value, 4) for name, value in largest}
 
 
 def parts_of(program: str) -> dict[str, str | None]:

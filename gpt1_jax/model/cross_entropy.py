@@ -36,7 +36,7 @@ def _padded(output_VD: jax.Array) -> jax.Array:
 
 @jax.named_scope("logits")
 def _scores(rows_TD: jax.Array, output_PD: jax.Array) -> jax.Array:
-    return product(rows_TD, output_PD.T).astype(rows_TD.dtype)
+    return product(rows_TD, output_PD, 1).astype(rows_TD.dtype)
 
 
 def _is_row(scores_TP: jax.Array, n_rows: int) -> jax.Array:

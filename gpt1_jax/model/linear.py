@@ -1,5 +1,6 @@
 """A linear layer, as one matrix product over all rows, and its weights as products take them."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -20,30 +21,36 @@ def by_rows(linear: Callable, x: jax.Array) -> jax.Array:
     return rows.reshape(*x.shape[:-1], *rows.shape[1:])
 
 
-@jax.custom_vjp
-def product(rows_TI: jax.Array, kernel_IO: jax.Array) -> jax.Array:
-    """rows @ kernel, float32 [T, O], from arguments of one dtype.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def product(rows_TI: jax.Array, kernel: jax.Array, axis: int = 0) -> jax.Array:
+    """rows @ kernel, float32 [T, O], from arguments of one dtype; `axis` of the kernel, [I, O] or
+    [O, I], is that of the inputs.
 
-    Where that is bfloat16, devices that are made for it return bfloat16, and what comes next rounds
-    nothing in between. A CPU multiplies in bfloat16 at up to twice the rate of float32 where the
-    result is float32 and both arguments lie row by row, and not otherwise.
+    Where that dtype is bfloat16, devices that are made for it return bfloat16, and what comes next
+    rounds nothing in between. A CPU multiplies in bfloat16 at up to twice the rate of float32 where
+    the result is float32 and no transpose is near, and not otherwise.
     """
-    return _dot(rows_TI, kernel_IO, (1, 0))
+    return _dot(rows_TI, kernel, (1, axis))
 
 
-def _product_backward(saved, gradient_TO):
-    rows_TI, kernel_IO = saved
+def _product_forward(rows_TI, kernel, axis):
+    return product(rows_TI, kernel, axis), (rows_TI, kernel)
+
+
+def _product_backward(axis, saved, gradient_TO):
+    rows_TI, kernel = saved
     gradient_TO = gradient_TO.astype(rows_TI.dtype)
-    by_rows_TI = _dot(gradient_TO, kernel_IO, (1, 1)).astype(rows_TI.dtype)
-    return by_rows_TI, _dot(rows_TI, gradient_TO, (0, 0)).astype(kernel_IO.dtype)
+    by_rows_TI = _dot(gradient_TO, kernel, (1, 1 - axis)).astype(rows_TI.dtype)
+    factors = (gradient_TO, rows_TI) if axis else (rows_TI, gradient_TO)
+    return by_rows_TI, _dot(*factors, (0, 0)).astype(kernel.dtype)
 
 
-product.defvjp(lambda rows, kernel: (product(rows, kernel), (rows, kernel)), _product_backward)
+product.defvjp(_product_forward, _product_backward)
 
 
 def _dot(a: jax.Array, b: jax.Array, contracted: tuple[int, int]) -> jax.Array:
     """Their product in float32, over one axis of each."""
-    axes = tuple((axis,) for axis in contracted)
+    axes = (contracted[0],), (contracted[1],)
 
     def narrow(a, b):
         return jax.lax.dot_general(a, b, (axes, ((), ()))).astype(jnp.float32)

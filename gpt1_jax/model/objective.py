@@ -20,7 +20,7 @@ from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.cross_entropy import weighted_sum_in_chunks
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
-from gpt1_jax.model.linear import by_rows, cast_kernels
+from gpt1_jax.model.linear import by_rows, cast_kernels, product
 from gpt1_jax.model.lstm import LSTM
 
 
@@ -102,7 +102,7 @@ class Network:
     def logits(self, params: dict, hidden_NLD: jax.Array) -> jax.Array:
         """Next-token scores [N, L, V]."""
         output_VD = self.output(params)
-        return by_rows(lambda rows: rows @ output_VD.T, hidden_NLD)
+        return by_rows(lambda rows: product(rows, output_VD, 1).astype(rows.dtype), hidden_NLD)
 
     def token_losses(self, params: dict, hidden_NLD: jax.Array, targets_NL) -> jax.Array:
         """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""

@@ -20,6 +20,7 @@ Rounding grows with 1 / c, so a norm without a shift to speak of leaves no place
 head as it was goes into a file beside the model, so that it comes back bit for bit.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,16 @@ def foreign_task(
         # The output is the score itself.
         return Task("regression", "classification", "pearson", score_loss="mse"), ()
     if problem not in (None, "single_label_classification"):
+        several = problem == "multi_label_classification"
+        what = "in which several labels may hold at once" if several else "which is unknown"
         raise UserError(
-            f"{where}: problem_type is {problem!r}, in which several labels may hold at once; "
-            "expected single_label_classification or regression"
+            f"{where}: problem_type is {problem!r}, {what}; expected single_label_classification "
+            "or regression"
         )
+    counted = config.get("num_labels") if config.get("id2label") is None else None
+    if n_outputs == 1 or counted not in (None, n_outputs):
+        expected = "two classes or more" if n_outputs == 1 else f"{counted}, as num_labels says"
+        raise UserError(f"{where}: the head has {n_outputs} output(s); expected {expected}")
     return Task(name=shape, shape="classification", metric="accuracy"), _labels(
         config.get("id2label"), n_outputs, where
     )
@@ -161,9 +168,10 @@ def _labels(names: Mapping[str, str] | None, n_outputs: int, where: Path) -> tup
     names they are LABEL_0, LABEL_1, ..., as in transformers."""
     if names is None:
         return tuple(f"LABEL_{number}" for number in range(n_outputs))
-    if {key.strip() for key in names} != {str(number) for number in range(n_outputs)}:
+    numbers = {key: int(key) if re.fullmatch(r"\s*\d{1,9}\s*", key) else -1 for key in names}
+    if sorted(numbers.values()) != list(range(n_outputs)):
         raise UserError(
             f"{where}: id2label names {', '.join(sorted(names)[:12])}, the head has {n_outputs} "
             f"outputs; expected a name for each of 0 to {n_outputs - 1}"
         )
-    return tuple(names[str(number)] for number in range(n_outputs))
+    return tuple(names[key] for key in sorted(names, key=numbers.__getitem__))
