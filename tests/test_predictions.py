@@ -11,6 +11,7 @@ import runs
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from gpt1_jax.__main__ import main
+from gpt1_jax.inference import row_progress
 
 
 def called(capsys, *words, status=0):
@@ -166,3 +167,14 @@ def test_hidden_test_labels_are_refused_by_evaluate_and_predicted_for_glue(parap
     lines = (paraphrases / "MRPC.tsv").read_text().splitlines()
     assert len(lines) == 5
     assert {line.split("\t")[1] for line in lines[1:]} <= {"0", "1"}
+
+
+def test_how_far_it_has_come_is_said_where_no_terminal_is(paraphrases, capsys, monkeypatch):
+    monkeypatch.setattr(row_progress, "EVERY", 0)
+    path, output = paraphrases / "task" / "dev.jsonl", paraphrases / "out.jsonl"
+    flags = (f"--workdir={paraphrases / 'run'}", f"--input={path}", f"--output={output}")
+    assert "9 of 9 examples" in called(capsys, "predict", *flags)[1]
+    (paraphrases / "rows.jsonl").write_text('{"text": "sun on the hill"}\n' * 3)
+    flags = (f"--workdir={paraphrases / 'run'}", f"--input={paraphrases / 'rows.jsonl'}")
+    said = called(capsys, "score", *flags, f"--output={output}")[1].splitlines()
+    assert [line for line in said if " of 3 documents" in line][-1] == "3 of 3 documents"

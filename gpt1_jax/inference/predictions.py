@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
-from tqdm import tqdm
 
 from gpt1_jax.data.labels import Classes, gold_label
 from gpt1_jax.data.metrics import METRICS
@@ -18,6 +17,7 @@ from gpt1_jax.data.task_files import stream_examples
 from gpt1_jax.data.tasks import Example
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference.batch_inference import written
+from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say
 from gpt1_jax.table_files import plain_suffix
@@ -55,13 +55,13 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
         measured = Comparison(model, row_format.open(table).text_cells)
         n_truncated = 0
         rows = stream_examples(table, row_format)
-        with tqdm(total=count, unit="examples", disable=None) as progress:
+        with counting(count, "examples") as add:
             while chunk := list(itertools.islice(rows, CHUNK)):
                 answers, n_cut = model.answers([example for _, example in chunk])
                 for (row, example), answer in zip(chunk, answers, strict=True):
                     write(row | _answer(answer) | measured.gold(example, answer))
                 n_truncated += n_cut
-                progress.update(len(chunk))
+                add(len(chunk))
     return {
         "step": model.step,
         "examples": count,

@@ -1,0 +1,28 @@
+"""How far a verb has come with a file: a bar on a terminal, elsewhere a line now and then."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+from gpt1_jax.messages import say
+
+EVERY = 10.0  # seconds between lines
+
+
+@contextmanager
+def counting(total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A function that takes how many more of `total` are done."""
+    done, told = 0, time.monotonic()
+    with tqdm(total=total, unit=unit, disable=None) as bar:
+
+        def add(more: int) -> None:
+            nonlocal done, told
+            done += more
+            bar.update(more)
+            if bar.disable and time.monotonic() - told > EVERY:
+                told = time.monotonic()
+                say(f"{done} of {total} {unit}")
+
+        yield add
