@@ -105,15 +105,19 @@ class Linear(nn.Module):
         init = nn.initializers.normal(self.config.init_std)
         kernel = self.param("kernel", init, (x.shape[-1], self.features)).astype(dtype)
 
-        def multiply(x, kernel):
-            return by_rows(lambda rows: product(rows, kernel), self.of(x) if self.of else x)
+        bias = 0.0
+        if self.use_bias:
+            # Added in float32, so that its gradient, a sum over all tokens, is in float32, too.
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))[None]
+
+        def multiply(x, kernel, bias):
+            # Between the product and this sum nothing may stand, not even another shape: on a TPU
+            # they are then one pass, which writes no float32.
+            def of_rows(rows):
+                return (product(rows, kernel) + bias).astype(dtype)
+
+            return by_rows(of_rows, self.of(x) if self.of else x)
 
         if self.of and self.config.scan_layers:
             multiply = jax.checkpoint(multiply, prevent_cse=False)
-        out = multiply(x.astype(dtype), kernel)
-        if not self.use_bias:
-            return out.astype(dtype)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        # Added in float32, so that its gradient, a sum over all tokens, is one in float32, too.
-        bias = bias.reshape((1,) * (x.ndim - 1) + (-1,))
-        return (out + bias).astype(dtype)
+        return multiply(x.astype(dtype), kernel, bias)
