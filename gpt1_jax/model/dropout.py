@@ -112,13 +112,14 @@ def attention_kept(bits: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:
 
 
 def attention_keep_mask(
-    words_N2: jax.Array, rate: float, heads: int, length: int, n_ctx: int
+    words_N2: jax.Array, rate: float, heads: int, length: int, n_ctx: int, start: int = 0
 ) -> jax.Array:
-    """Which weights of attention stay: bool [N, H, L, L], each with attention_keep_rate(rate)."""
+    """Which weights of attention stay, of the queries from `start` on: bool [N, H, L - start, L],
+    each with attention_keep_rate(rate)."""
     first, second = (words_N2[:, i].reshape(-1, 1, 1, 1) for i in range(2))
-    head, query, key = (
-        jax.lax.broadcasted_iota(jnp.int32, (1, heads, length, length), axis) for axis in (1, 2, 3)
-    )
+    shape = (1, heads, length - start, length)
+    head, query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (1, 2, 3))
+    query = query + start
     # Shift and mask: lowering for a TPU without one does not know how to divide integers.
     pair = ((key >> 6) << 5) | (key & (HALF - 1))
     bits = attention_bits(first, second, head, query, pair, n_ctx)
