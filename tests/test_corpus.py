@@ -701,7 +701,10 @@ def _copy(prepared: Path, folder: Path) -> Path:
         (lambda path: path.write_bytes(path.read_bytes()[:-2]), r"00001\.npy is damaged"),
         (lambda path: path.write_bytes(b""), r"00001\.npy is damaged"),
         (lambda path: np.save(path, np.zeros(63, np.uint16)), r"63 tokens, expected 64"),
-        (lambda path: np.save(path, np.zeros(64, np.int64)), r"int64 \[64\]; expected one row of uint16"),
+        (
+            lambda path: np.save(path, np.zeros(64, np.int64)),
+            r"int64 \[64\]; expected one row of uint16",
+        ),
     ],
 )
 def test_damaged_shards_are_named(prepared, tmp_path, damage, message):
