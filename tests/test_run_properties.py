@@ -43,7 +43,16 @@ values = st.text(max_size=8) | st.sampled_from(
         *("0", "-1", "1", "2", "1e12", "1e400", "-1e-400", "nan", "inf", "9" * 400, "0x10", "1_0"),
         *("None", "true", "False", "[]", "{}", "()", "1,2", "[1, 2]", "{[]: 1}", "('a',)", "''"),
         *("paper", "released", "float32", "bfloat16", "auto", "lstm", "cosine", "__import__('os')"),
-        *("(" * 3_000, "[" * 300 + "]" * 300, "-" * 2_000 + "1", "\udce9", "\ud800", "a\nb", "\0"),
+        *(
+            "(" * 3_000,
+            "[" * 300 + "]" * 300,
+            "-" * 2_000 + "1",
+            "\udce9",
+            "\ud800",
+            "a\nb",
+            "\0",
+            "x" * 5_000,
+        ),
     )
 )
 chosen = st.sampled_from([key for key in KEYS if not key.startswith(ELSEWHERE)])
