@@ -3,6 +3,7 @@
 from dataclasses import replace
 from types import SimpleNamespace
 
+import jax
 import pytest
 import runs
 
@@ -112,12 +113,17 @@ def test_a_device_of_jax_is_read():
     assert fake("tpu", "TPU v5 lite") == V5E
 
 
+ON_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="about what a CPU lacks")
+
+
+@ON_CPU
 def test_training_says_what_it_chose(tokens, tmp_path):
     given = runs.pretraining(tokens, **{"stop_after": 1})
     said = runs.verb(*runs.words(given, tmp_path)).said
     assert "attention: plain (the form for cpu)" in said
 
 
+@ON_CPU
 @pytest.mark.parametrize("wanted", ["triton", "tpu", "cudnn"])
 def test_a_kernel_that_the_platform_lacks_ends_before_the_first_step(wanted, tokens, tmp_path):
     given = runs.pretraining(tokens, **{"attention.implementation": wanted})

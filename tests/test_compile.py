@@ -113,6 +113,7 @@ def test_the_update_compiles_for_a_slice():
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     found = json.loads(done.stdout)
+    assert (found["topology"], found["layout"]) == ("v5e-8", "v5e:2x4")
     assert (found["chips"], found["fits"], found["hbm_bytes_per_chip"]) == (8, True, 16 * 2**30)
     assert found["config"]["mesh"] == {"data": 4, "model": 2}
     # The kernel of TPUs is part of it.

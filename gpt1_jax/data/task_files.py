@@ -21,7 +21,7 @@ from gpt1_jax.data.split_files import SPLIT_NAMES, Pieces, one_table, split_file
 from gpt1_jax.data.tasks import FIELDS, Example, RawSplit, Row, Shape, folded
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
-from gpt1_jax.table_files import SUFFIXES, TableFile, open_table, plain_suffix, shown
+from gpt1_jax.table_files import SUFFIXES, Kind, TableFile, open_table, plain_suffix, shown
 
 # The part of a single file that becomes dev.
 DEV_SHARE = 0.1
@@ -42,7 +42,7 @@ class RowFormat:
             return open_table(path)
         served = self.task.columns or self.task.features
         # MRPC's authors call their tables .txt.
-        kind = "TSV" if plain_suffix(path) == ".txt" else None
+        kind: Kind | None = "TSV" if plain_suffix(path) == ".txt" else None
         return open_table(path, served, self.task.headerless, kind)
 
     @cached_property

@@ -113,14 +113,14 @@ class Comparison:
             return {"labelled": len(gold), **metrics} if gold else names
         if not self._counts:
             return names
-        gold, predicted = zip(*self._counts, strict=True)
+        gold, predicted = map(list, zip(*self._counts, strict=True))
         times = list(self._counts.values())
         metrics = {name: METRICS[name](gold, predicted, times) for name in self._task.metrics}
         size = max(len(self._classes.names), 1 + max(*gold, *predicted))
         matrix = np.zeros((size, size), int)
         matrix[gold, predicted] = times
-        found = {**names, "labelled": sum(times), **metrics}
-        return found | {"confusion_matrix": matrix.tolist()}
+        measured = {"labelled": sum(times), "confusion_matrix": matrix.tolist()}
+        return names | dict(metrics) | measured
 
 
 def _answer(answer: dict) -> dict:

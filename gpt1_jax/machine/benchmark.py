@@ -119,7 +119,11 @@ def train(asked: TrainBenchmark) -> dict[str, Any]:
         **_sizes(asked.sizes),
     }
     line = peer.read(asked.output.vs, kind) if asked.output.vs else None
-    given = {"batch_size": asked.batch, "model.n_ctx": asked.seq, "model.dropout": asked.dropout}
+    given: dict[str, Any] = {
+        "batch_size": asked.batch,
+        "model.n_ctx": asked.seq,
+        "model.dropout": asked.dropout,
+    }
     if asked.implementation is not None:
         given["attention.implementation"] = asked.implementation
     if asked.shards is not None:
@@ -256,10 +260,14 @@ def _starts(made: Step, batches: Iterator[dict[str, jax.Array]]) -> dict[str, fl
 def fine_tune(asked: FineTuneBenchmark) -> dict[str, Any]:
     """`gpt1 benchmark finetune`: the same batches of examples in buckets and padded to the context,
     two classes, with the auxiliary loss. A round has the same examples in both."""
-    kind = {"peer": "gpt1-jax", "mode": "finetune", "dtype": asked.sizes.dtype}
+    kind: dict[str, Any] = {"peer": "gpt1-jax", "mode": "finetune", "dtype": asked.sizes.dtype}
     kind |= {"dropout": asked.dropout, "batch": asked.batch, "seq": asked.seq}
     line = peer.read(asked.output.vs, {**kind, **_sizes(asked.sizes)}) if asked.output.vs else None
-    given = {"batch_size": asked.batch, "model.n_ctx": asked.seq, "model.dropout": asked.dropout}
+    given: dict[str, Any] = {
+        "batch_size": asked.batch,
+        "model.n_ctx": asked.seq,
+        "model.dropout": asked.dropout,
+    }
     more = {"steps": 10**6, "task.name": "sst2", "optimizer.schedule": "warmup_linear"}
     described = _experiment(asked.sizes, given, more)
     n_batches = asked.rounds.steps

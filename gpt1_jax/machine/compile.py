@@ -45,7 +45,8 @@ def compile_for(config: str, keys: Mapping[str, str], where: Slice) -> dict[str,
             f"{made.mesh.size} of the {where.chips} chips of {where.name}; set mesh.data=-1 to "
             "use all"
         )
-    return {"topology": where.name, **facts(made, where), "config": config_of(made)}
+    names = {"topology": where.given, "layout": where.name}
+    return {**names, **facts(made, where), "config": config_of(made)}
 
 
 def config_of(made: Step) -> dict[str, Any]:

@@ -33,15 +33,15 @@ def read(path: str, asked: dict[str, Any]) -> dict[str, Any]:
         found = json_files.read(place, dict[str, Any], _REMEDY)
     except FileNotFoundError:
         raise UserError(f"--vs={path}: there is no such file; {_REMEDY}") from None
-    line = dict(json_files.shaped(found, PeerLine, f"--vs={path}", _REMEDY))
+    line: dict[str, Any] = dict(json_files.shaped(found, PeerLine, f"--vs={path}", _REMEDY))
     for key in _KIND:
         if key in line and key in asked and _value(line[key]) != _value(asked[key]):
             raise UserError(
                 f"--vs={path} is of another kind: {key} is {line[key]} there and {asked[key]} "
                 "here; time both on the same work"
             )
-    if not line["tokens_per_s"] > 0:
-        raise UserError(f"--vs={path}: tokens_per_s is {line['tokens_per_s']}; {_REMEDY}")
+    if not (speed := float(line["tokens_per_s"])) > 0:
+        raise UserError(f"--vs={path}: tokens_per_s is {speed}; {_REMEDY}")
     return line
 
 

@@ -7,7 +7,7 @@ written. A fusion belongs to the scope of its last operation.
 
 import re
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -46,7 +46,7 @@ def by_part(
     On a CPU these are milliseconds of all threads together, which may be more than a step takes.
     """
     parts = parts_of(compiled.as_text())
-    total: Counter[str] = Counter()
+    total: defaultdict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         jax.profiler.start_trace(folder)
         try:
@@ -57,7 +57,8 @@ def by_part(
             part = parts.get(_plain(event.name), "other")
             if part is not None:
                 total[part] += event.milliseconds / n_steps
-    return {name: round(value, 4) for name, value in total.most_common()}
+    largest = sorted(total.items(), key=lambda item: -item[1])
+    return {name: round(value, 4) for name, value in largest}
 
 
 def parts_of(program: str) -> dict[str, str | None]:
@@ -97,14 +98,19 @@ def _plain(name: str) -> str:
 
 
 def _events(folder: Path) -> Iterator[_Event]:
-    """What ran on the devices: events that know their instruction, or lie on a device's own plane.
-    Of a GPU those are its kernels."""
-    for path in folder.rglob("*.xplane.pb"):
-        for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-            for line in plane.lines:
-                for event in line.events:
-                    name = dict(event.stats).get("hlo_op")
-                    if name is None and plane.name.startswith("/device:GPU"):
-                        name = event.name
-                    if name is not None:
-                        yield _Event(str(name), event.duration_ns / 1e6)
+    """What ran on the first device: on its own plane, where there is one, else what the threads of
+    the CPU say of their instructions."""
+    planes = [
+        plane
+        for path in sorted(folder.rglob("*.xplane.pb"))
+        for plane in jax.profiler.ProfileData.from_file(str(path)).planes
+    ]
+    on_devices = [plane for plane in planes if re.match("/device:(GPU|TPU):", plane.name)]
+    for plane in on_devices[:1] or planes:
+        lines = list(plane.lines)
+        # A TPU has other lines, which say the same of whole modules and steps.
+        for line in [line for line in lines if line.name == "XLA Ops"] or lines:
+            for event in line.events:
+                name = dict(event.stats).get("hlo_op") or (on_devices and event.name)
+                if name:
+                    yield _Event(str(name).split(" = ")[0].lstrip("%"), event.duration_ns / 1e6)

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -62,7 +62,8 @@ class Step:
 
     def lowered(self) -> jax.stages.Lowered:
         """The update for the devices of the mesh, before it is compiled."""
-        return self.update.lower(self.state, self.batch, self.experiment.seed)
+        compilable = cast(jax.stages.Wrapped, self.update)
+        return compilable.lower(self.state, self.batch, self.experiment.seed)
 
     @property
     def argument_bytes(self) -> int:

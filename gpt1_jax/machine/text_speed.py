@@ -1,12 +1,12 @@
 """How fast text becomes tokens, and shards become batches. On one core each."""
 
-import itertools
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def prepare(asked: PrepareBenchmark) -> dict[str, Any]:
         if asked.vocab is not None:
             for mode in ("original", "hf_basic"):
                 loading.from_vocabulary(asked.vocab, mode)  # a mistake is said before the clock
-                makers[mode] = lambda mode=mode: loading.from_vocabulary(asked.vocab, mode)
+                makers[mode] = partial(loading.from_vocabulary, asked.vocab, mode)
         speeds = _speeds(makers, text, asked.rounds)
         batches = _batches(tokens, asked.rounds)
     result = {
@@ -95,7 +95,7 @@ def _speeds(
         for _ in range(rounds):
             tokenizer = make()
             for when in taken:
-                taken[when].append(_seconds(lambda encode=tokenizer.encode: encode(text)))
+                taken[when].append(_seconds(partial(tokenizer.encode, text)))
         found[name] = {when: size / statistics.median(times) for when, times in taken.items()}
         say(f"{name}: {found[name]['first']:.3g} MB/s, {found[name]['again']:.3g} when seen before")
     return found
@@ -112,7 +112,7 @@ def _batches(folder: Path, rounds: int) -> dict[str, float]:
         for _ in range(rounds):
             batches = stream(source, 0, _N_BATCHES + 1, driver, 2)
             next(batches)
-            taken.append(_seconds(lambda batches=batches: list(itertools.islice(batches, None))))
+            taken.append(_seconds(partial(list, batches)))
         found[driver] = _BATCH * _LENGTH * _N_BATCHES / statistics.median(taken)
     return found
 

@@ -54,8 +54,9 @@ SLICES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice: its name in libtpu's form, and the chips along each axis of it."""
+    """A slice: its name as it was given and in libtpu's form, and the chips along each axis."""
 
+    given: str
     name: str
     generation: Generation
     layout: tuple[int, ...]
@@ -91,7 +92,7 @@ def slice_named(name: str) -> Slice:
         raise UserError(
             f"--topology={name} has {math.prod(sizes)} chips; expected at most {MOST_CHIPS}"
         )
-    return Slice(whole, GENERATIONS[generation], sizes)
+    return Slice(name, whole, GENERATIONS[generation], sizes)
 
 
 def devices(where: Slice) -> Sequence["jax.Device"]:

@@ -111,6 +111,11 @@ def _call(kernel, setting, grid, name, operands, options, static):
     )
 
 
+# Traced and lowered once for all layers.
+_once = functools.partial(jax.jit, static_argnames=("rate", "n_ctx"))
+
+
+@_once
 def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
     """The output [N, L, H, K], and the logarithm to base 2 of each softmax's sum [N, H, L]."""
     length = qkv_NL3HK.shape[1]
@@ -145,6 +150,7 @@ def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
     return out[:, :length], lse[:, :, :length]
 
 
+@_once
 def _backward_kernels(qkv_NL3HK, words_N2, heads_H, out_NLHK, dout_NLHK, lse_NHL, *, rate, n_ctx):
     """The gradient [N, L, 3, H, K]: one kernel for keys and values, one for queries."""
     length = qkv_NL3HK.shape[1]

@@ -100,6 +100,11 @@ def _call(body, columns, operands, n_out, size, name, static):
     )
 
 
+# Traced and lowered once for all layers.
+_once = functools.partial(jax.jit, static_argnames=("rate", "n_ctx"))
+
+
+@_once
 def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
     n, length, _, heads, size = qkv_NL3HK.shape
     qkv = _columns(qkv_NL3HK)
@@ -109,6 +114,7 @@ def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
     return (out[:, :length].reshape(n, length, heads, size),)
 
 
+@_once
 def _backward_kernel(qkv_NL3HK, words_N2, heads_H, dout_NLHK, *, rate, n_ctx):
     length, size = qkv_NL3HK.shape[1], qkv_NL3HK.shape[-1]
     qkv, dout = _columns(qkv_NL3HK), _columns(dout_NLHK)
@@ -152,7 +158,7 @@ def _drop(x, words, head, start, rate, n_ctx):
     query, key = _places(x.shape, start)
     # Shift and mask: lowering for a TPU without one does not know how to divide integers.
     pair = ((key >> 6) << 5) | (key & (HALF - 1))
-    low, high = attention_kept(attention_bits(*words, head, query, pair, n_ctx), rate)
+    low, high = attention_kept(attention_bits(words[0], words[1], head, query, pair, n_ctx), rate)
     upper = (key & HALF) != 0
     stays = (upper & high) | (~upper & low)
     return jnp.where(stays, x * (1 / attention_keep_rate(rate)), 0.0)

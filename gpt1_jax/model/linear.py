@@ -50,7 +50,7 @@ product.defvjp(_product_forward, _product_backward)
 
 def _dot(a: jax.Array, b: jax.Array, contracted: tuple[int, int]) -> jax.Array:
     """Their product in float32, over one axis of each."""
-    axes = tuple((axis,) for axis in contracted)
+    axes = (contracted[0],), (contracted[1],)
 
     def narrow(a, b):
         return jax.lax.dot_general(a, b, (axes, ((), ()))).astype(jnp.float32)

@@ -126,7 +126,8 @@ class English:
         nlp = spacy.blank("en")
         # What spaCy finds out about each word, whether it looks like an address and more, is not
         # asked for here, and takes quadratic time for long ones.
-        nlp.vocab.lex_attr_getters = {}
+        vocab: Any = nlp.vocab
+        vocab.lex_attr_getters = {}
         # spaCy's types also allow any function in its place.
         rules: Any = nlp.tokenizer
         self._tokenizer = linear_tokenizer(rules, nlp.vocab, with_exceptions=True)

@@ -17,6 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 # A folder that grows for ever is a nuisance; JAX takes out what was not used for longest.
 _MOST_BYTES = 8 * 2**30
+_FOLDER = "jax_compilation_cache_dir"
 
 
 def folder() -> Path:
@@ -27,27 +28,29 @@ def folder() -> Path:
 
 def begin() -> None:
     """Has JAX keep programs from here on, if they are for an accelerator and no folder is named."""
-    if jax.config.jax_compilation_cache_dir is None and jax.default_backend() != "cpu":
+    # Read by its name: the checker knows no settings as attributes.
+    if getattr(jax.config, _FOLDER) is None and jax.default_backend() != "cpu":
         jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
-        jax.config.update("jax_compilation_cache_dir", str(folder()))
+        jax.config.update(_FOLDER, str(folder()))
 
 
 @contextlib.contextmanager
 def off() -> Iterator[None]:
     """Programs are compiled, whatever is kept: to time it, and for the memory that they plan, which
     JAX does not know of one that was kept."""
-    before = jax.config.jax_enable_compilation_cache
-    _set({"jax_enable_compilation_cache": False})
+    name = "jax_enable_compilation_cache"
+    before = {name: getattr(jax.config, name)}
+    _set({name: False})
     try:
         yield
     finally:
-        _set({"jax_enable_compilation_cache": before})
+        _set(before)
 
 
 @contextlib.contextmanager
 def at(place: str) -> Iterator[None]:
     """Programs are kept in a folder, however quickly they were compiled, and read from it alone."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    names = (_FOLDER, "jax_persistent_cache_min_compile_time_secs")
     before = {name: getattr(jax.config, name) for name in names}
     _set({names[0]: place, names[1]: 0.0})
     try:
