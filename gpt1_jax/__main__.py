@@ -13,6 +13,7 @@ if __name__ == "__main__":
     # Before anything else is loaded, which a signal must not hit unprepared.
     signals.start()
 
+import errno
 import json
 import os
 import re
@@ -543,6 +544,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except OSError as error:
         from gpt1_jax import disk
 
+        if error.errno == errno.ENAMETOOLONG:
+            say(f"gpt1: {str(error.filename)[:80]}...: {error.strerror}")
+            return 2
         if error.errno not in disk.WHILE_WRITING:
             raise
         say(f"gpt1: {error.filename or 'a file'} cannot be written: {disk.reason(error)}")

@@ -19,6 +19,7 @@ from gpt1_jax.recipe.experiment import KEYS
 from gpt1_jax.training import start
 
 VOCABULARY = Path(__file__).parent / "golden" / "huggingface" / "language_model"
+EXAMPLES = settings().max_examples  # of the profile
 CLAIMED = "all was well up to the first step"
 
 
@@ -42,7 +43,16 @@ values = st.text(max_size=8) | st.sampled_from(
         *("0", "-1", "1", "2", "1e12", "1e400", "-1e-400", "nan", "inf", "9" * 400, "0x10", "1_0"),
         *("None", "true", "False", "[]", "{}", "()", "1,2", "[1, 2]", "{[]: 1}", "('a',)", "''"),
         *("paper", "released", "float32", "bfloat16", "auto", "lstm", "cosine", "__import__('os')"),
-        *("(" * 3_000, "[" * 300 + "]" * 300, "-" * 2_000 + "1", "\udce9", "\ud800", "a\nb", "\0"),
+        *(
+            "(" * 3_000,
+            "[" * 300 + "]" * 300,
+            "-" * 2_000 + "1",
+            "\udce9",
+            "\ud800",
+            "a\nb",
+            "\0",
+            "x" * 5_000,
+        ),
     )
 )
 chosen = st.sampled_from([key for key in KEYS if not key.startswith(ELSEWHERE)])
@@ -52,7 +62,7 @@ def claim(*_):
     raise UserError(CLAIMED)
 
 
-@settings(max_examples=100)
+@settings(max_examples=4 * EXAMPLES)
 @given(st.dictionaries(chosen, values, min_size=1, max_size=3))
 def test_any_value_of_the_config(tokens, given):
     stopped = pytest.MonkeyPatch.context()
@@ -121,7 +131,7 @@ def read_by(verb, pretrained, tokens, name):
         ("verified.json", "evaluate"),
     ],
 )
-@settings(max_examples=12)
+@settings(max_examples=EXAMPLES // 2)
 @given(data=st.data())
 def test_any_file_of_a_run(name, verb, pretrained, tokens, data):
     words = read_by(verb, pretrained, tokens, name)
@@ -131,7 +141,6 @@ def test_any_file_of_a_run(name, verb, pretrained, tokens, data):
         ended_well(runs.verb(*words(Path(folder), content)))
 
 
-@settings(max_examples=40)
 @given(data=st.data())
 def test_any_record_of_a_run(pretrained, data):
     """What `report` reads of it."""

@@ -70,6 +70,8 @@ def _text(value: Any, key: str) -> Any:
     """The value. UserError if it has no form in config.json: bytes that are not UTF-8, which the
     names of files may have, and half surrogate pairs."""
     for word in value if isinstance(value, tuple) else (value,):
+        if isinstance(word, str) and "\0" in word:
+            raise UserError(f"{key} is {word!r}; expected text without a NUL")
         if isinstance(word, str) and not word.isascii():
             try:
                 word.encode()

@@ -273,8 +273,9 @@ def _require_header(path: Path) -> None:
     stands twice, of which the last one would count."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        if 2 <= size <= LONGEST_HEADER:  # of others the library complains
-            json_files.parse(file.read(size), dict[str, Any], f"{path}: header", "copy it again")
+        header = file.read(min(size, LONGEST_HEADER))
+    if len(header) == size > 1:  # of others the library complains
+        json_files.parse(header, dict[str, Any], f"{path}: header", "copy it again")
 
 
 def _names(path: Path) -> list[str]:
