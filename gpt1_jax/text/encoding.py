@@ -95,7 +95,8 @@ def _encoded(folder: str, fingerprint: str, dtype: str, piece: list[Block]) -> d
 def _ids(tokenizer: Tokenizer, block: Block) -> list[int]:
     if block.part is not None:
         original = cast(OriginalTokenizer, tokenizer)
-        return [original.newline] * block.part.lead + original.encode_fixed(block.part.fixed)
+        lead = [cast(int, original.newline)] * block.part.lead
+        return lead + original.encode_fixed(block.part.fixed)
     return tokenizer.encode(block.before + block.text)[len(tokenizer.encode(block.before)) :]
 
 
