@@ -126,8 +126,8 @@ def test_the_update_compiles_for_a_slice():
     assert found["compile_seconds"] > 0
     reduced = found["collectives"]["all-reduce"]
     assert reduced["count"] >= 1
-    # All gradients of a chip's share.
-    assert reduced["bytes"] > whole / 3 / 2
+    # All gradients of a chip's share, those of the kernels in bfloat16.
+    assert reduced["bytes"] > whole / 3 / 2 / 2
 
 
 def compiling_parameters() -> int:

@@ -211,8 +211,8 @@ def test_cached_decoding_equals_the_whole_at_once(network):
 
     @jax.jit
     def both(params):
-        first, cache = network.decode(params, tokens[:, :6], network.empty_cache(3))
-        rest, _ = network.decode(params, tokens[:, 6:], cache)
+        first, cache = network.decode(params, tokens[:, :6], network.empty_cache(3, 12), 6)
+        rest, _ = network.decode(params, tokens[:, 6:], cache, tokens.shape[1] - 6)
         whole = network.hidden(params, tokens)
         pieces = jnp.concatenate([first, rest], axis=1)
         return network.logits(params, pieces), network.logits(params, whole)
