@@ -29,8 +29,8 @@ from gpt1_jax.experiments.config import QuickstartConfig, Request
 from gpt1_jax.flags import Flag, names, parse, require_one, usage
 from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.machine.config import (
+    Compile,
     FineTuneBenchmark,
-    Output,
     PrepareBenchmark,
     SampleBenchmark,
     TrainBenchmark,
@@ -364,83 +364,6 @@ class Report:
         return report.report(self.runs, self.output)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compile:
-    """The training step compiled for a TPU slice with no TPU: memory, collectives, does it fit."""
-
-    config: Annotated[str, Flag("a config file, with its arguments", "FILE[:ARGS]")]
-    keys: Annotated[Mapping[str, str], Flag("a key of the config", "VALUE", name="config.KEY")] = (
-        field(default_factory=dict)
-    )
-    topology: Annotated[str, Flag("a slice: v4-8, v5e-16, v5e:4x4, ...", "NAME")]
-
-    def run(self) -> dict:
-        from gpt1_jax.machine import topology
-
-        # Before JAX is imported, for a name is wrong at once.
-        where = topology.slice_named(self.topology)
-        from gpt1_jax.machine.compile import compile_for
-
-        return compile_for(self.config, self.keys, where)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkTrain:
-    """The update of pre-training."""
-
-    asked: TrainBenchmark
-
-    def run(self) -> dict:
-        from gpt1_jax.machine import benchmark
-
-        return written(benchmark.train(self.asked), self.asked.output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkFineTune:
-    """Fine-tuning on lengths like SST-2's, in buckets and padded to the context."""
-
-    asked: FineTuneBenchmark
-
-    def run(self) -> dict:
-        from gpt1_jax.machine import benchmark
-
-        return written(benchmark.fine_tune(self.asked), self.asked.output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkSample:
-    """Sampling new tokens."""
-
-    asked: SampleBenchmark
-
-    def run(self) -> dict:
-        from gpt1_jax.machine import benchmark
-
-        return written(benchmark.sample(self.asked), self.asked.output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkPrepare:
-    """The tokenizers on one core, and batches from shards."""
-
-    asked: PrepareBenchmark
-
-    def run(self) -> dict:
-        from gpt1_jax.machine import text_speed
-
-        return written(text_speed.prepare(self.asked), self.asked.output)
-
-
-def written(result: dict, output: Output) -> dict:
-    """The result of a benchmark, also in its file."""
-    if output.json is not None:
-        from gpt1_jax import disk
-
-        disk.write_json(Path(output.json).expanduser(), result)
-    return result
-
-
 VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "quickstart": {"": Quickstart},
     "reproduce": {"": Reproduce},
@@ -454,10 +377,10 @@ VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "report": {"": Report},
     "compile": {"": Compile},
     "benchmark": {
-        "train": BenchmarkTrain,
-        "finetune": BenchmarkFineTune,
-        "sample": BenchmarkSample,
-        "prepare": BenchmarkPrepare,
+        "train": TrainBenchmark,
+        "finetune": FineTuneBenchmark,
+        "sample": SampleBenchmark,
+        "prepare": PrepareBenchmark,
     },
 }
 """Each verb by name, and beside it what it becomes with a flag that changes what it does, or with a
@@ -522,20 +445,27 @@ def _quiet_compiler_of_tpus() -> None:
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
+def run(words: Sequence[str]) -> None:
+    """Does what is asked for and answers it."""
+    if {"-h", "--help"} & set(words):
+        answer(help_text(words))
+        return
+    _quiet_compiler_of_tpus()
+    with signals.listening():
+        try:
+            result = requested(words).run()
+        except PartlyFailed as error:
+            answer(json.dumps(error.result))
+            raise
+        answer(json.dumps(result))
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
-    words = sys.argv[1:] if words is None else words
-    if {"-h", "--help"} & set(words):
-        print(help_text(words))
-        return 0
-    _quiet_compiler_of_tpus()
     try:
-        with signals.listening():
-            answer(json.dumps(requested(words).run()))
+        run(sys.argv[1:] if words is None else words)
         return 0
     except UserError as error:
-        if isinstance(error, PartlyFailed):
-            answer(json.dumps(error.result))
         say(f"gpt1: {error}")
         return 2
     except Interrupted as error:

@@ -564,10 +564,15 @@ def test_a_disk_that_is_full_from_the_start(refused, finetuned, rows, texts, tok
     assert not list(place.glob(".gpt1-*"))
 
 
-@pytest.mark.parametrize("verb", ["sample", "score"])
+@pytest.mark.parametrize("verb", ["sample", "score", "report"])
 def test_an_output_that_nobody_takes(pretrained, texts, tmp_path, verb):
-    flags = {"sample": ["--prompt=the"], "score": [f"--input={texts}"]}[verb]
-    words = [verb, f"--workdir={pretrained}", *flags]
+    where = f"--workdir={pretrained}"
+    flags = {
+        "sample": [where, "--prompt=the"],
+        "score": [where, f"--input={texts}"],
+        "report": ["--help"],
+    }[verb]
+    words = [verb, *flags]
     with open("/dev/full", "w") as full:
         faults.run(words, stdout=full).refused("standard output")
     reading, writing = os.pipe()
@@ -577,6 +582,19 @@ def test_an_output_that_nobody_takes(pretrained, texts, tmp_path, verb):
     # Not even to say so.
     with open("/dev/full", "w") as full:
         assert faults.run(words, stdout=full, stderr=full).status == 2
+
+
+def test_a_result_of_a_part_that_nobody_takes(tmp_path):
+    """What else failed is said by the table that is there; that it is lost is the line."""
+    settings = (
+        "from gpt1_jax.errors import PartlyFailed\n"
+        "from gpt1_jax.results import report\n"
+        "def failing(*_): raise PartlyFailed('a cell failed', {})\n"
+        "report.report = failing"
+    )
+    with open("/dev/full", "w") as full:
+        words = ["report", f"--runs={tmp_path}", f"--output={tmp_path / 'out'}"]
+        faults.run(words, settings=settings, stdout=full).refused("standard output")
 
 
 def test_progress_that_nobody_reads_ends_no_run(tokens, tmp_path):

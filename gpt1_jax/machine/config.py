@@ -1,7 +1,8 @@
-"""What `gpt1 benchmark` is asked for: the flags of each kind of benchmark."""
+"""What `gpt1 compile` and each kind of `gpt1 benchmark` are asked for: their flags, and `run`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from gpt1_jax.errors import UserError
@@ -13,11 +14,39 @@ LONG = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Compile:
+    """The training step compiled for a TPU slice with no TPU: memory, collectives, does it fit."""
+
+    config: Annotated[str, Flag("a config file, with its arguments", "FILE[:ARGS]")]
+    keys: Annotated[Mapping[str, str], Flag("a key of the config", "VALUE", name="config.KEY")] = (
+        field(default_factory=dict)
+    )
+    topology: Annotated[str, Flag("a slice: v4-8, v5e-16, v5e:4x4, ...", "NAME")]
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import topology
+
+        # Before JAX is imported, for a name is wrong at once.
+        where = topology.slice_named(self.topology)
+        from gpt1_jax.machine.compile import compile_for
+
+        return compile_for(self.config, self.keys, where)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Output:
     """Where a result goes, and what it is compared with."""
 
     json: Annotated[str | None, Flag("a file that gets the line, too", "FILE")] = None
     vs: Annotated[str | None, Flag("a peer's line, for the ratio of the two", "PEER.json")] = None
+
+    def written(self, result: dict) -> dict:
+        """A result, also in its file."""
+        if self.json is not None:
+            from gpt1_jax import disk
+
+            disk.write_json(Path(self.json).expanduser(), result)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +82,7 @@ class Rounds:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainBenchmark:
-    """Time of the update of pre-training."""
+    """The update of pre-training."""
 
     batch: Annotated[int, Flag("sequences of an update")] = 64
     seq: Annotated[int, Flag("tokens of a sequence")] = 512
@@ -65,6 +94,11 @@ class TrainBenchmark:
     sizes: Sizes
     rounds: Rounds
     output: Output
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import benchmark
+
+        return self.output.written(benchmark.train(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +112,15 @@ class FineTuneBenchmark:
     rounds: Rounds
     output: Output
 
+    def run(self) -> dict:
+        from gpt1_jax.machine import benchmark
+
+        return self.output.written(benchmark.fine_tune(self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleBenchmark:
-    """Time to sample new tokens."""
+    """Sampling new tokens."""
 
     batch: Annotated[int, Flag("samples at once")] = 1
     prompt: Annotated[int, Flag("tokens of the prompt")] = 32
@@ -94,10 +133,15 @@ class SampleBenchmark:
         if min(self.batch, self.prompt, self.new, self.rounds) < 1:
             raise UserError("--batch, --prompt, --new and --rounds must be at least 1")
 
+    def run(self) -> dict:
+        from gpt1_jax.machine import benchmark
+
+        return self.output.written(benchmark.sample(self))
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareBenchmark:
-    """Speed of the tokenizers on one core, and of batches from shards."""
+    """The tokenizers on one core, and batches from shards."""
 
     input: Annotated[str | None, Flag("text; default: documentation installed here", "FILE")] = None
     vocab: Annotated[
@@ -110,3 +154,8 @@ class PrepareBenchmark:
     def __post_init__(self):
         if self.rounds < 1 or not self.megabytes > 0:
             raise UserError("--rounds must be at least 1, and --megabytes more than 0")
+
+    def run(self) -> dict:
+        from gpt1_jax.machine import text_speed
+
+        return self.output.written(text_speed.prepare(self))
