@@ -122,29 +122,31 @@ def reader(once, installed) -> tuple[Path, dict]:
 
 
 @pytest.fixture(scope="session")
-def tokens(tmp_path_factory) -> Path:
+def tokens(once) -> Path:
     """A prepared folder: 300 ids, some 5,000 tokens to train on and 1,000 held out."""
-    folder = tmp_path_factory.mktemp("tokens")
-    return runs.prepare(folder / "tokens", runs.write_documents(folder / "documents"))
+
+    def make(folder):
+        runs.prepare(folder / "tokens", runs.write_documents(folder / "documents"))
+
+    return once("tokens", make) / "tokens"
 
 
 @pytest.fixture(scope="session")
-def pretrained(tokens, tmp_path_factory) -> Path:
+def pretrained(tokens, once) -> Path:
     """The workdir of runs.PRETRAINING, finished. To be read, or copied."""
-    workdir = tmp_path_factory.mktemp("pretrained") / "run"
-    runs.run(runs.pretraining(tokens), workdir)
-    return workdir
+    made = once("pretrained", lambda folder: runs.run(runs.pretraining(tokens), folder / "run"))
+    return made / "run"
 
 
 @pytest.fixture(scope="session")
-def classification(tmp_path_factory) -> Path:
+def classification(once) -> Path:
     """The folder of a task with the classes rain and sun."""
-    return runs.write_task(tmp_path_factory.mktemp("task") / "weather", "classification")
+    made = once("task", lambda folder: runs.write_task(folder / "weather", "classification"))
+    return made / "weather"
 
 
 @pytest.fixture(scope="session")
-def finetuned(pretrained, classification, tmp_path_factory) -> Path:
+def finetuned(pretrained, classification, once) -> Path:
     """The workdir of runs.FINE_TUNING on `classification`, finished. To be read, or copied."""
-    workdir = tmp_path_factory.mktemp("finetuned") / "run"
-    runs.run(runs.fine_tuning(pretrained, classification, "classification"), workdir)
-    return workdir
+    config = runs.fine_tuning(pretrained, classification, "classification")
+    return once("finetuned", lambda folder: runs.run(config, folder / "run")) / "run"

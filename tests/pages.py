@@ -44,6 +44,8 @@ TINY = [
     ("prepare", ["--workers=1"]),
     ("sample", ["--length=2"]),
     ("compile", ["--config.batch_size=16", "--config.mesh.data=-1", "--config.model.n_layer=1"]),
+    ("compile", ["--config.model.vocab_size=300"]),
+    ("reproduce", ["--config.model.n_layer=1"]),
     ("benchmark", BENCHMARK),
 ]
 # The last because no test reaches the Hub.

@@ -20,7 +20,7 @@ from gpt1_jax.machine.step import step
 from gpt1_jax.recipe import experiment
 
 TINY = {
-    "model.n_layer": 2,
+    "model.n_layer": 1,
     "model.n_embd": 256,
     "model.n_head": 4,
     "model.n_ctx": 128,
