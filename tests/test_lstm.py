@@ -131,7 +131,7 @@ def test_settings_of_the_other_body_are_refused():
         ModelConfig(body="lstm", scan_layers=True)
 
 
-LSTM_RUN = {"model.body": "lstm", "model.n_layer": 1, "model.n_units": 16}
+LSTM_RUN = {"model.body": "lstm", "model.n_layer": 1, "model.n_units": 16, "checkpoint.every": 6}
 
 
 @pytest.fixture(scope="module")

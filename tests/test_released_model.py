@@ -276,7 +276,8 @@ def rocstories(tmp_path_factory):
 
 
 def fine_tune(pretrained, rocstories, workdir, **changes):
-    given = runs.FINE_TUNING | {"initial": pretrained, "task.path": rocstories} | changes
+    given = runs.FINE_TUNING | {"initial": pretrained, "task.path": rocstories}
+    given |= {"checkpoint.every": 6} | changes
     texts = {key: str(value) for key, value in given.items()}
     found, explicit = experiment.load("configs/finetune.py:story_cloze,preset=released", texts)
     return train(found, explicit, workdir, quiet=True)
