@@ -132,7 +132,12 @@ def test_an_output_that_is_no_file(said, refused, finetuned, rows, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("do", "status"), [("term", 143), ("int", 130), ("raise OSError(28, '')", 2)]
+    ("do", "status"),
+    [
+        ("term", 143),
+        ("raise OSError(28, '')", 2),
+        pytest.param("int", 130, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_an_output_of_before_outlives_what_stops(finetuned, rows, tmp_path, do, status):
     (tmp_path / "out.jsonl").write_text("before")
@@ -525,7 +530,10 @@ def fill(folder: Path, leaving: int, after: Path | None = None) -> Path:
 UNSEEN = "import gpt1_jax.weights.checkpoint as c; c.check_space = lambda *_: None"
 
 
-@pytest.mark.parametrize(("leaving", "settings"), [(0, ""), (8192, ""), (8192, UNSEEN)])
+@pytest.mark.parametrize(
+    ("leaving", "settings"),
+    [(0, ""), (8192, UNSEEN), pytest.param(8192, "", marks=pytest.mark.exhaustive)],
+)
 def test_a_disk_that_fills_up_while_it_is_trained(
     tokens, pretrained, small_disk, leaving, settings
 ):
@@ -533,7 +541,7 @@ def test_a_disk_that_fills_up_while_it_is_trained(
     command goes on."""
     place = small_disk(4096)
     workdir = place / "run"
-    words = train(tokens, workdir, **{"log.tensorboard": True})
+    words = train(tokens, workdir, **{"log.tensorboard": not settings})
     do = (
         "import sys; sys.path.insert(0, 'tests'); import pathlib, test_faults; "
         f"folder = pathlib.Path({str(place)!r}); "
@@ -564,8 +572,17 @@ def test_a_disk_that_is_full_from_the_start(refused, finetuned, rows, texts, tok
     assert not list(place.glob(".gpt1-*"))
 
 
-@pytest.mark.parametrize("verb", ["sample", "score", "report"])
-def test_an_output_that_nobody_takes(pretrained, texts, tmp_path, verb):
+@pytest.mark.parametrize(
+    ("verb", "ways"),
+    [
+        ("report", ("full", "closed", "errors too")),
+        ("sample", ("closed",)),
+        ("score", ("full",)),
+        pytest.param("sample", ("full", "errors too"), marks=pytest.mark.exhaustive),
+        pytest.param("score", ("closed", "errors too"), marks=pytest.mark.exhaustive),
+    ],
+)
+def test_an_output_that_nobody_takes(pretrained, texts, tmp_path, verb, ways):
     where = f"--workdir={pretrained}"
     flags = {
         "sample": [where, "--prompt=the"],
@@ -573,15 +590,17 @@ def test_an_output_that_nobody_takes(pretrained, texts, tmp_path, verb):
         "report": ["--help"],
     }[verb]
     words = [verb, *flags]
-    with open("/dev/full", "w") as full:
-        faults.run(words, stdout=full).refused("standard output")
-    reading, writing = os.pipe()
-    os.close(reading)
-    with os.fdopen(writing, "w") as closed:
-        faults.run(words, stdout=closed).refused("standard output")
-    # Not even to say so.
-    with open("/dev/full", "w") as full:
-        assert faults.run(words, stdout=full, stderr=full).status == 2
+    if "full" in ways:
+        with open("/dev/full", "w") as full:
+            faults.run(words, stdout=full).refused("standard output")
+    if "closed" in ways:
+        reading, writing = os.pipe()
+        os.close(reading)
+        with os.fdopen(writing, "w") as closed:
+            faults.run(words, stdout=closed).refused("standard output")
+    if "errors too" in ways:  # not even to say so
+        with open("/dev/full", "w") as full:
+            assert faults.run(words, stdout=full, stderr=full).status == 2
 
 
 def test_a_result_of_a_part_that_nobody_takes(tmp_path):
@@ -598,7 +617,7 @@ def test_a_result_of_a_part_that_nobody_takes(tmp_path):
 
 
 def test_progress_that_nobody_reads_ends_no_run(tokens, tmp_path):
-    words = train(tokens, tmp_path / "run")[:-1]
+    words = train(tokens, tmp_path / "run", stop_after=2)[:-1]
     with open("/dev/full", "w") as full:
         assert faults.run(words, stderr=full).status == 0
 

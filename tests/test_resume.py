@@ -205,7 +205,7 @@ def test_devices_may_change_from_piece_to_piece(stopped, given, pretrained, tmp_
 def test_tf_data_and_the_thread_train_alike(given, pretrained, tmp_path):
     pytest.importorskip("tensorflow")
     for driver in ("tfdata", "thread"):
-        runs.run({**given, "data.driver": driver}, tmp_path / driver)
+        runs.run({**given, "data.driver": driver, "checkpoint.every": LAST}, tmp_path / driver)
         runs.assert_same_run(tmp_path / driver, pretrained, LAST)
 
 
@@ -259,7 +259,10 @@ def nan_at(number):
     return batch
 
 
-@pytest.mark.parametrize(("bad", "good"), [(1, "none"), (4, "step 2"), (6, "step 4")])
+@pytest.mark.parametrize(
+    ("bad", "good"),
+    [(1, "none"), (6, "step 4"), pytest.param(4, "step 2", marks=pytest.mark.exhaustive)],
+)
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     given, pretrained, tmp_path, monkeypatch, bad, good
 ):
@@ -303,7 +306,7 @@ def test_a_trace_is_taken_of_the_steps_that_are_left(given, stopped, tmp_path, m
     calls = []
     monkeypatch.setattr(training.jax.profiler, "start_trace", lambda path: calls.append("start"))
     monkeypatch.setattr(training.jax.profiler, "stop_trace", lambda: calls.append("stop"))
-    for profile in ((2, 5), (5, 5), (6, 9), (2, 3)):
+    for profile in ((2, 5), (6, 9), (2, 3)):
         workdir = runs.copied(stopped, tmp_path / f"{profile}")
         training.train(*_described(given), workdir, profile=profile, quiet=True)
         assert calls == ([] if profile == (2, 3) else ["start", "stop"]), profile

@@ -173,15 +173,17 @@ SAVING = "before gpt1_jax.training.actions:Actions.save"
 @pytest.mark.parametrize(
     ("at", "numbers"),
     [
-        (f"{SAVING}%1", [INT]),
         # Of a terminal that is closed: by the shell, and by the kernel when the shell ends.
         (f"{SAVING}%2", [HUP, HUP]),
+        # After the last update. One TERM is test_resume.py's.
+        ("before result.json", [INT]),
+        pytest.param(f"{SAVING}%1", [INT], marks=pytest.mark.exhaustive),
         pytest.param(
             "before gpt1_jax.training.actions:Actions.evaluate%2",
             [TERM],
             marks=pytest.mark.exhaustive,
         ),
-        ("before result.json", [TERM]),
+        pytest.param("before result.json", [TERM], marks=pytest.mark.exhaustive),
     ],
 )
 def test_a_training_that_has_begun_saves(at, numbers, tokens, pretrained, tmp_path):
@@ -205,6 +207,15 @@ def test_a_second_signal_leaves_at_once(tokens, pretrained, tmp_path):
 
 
 def test_nohup_is_respected(tokens, tmp_path):
+    """What `nohup` does is to ignore the signal. It comes, for certain, while the run trains."""
+    ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    kill = f"import os; os.kill(os.getpid(), {int(HUP)})"
+    words = train(tokens, tmp_path / "run")
+    assert faults.run(words, at=f"{SAVING}%1", do=kill, settings=ignore).done()["step"] == 6
+
+
+@pytest.mark.exhaustive
+def test_nohup_itself_is_respected(tokens, tmp_path):
     words = ["nohup", sys.executable, "-m", "gpt1_jax", *train(tokens, tmp_path / "run", steps=40)]
     nowhere = subprocess.DEVNULL
     with subprocess.Popen(words, cwd=runs.ROOT, stdout=nowhere, stderr=nowhere) as process:

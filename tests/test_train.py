@@ -17,6 +17,8 @@ from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 LAST = runs.FINE_TUNING["steps"]
+# A save costs as much as many updates: where checkpoints are not the question.
+LAST_SAVED = {"checkpoint.every": 1000}
 
 
 def result_file(workdir):
@@ -24,14 +26,16 @@ def result_file(workdir):
 
 
 @pytest.fixture(scope="module", params=[*runs.METRIC, "score"])
-def fine_tuned(request, pretrained, tmp_path_factory):
+def fine_tuned(request, pretrained, classification, finetuned, tmp_path_factory):
     """(shape, metric, task folder, workdir) of each shape, and of a similarity with scores."""
+    if request.param == "classification":
+        return request.param, "accuracy", classification, finetuned
     score = request.param == "score"
     shape = "similarity" if score else request.param
     metric = "pearson" if score else runs.METRIC[shape]
     folder = tmp_path_factory.mktemp(request.param)
     task = runs.write_task(folder / "task", shape, score)
-    runs.run(runs.fine_tuning(pretrained, task, shape, metric), folder / "run")
+    runs.run(runs.fine_tuning(pretrained, task, shape, metric, **LAST_SAVED), folder / "run")
     return shape, metric, task, folder / "run"
 
 
@@ -86,9 +90,8 @@ def test_the_predictions_are_what_the_metric_counts(finetuned, classification):
 def test_an_easy_rule_is_learned(pretrained, classification, tmp_path):
     """Which of two words begins the text: at chance by the first step, then never wrong."""
     given = runs.fine_tuning(pretrained, classification, "classification")
-    result = runs.run(
-        {**given, "steps": 80, "eval.every": 1000, "checkpoint.every": 1000}, tmp_path
-    )
+    changes = {"steps": 80, "eval.every": 1000, "checkpoint.every": 1000}
+    result = runs.run({**given, **changes}, tmp_path)
     assert result["metrics"]["dev"]["accuracy"] == 1.0
     assert result["metrics"]["dev"]["loss"] < 0.1
     first = runs.rows(tmp_path)[0]
@@ -225,7 +228,7 @@ def test_padding_to_buckets_or_to_the_context_is_the_same_training(
 
     monkeypatch.setattr(sharding, "put_batch", placed)
     for name, buckets in (("buckets", (10,)), ("padded", ())):
-        changes = {"data.buckets": buckets}
+        changes = {"data.buckets": buckets, **LAST_SAVED}
         given = runs.fine_tuning(pretrained, classification, "classification", **changes)
         runs.run(given, tmp_path / name)
     assert set(lengths[:LAST]) == {10, 16}
@@ -238,7 +241,8 @@ def test_the_first_training_examples_are_evaluated_like_dev(pretrained, tmp_path
     task = runs.write_task(tmp_path / "task", "classification")
     first = (task / "train.jsonl").read_text().splitlines(keepends=True)[:11]
     (task / "dev.jsonl").write_text("".join(first))
-    given = runs.fine_tuning(pretrained, task, "classification", **{"eval.train_examples": 11})
+    given = runs.fine_tuning(pretrained, task, "classification", **LAST_SAVED)
+    given |= {"eval.train_examples": 11}
     result = runs.run(given, tmp_path / "run")
     splits = {"dev": [], "train_examples": []}
     for row in runs.rows(tmp_path / "run"):
@@ -277,6 +281,7 @@ def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):
     assert np.mean(errors**2) == pytest.approx(result["metrics"]["dev"]["loss"], rel=1e-4)
 
 
+@pytest.mark.exhaustive
 def test_epochs_are_whole_passes_and_evaluated_at_their_end(pretrained, classification, tmp_path):
     """32 examples in batches of 8 are 4 updates; the partial batch of an epoch is dropped."""
     given = runs.fine_tuning(pretrained, classification, "classification")
