@@ -25,7 +25,7 @@ from gpt1_jax.recipe import sharding
 N, L, H, K = 2, 6, 3, 4
 KERNELS = {"triton": attention_gpu.attention, "tpu": attention_tpu.attention}
 # Heads and their size: the TPU's kernel takes those that fill 128 lanes together.
-SIZES = {"triton": (3, 16), "tpu": (4, 64), "recompute": (3, 16)}
+SIZES = {"triton": (3, 16), "tpu": (4, 64), "recompute": (3, 16), "blocks": (2, 16)}
 
 
 def query_key_value(scale=1.0, seed=0):
@@ -128,6 +128,7 @@ def output_and_gradient(implementation, heads, size, length, rate):
         ("triton", 1, 0.1),
         ("triton", 100, 0.3),
         ("triton", 192, 0.1),
+        ("blocks", 300, 0.1),
         ("triton", 64, 0.0),
         ("tpu", 1, 0.1),
         ("tpu", 17, 0.3),

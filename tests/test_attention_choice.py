@@ -28,7 +28,8 @@ def paper(**changes):
 @pytest.mark.parametrize(
     ("device", "model", "implementation", "reason"),
     [
-        (CPU, paper(), "plain", "cpu"),
+        (CPU, paper(), "blocks", "cpu"),
+        (CPU, paper(n_ctx=128), "plain", "cpu"),
         (H200, paper(), "triton", "NVIDIA H200"),
         (A100, paper(dtype="float32"), "triton", "A100"),
         (A100, paper(dropout=0.0), "triton", "A100"),
@@ -91,6 +92,7 @@ def test_the_heads_that_one_tpu_has_must_fill_its_lanes(n_shares, implementation
         ("cudnn", H200, ModelConfig(dropout=0.0), "bfloat16 or float16"),
         ("cudnn", CPU, paper(dropout=0.0), "NVIDIA GPU"),
         ("plain", H200, paper(), None),
+        ("blocks", V5E, paper(), "is for CPUs, and this is TPU v5"),
         ("recompute", CPU, paper(), None),
     ],
 )

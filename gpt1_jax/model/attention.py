@@ -1,6 +1,7 @@
 """Causal attention: one function, several implementations.
 
     plain       the definition, written with L x L arrays; runs everywhere
+    blocks      the same for blocks of queries, each with the keys that it may see; for CPUs
     recompute   the same, made again in the backward pass in place of being kept for it
     triton      a kernel for NVIDIA GPUs (attention_gpu.py)
     tpu         a kernel for TPUs (attention_tpu.py)
@@ -27,11 +28,11 @@ from gpt1_jax.model.dropout import (
     site_words,
 )
 
-Implementation = Literal["plain", "recompute", "triton", "tpu", "cudnn"]
-Wanted = Literal["auto", "plain", "recompute", "triton", "tpu", "cudnn"]
+Implementation = Literal["plain", "blocks", "recompute", "triton", "tpu", "cudnn"]
+Wanted = Literal["auto", "plain", "blocks", "recompute", "triton", "tpu", "cudnn"]
 # The released code replaces forbidden scores by this value rather than by minus infinity.
 FORBIDDEN = -1e9
-# Queries of a block in the plain form.
+# Queries of a block.
 QUERIES = 128
 
 
@@ -93,7 +94,8 @@ def attention(
         )
 
     def of(query, key, value, words_N2):
-        return plain(query, key, value, words_N2, rate, extent)
+        block = QUERIES if implementation == "blocks" else None
+        return plain(query, key, value, words_N2, rate, extent, block)
 
     return (jax.checkpoint(of) if implementation == "recompute" else of)(
         query, key, value, words_N2
@@ -116,14 +118,15 @@ def plain(
     words_N2: jax.Array | None = None,
     rate: float = 0.0,
     n_ctx: int | None = None,
+    block: int | None = None,
 ) -> jax.Array:
     """The definition: [N, L, H, K]. Query l sees keys 0 .. l.
 
-    A block of queries is multiplied with the keys up to its own end, since what comes later is
-    forbidden to all of them: of four blocks, that is 5/8 of the work."""
+    With `block`, so many queries at a time are multiplied with the keys up to their own end, since
+    what comes later is forbidden to all of them: of four blocks, that is 5/8 of the work."""
     length, heads, size = query_NLHK.shape[1:]
 
-    def block(start, end):
+    def of_queries(start, end):
         scores_NHLM = _scores(query_NLHK[:, start:end], key_NMHK[:, :end]) * size**-0.5
         allowed_LM = jnp.arange(end)[None] <= jnp.arange(start, end)[:, None]
         # Softmax statistics in float32; the compiler keeps the wide values inside one fusion.
@@ -134,9 +137,11 @@ def plain(
             weights_NHLM = dropped(weights_NHLM, keep_NHLM, attention_keep_rate(rate))
         return jnp.einsum("nhlm,nmhk->nlhk", weights_NHLM, value_NMHK[:, :end])
 
-    starts = range(0, length, QUERIES)
-    blocks = [block(start, min(start + QUERIES, length)) for start in starts]
-    return jnp.concatenate(blocks, axis=1)
+    if block is None or length <= block:
+        return of_queries(0, length)
+    starts = range(0, length, block)
+    rows = [of_queries(start, min(start + block, length)) for start in starts]
+    return jnp.concatenate(rows, axis=1)
 
 
 @jax.custom_vjp

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention import Implementation, Wanted
+from gpt1_jax.model.attention import QUERIES, Implementation, Wanted
 from gpt1_jax.model.config import ModelConfig
 
 # The kernels need bfloat16 units and asynchronous copies, which came with the A100.
@@ -70,7 +70,8 @@ def choose(wanted: Wanted, device: Device, model: ModelConfig, n_shares: int = 1
         if problem is None:
             return Choice("tpu", f"{device.kind} draws its dropout in the kernel")
         return Choice("recompute", f"the kernel {problem}")
-    return Choice("plain", f"the form for {device.kind}")
+    blocks = device.platform == "cpu" and model.n_ctx > QUERIES
+    return Choice("blocks" if blocks else "plain", f"the form for {device.kind}")
 
 
 def _of_gpu(device: Device, model: ModelConfig, n_shares: int) -> Choice:
@@ -91,6 +92,9 @@ def _is_old(device: Device) -> bool:
 
 def _problem(name: Implementation, device: Device, model: ModelConfig, n_shares: int) -> str | None:
     """Why an implementation cannot run, to be read after its name; None if it can."""
+    # The compiler of TPUs overflows its stack on it.
+    if name == "blocks" and device.platform != "cpu":
+        return f"is for CPUs, and this is {device.kind}"
     if name == "triton":
         return _problem_of_gpu(device) or _problem_of_triton(device, model)
     if name == "cudnn":
