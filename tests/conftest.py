@@ -44,7 +44,7 @@ from hypothesis import HealthCheck, settings  # noqa: E402
 # Few examples, always the same ones; --hypothesis-profile=long looks further.
 SLOW = [HealthCheck.too_slow]
 settings.register_profile("fast", max_examples=25, deadline=None, derandomize=True, database=None)
-settings.register_profile("long", max_examples=5000, deadline=None, suppress_health_check=SLOW)
+settings.register_profile("long", max_examples=1000, deadline=None, suppress_health_check=SLOW)
 settings.load_profile("fast")
 
 # What a test file imports in order to compile or to train; the others are quick, but for one that
@@ -71,8 +71,16 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-def pytest_collection_modifyitems(items):
+def pytest_configure(config):
+    if config.option.markexpr == "exhaustive":
+        settings.load_profile("long")
+
+
+def pytest_collection_modifyitems(config, items):
     for item in items:
+        # Properties are looked into further by the same tests.
+        if config.option.markexpr == "exhaustive" and "hypothesis" in item.keywords:
+            item.add_marker("exhaustive")
         if not (COMPILES & vars(item.module).keys() or item.module.__name__ in NOT_QUICK):
             item.add_marker("quick")
 
