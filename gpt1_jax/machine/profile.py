@@ -5,12 +5,14 @@ which of the model's scopes (`jax.named_scope`, and the names of flax modules) t
 written. A fusion belongs to the scope of its last operation.
 """
 
+import gzip
+import json
 import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -98,19 +100,31 @@ def _plain(name: str) -> str:
 
 
 def _events(folder: Path) -> Iterator[_Event]:
-    """What ran on the first device: on its own plane, where there is one, else what the threads of
-    the CPU say of their instructions."""
-    planes = [
-        plane
-        for path in sorted(folder.rglob("*.xplane.pb"))
-        for plane in jax.profiler.ProfileData.from_file(str(path)).planes
-    ]
-    on_devices = [plane for plane in planes if re.match("/device:(GPU|TPU):", plane.name)]
-    for plane in on_devices[:1] or planes:
-        lines = list(plane.lines)
-        # A TPU has other lines, which say the same of whole modules and steps.
-        for line in [line for line in lines if line.name == "XLA Ops"] or lines:
-            for event in line.events:
-                name = dict(event.stats).get("hlo_op") or (on_devices and event.name)
-                if name:
-                    yield _Event(str(name).split(" = ")[0].lstrip("%"), event.duration_ns / 1e6)
+    """What ran on the first device: on its own process of the trace, where there is one, else what
+    the threads of the CPU say of their instructions.
+
+    Of the two forms that JAX writes, the JSON is read: the reader of the other one ends the process
+    in JAX 0.12.
+    """
+    events: list[dict[str, Any]] = []
+    for path in sorted(folder.rglob("*.trace.json.gz")):
+        events += json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    named = {"process_name": {}, "thread_name": {}}
+    for event in events:
+        if event.get("ph") == "M" and event["name"] in named:
+            named[event["name"]][event["pid"], event.get("tid", 0)] = event["args"]["name"]
+    devices = sorted(
+        place[0]
+        for place, name in named["process_name"].items()
+        if re.match("/device:(GPU|TPU):", name)
+    )
+    # A TPU has other threads, which say the same of whole modules and steps.
+    operations = {place for place, name in named["thread_name"].items() if name == "XLA Ops"}
+    for event in events:
+        place = event.get("pid"), event.get("tid", 0)
+        elsewhere = devices and place[0] != devices[0]
+        if event.get("ph") != "X" or elsewhere or (operations and place not in operations):
+            continue
+        name = event.get("args", {}).get("hlo_op") or (devices and event["name"])
+        if name:
+            yield _Event(str(name).split(" = ")[0].lstrip("%"), event["dur"] / 1e3)
