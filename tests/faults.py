@@ -114,7 +114,7 @@ def _requests() -> socket.socket:
     """To the process that forks for each fault: see faulty.py."""
     mine, its = socket.socketpair()
     command = [sys.executable, str(Path(__file__).with_name("faulty.py")), str(its.fileno())]
-    environment = runs.environment(1) | {"PYTHONPATH": str(runs.ROOT)}
+    environment = runs.environment() | {"PYTHONPATH": str(runs.ROOT)}
     process = subprocess.Popen(command, cwd=runs.ROOT, env=environment, pass_fds=[its.fileno()])
     its.close()
 
@@ -139,7 +139,7 @@ def start(
     (kill, term, int) or runs the Python statement `do`; `settings` runs before anything else."""
     request = {
         "arguments": [at, do, settings, *map(str, words)],
-        "environment": runs.environment(1) | {"PYTHONPATH": str(runs.ROOT)},
+        "environment": runs.environment() | {"PYTHONPATH": str(runs.ROOT)},
         "session": start_new_session,
     }
     content = json.dumps(request).encode()
