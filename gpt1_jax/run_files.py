@@ -59,7 +59,8 @@ def _git() -> dict | None:
 
 
 _OF_PARAMETERS = ("tokenizer", "n_outputs", "labels")
-_COMPUTED = ("model.dtype", "model.scan_layers", "model.remat", "model.loss_chunks")
+# Keys of the model that only say how it is computed: parameters are the same under all of them.
+COMPUTATION = ("dtype", "scan_layers", "remat", "loss_chunks")
 
 
 class Extension(TypedDict):
@@ -153,9 +154,11 @@ def _is_json(line: bytes) -> bool:
 def made_by(config: dict) -> dict[str, Any]:
     """What parameters have no meaning without, by key of config.json: the model, the tokenizer and
     the labels. Keys that only say how the model is computed are not among them."""
-    model = {f"model.{key}": value for key, value in config["model"].items()}
+    model = {
+        f"model.{key}": value for key, value in config["model"].items() if key not in COMPUTATION
+    }
     resolved = {f"resolved.{key}": config["resolved"][key] for key in _OF_PARAMETERS}
-    return {key: value for key, value in (model | resolved).items() if key not in _COMPUTED}
+    return model | resolved
 
 
 def read_config(workdir: Path) -> dict:

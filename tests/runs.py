@@ -132,6 +132,18 @@ def verb(*words) -> Outcome:
     return Outcome(status, result, errors.getvalue().splitlines())
 
 
+def refused(words, *named) -> str:
+    """The one line that `gpt1 WORDS` ends with, with exit status 2; it has all that is named."""
+    outcome = verb(*words)
+    assert outcome.status == 2, outcome
+    last = outcome.said[-1]
+    assert last.startswith("gpt1: "), outcome.said
+    assert last.isprintable()
+    for name in named:
+        assert name in last, last
+    return last
+
+
 def environment(devices: int = 8) -> dict[str, str]:
     """Of a process that has so many CPU devices."""
     flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]

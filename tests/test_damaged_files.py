@@ -66,22 +66,11 @@ def shard(tokens, tmp_path):
     return put
 
 
-def refused(words, *named):
-    outcome = runs.verb(*words)
-    assert outcome.status == 2, outcome
-    last = outcome.said[-1]
-    assert last.startswith("gpt1: "), outcome.said
-    assert last.isprintable()
-    for name in named:
-        assert name in last, last
-    return last
-
-
 @pytest.mark.parametrize("header", HEADERS, ids=lambda header: str(header)[:30])
 def test_a_shard_with_another_header(shard, tokens, header):
     data = np.load(tokens / "train-00000.npy").tobytes()
     version = (2, 0) if isinstance(header, str) else (1, 0)
-    refused(shard(npy(data, header, version)), "train-00000.npy")
+    runs.refused(shard(npy(data, header, version)), "train-00000.npy")
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "longer", "pickle", "zip", "version"])
@@ -95,7 +84,7 @@ def test_a_shard_that_is_damaged(shard, tokens, damage):
         "zip": b"PK\x03\x04" + whole,
         "version": whole[:6] + b"\x09" + whole[7:],
     }
-    refused(shard(made[damage]), "train-00000.npy")
+    runs.refused(shard(made[damage]), "train-00000.npy")
 
 
 values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
@@ -186,7 +175,7 @@ def test_a_name_that_stands_twice_in_a_header(tmp_path):
     model = Path(shutil.copytree(GOLDEN, tmp_path / "model"))
     (model / "model.safetensors").write_bytes(tensors_file(again.encode(), BODY))
     words = ["score", f"--initial=hf:{model}", f"--input={model / 'config.json'}"]
-    refused(words, str(model / "model.safetensors"), "stands there twice")
+    runs.refused(words, str(model / "model.safetensors"), "stands there twice")
 
 
 @pytest.mark.parametrize("cut", [0, 5, 100, -4])
@@ -195,7 +184,7 @@ def test_weights_that_are_cut_off(tmp_path, cut):
     content = (model / "model.safetensors").read_bytes()
     (model / "model.safetensors").write_bytes(content[:cut])
     words = ["score", f"--initial=hf:{model}", f"--input={model / 'config.json'}"]
-    refused(words, str(model / "model.safetensors"), "copy it again")
+    runs.refused(words, str(model / "model.safetensors"), "copy it again")
 
 
 # Of an index
@@ -241,7 +230,7 @@ def sharded(tmp_path):
 def test_an_index_that_does_not_fit(sharded, change, says):
     model = sharded(change)
     words = ["score", f"--initial=hf:{model}", f"--input={model / 'config.json'}"]
-    refused(words, str(model), says)
+    runs.refused(words, str(model), says)
 
 
 def test_an_index_that_fits(sharded):

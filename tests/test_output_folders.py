@@ -11,16 +11,6 @@ import runs
 from gpt1_jax import disk
 
 
-def refused(words, *named):
-    outcome = runs.verb(*words)
-    assert outcome.status == 2, outcome
-    last = outcome.said[-1]
-    assert last.startswith("gpt1: "), outcome.said
-    assert last.isprintable()
-    for name in named:
-        assert name in last, last
-
-
 def test_two_convert_into_one_folder(pretrained, tmp_path):
     """The second comes while the first writes, into a folder that is there or not."""
     target = tmp_path / "deep" / "made"
@@ -32,7 +22,7 @@ def test_two_convert_into_one_folder(pretrained, tmp_path):
     faults.run(words, at=moment, do=path + second).done()
     assert sorted(name.name for name in target.parent.iterdir()) == ["made"]
     assert not (target / ".lock").exists()
-    refused(words, "is there already")
+    runs.refused(words, "is there already")
 
 
 def test_a_report_deletes_what_an_earlier_one_wrote(reader, tmp_path):
@@ -53,7 +43,7 @@ def test_a_report_deletes_what_an_earlier_one_wrote(reader, tmp_path):
     left = {path.name for path in output.iterdir()}
     assert left == {*names, "changed.svg", "never.md"}
     (output / "files.json").write_text(json.dumps({"../runs/reproduction.json": digest}))
-    refused(words, "files.json names files elsewhere")
+    runs.refused(words, "files.json names files elsewhere")
 
 
 ODD_NAME = "line\nend \x1b[31m"
@@ -73,10 +63,10 @@ def test_names_are_shown_on_one_line(finetuned, tmp_path):
 
 def test_a_run_has_a_name_that_is_text(tokens, pretrained, tmp_path):
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
-    refused(runs.words(runs.pretraining(tokens), odd), "--workdir", "not UTF-8")
-    refused(["convert", f"--from={pretrained}", f"--to=openai:{odd}"], "--to", "not UTF-8")
+    runs.refused(runs.words(runs.pretraining(tokens), odd), "--workdir", "not UTF-8")
+    runs.refused(["convert", f"--from={pretrained}", f"--to=openai:{odd}"], "--to", "not UTF-8")
     given = runs.pretraining(tokens) | {"data.path": odd}
-    refused(runs.words(given, tmp_path / "run"), "data.path", "UTF-8")
+    runs.refused(runs.words(given, tmp_path / "run"), "data.path", "UTF-8")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,14 +96,14 @@ def test_rows_of_json_in_another_shape(finetuned, tmp_path, row):
     path.write_text(GOOD + row + "\n")
     output.write_text("before")
     words = ["predict", f"--workdir={finetuned}", f"--input={path}", f"--output={output}"]
-    refused(words, f"{path}, line 2", ROWS[row])
+    runs.refused(words, f"{path}, line 2", ROWS[row])
     says = ROWS[row] if "text" not in ROWS[row][:4] and ROWS[row] != "null" else "the row has text"
     words = ["score", f"--workdir={finetuned}", f"--input={path}", f"--output={output}"]
-    refused(words, f"{path}, line 2", says)
+    runs.refused(words, f"{path}, line 2", says)
     assert output.read_text() == "before"
     words = ["--vocab_size=300", f"--output={tmp_path / 'tokens'}", "--input", str(path)]
-    refused(["prepare", *words], f"{path}, line 2", says)
+    runs.refused(["prepare", *words], f"{path}, line 2", says)
     assert not (tmp_path / "tokens").exists()
     (tmp_path / "rows.json").write_text(f"[{GOOD}, {row}]")
     words = ["predict", f"--workdir={finetuned}", f"--input={tmp_path / 'rows.json'}"]
-    refused([*words, f"--output={output}"], "rows.json, ")
+    runs.refused([*words, f"--output={output}"], "rows.json, ")

@@ -101,8 +101,6 @@ class Experiment:
         return self.task != TaskConfig()
 
 
-# Keys of the model that change how it is computed, but neither its parameters nor its meaning.
-COMPUTATION = ("dtype", "scan_layers", "remat", "loss_chunks")
 # What may differ between a run and its continuation; everything else is the run's identity.
 OPERATIONAL = (
     "mesh",

@@ -11,7 +11,8 @@ from gpt1_jax import run_files
 from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.recipe.experiment import COMPUTATION, Experiment
+from gpt1_jax.recipe.experiment import Experiment
+from gpt1_jax.run_files import COMPUTATION
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization.tokenizer import Tokenizer
