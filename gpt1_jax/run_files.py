@@ -31,6 +31,12 @@ def versions() -> dict[str, str | None]:
     return found
 
 
+def _typed() -> str:
+    """The command line; sys.argv has the path of a module in place of the words before the verb."""
+    words = sys.orig_argv[1:]
+    return shlex.join(["python", *words] if words and words[0].startswith("-") else words)
+
+
 def provenance(config: dict) -> dict:
     """Versions, source revision, hash of the config and the command that was typed."""
     text = json.dumps(config, sort_keys=True)
@@ -38,7 +44,7 @@ def provenance(config: dict) -> dict:
         "versions": versions(),
         "git": _git(),
         "config_hash": hashlib.sha256(text.encode()).hexdigest(),
-        "command": visible(shlex.join(sys.argv)),
+        "command": visible(_typed()),
     }
 
 

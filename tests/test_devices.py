@@ -1,6 +1,7 @@
 """The same run on other devices, in other parts and other programs, with dropout on."""
 
 import json
+import shlex
 import socket
 
 import pytest
@@ -47,5 +48,9 @@ def test_two_processes_train_as_one(tokens, pretrained, tmp_path):
     for process, (_, errors) in zip(processes, ends, strict=True):
         assert process.returncode == 0, errors
     runs.assert_close_rows(tmp_path, pretrained)
-    assert json.loads((tmp_path / "result.json").read_text())["n_devices"] == 2
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["n_devices"] == 2
+    # What was typed, which is not what the module finds in sys.argv.
+    typed = ["python", "-m", "gpt1_jax", *command, "--process_id=0"]
+    assert shlex.split(result["command"]) == typed
     assert json.loads(ends[0][0].splitlines()[-1])["step"] == LAST
