@@ -25,7 +25,7 @@ from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
-from gpt1_jax.training import compilation_cache
+from gpt1_jax.training import compilation_cache, processes
 from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
 from gpt1_jax.training.progress import Progress
@@ -140,6 +140,7 @@ def run_to_end(
     return actions.latest
 
 
+@processes.watched()
 def train(
     experiment: Experiment,
     explicit: set[str],
@@ -155,7 +156,7 @@ def train(
     """
     began = time.monotonic()
     workdir = Path(workdir).expanduser()
-    tell = (lambda line: None) if quiet else say
+    tell = (lambda line: None) if quiet or jax.process_index() else say
     with contextlib.ExitStack() as closing:
         compilation_cache.begin()
         run = start(experiment, explicit, workdir, tell)
@@ -170,7 +171,8 @@ def train(
         progress = Progress(run, quiet)
         closing.callback(progress.close)
         signals = closing.enter_context(Signals())
-        latest = run_to_end(run, writer, progress, profile, signals)
+        with processes.watched():
+            latest = run_to_end(run, writer, progress, profile, signals)
         result = _result(run, latest, progress, time.monotonic() - began)
         writer.result(result)
         if signals.came:
