@@ -44,18 +44,24 @@ def update_function(
     lm_coef: float,
     total_steps: int,
     mesh: Mesh,
+    fsdp: bool,
     schedule_after: int = 0,
 ) -> Update:
     """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
     chooses the dropout masks. The state is donated."""
     transformation = optimizer(config, total_steps, schedule_after)
     parts = config.accumulation
+    shardings = initial_state(network, config, mesh, fsdp).shardings
 
     def gradients(params, batch, seed, step):
         def loss(params):
+            if fsdp:
+                params = sharding.whole(mesh, params)
             return objective.loss(network, lm_coef, params, batch, seed, step)
 
         (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        if fsdp:
+            gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
         return gradient, terms
 
     def accumulated(params, batch, seed, step):
@@ -82,7 +88,6 @@ def update_function(
             terms["grad_norm"] = optax.tree.norm(gradient)
         return TrainState(params, moments, state.step + 1), terms
 
-    shardings = initial_state(network, config, mesh).shardings
     everywhere = sharding.replicated(mesh)
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
 
@@ -104,6 +109,7 @@ def run_to_end(
         config.objective.lm_coef,
         run.total_steps,
         run.mesh,
+        config.mesh.fsdp,
         run.schedule_after,
     )
     batches = stream(
