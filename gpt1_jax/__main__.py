@@ -131,9 +131,11 @@ class Train:
         initial = {} if self.initial is None else {"initial": self.initial}
         self.processes.connect()
         from gpt1_jax.recipe import experiment
+        from gpt1_jax.training import agreement
         from gpt1_jax.training.train import train
 
-        described, explicit = experiment.load(self.config, {**self.keys, **initial})
+        with agreement.agreed():
+            described, explicit = experiment.load(self.config, {**self.keys, **initial})
         return train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
 
     def profiled(self) -> tuple[int, int] | None:

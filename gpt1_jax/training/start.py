@@ -126,11 +126,12 @@ def start(
             experiment, config = plan.experiment, plan.config
             held = claim(workdir, config, experiment.extend)
             undone.callback(held.release)
+            facts |= agreement.of_a_run(config, workdir)
+        with agreement.agreed():
             checkpoint.check_space(workdir, plan.origin.shapes)
             if not experiment.is_task:
                 known = workdir / shards.VERIFIED
                 shards.verify(experiment.data.path, known, jax.process_index() == 0)
-            facts |= agreement.of_a_run(config, workdir)
         checkpoints = Checkpoints(workdir, experiment.checkpoint, run_files.made_by(config))
         undone.callback(checkpoints.close)
         origin = plan.origin

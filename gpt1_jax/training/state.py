@@ -35,10 +35,12 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands, as its checkpoints say: updates done; of a task also the best score so
-    far, and the step at which it was reached."""
+    """Where a run stands, as its checkpoints say: updates done, and how many of them were skipped
+    (optimizer.skip_nonfinite); of a task also the best score so far, and the step at which it was
+    reached."""
 
     step: int = 0
+    skipped: int = 0
     best_step: int | None = None
     best_score: float | None = None
 

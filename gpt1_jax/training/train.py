@@ -86,6 +86,14 @@ def update_function(
             updates, moments = transformation.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             terms["grad_norm"] = optax.tree.norm(gradient)
+            if config.skip_nonfinite:
+                sound = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["grad_norm"])
+                params, moments = jax.tree.map(
+                    lambda new, old: jnp.where(sound, new, old),
+                    (params, moments),
+                    (state.params, state.optimizer),
+                )
+                terms["skipped"] = ~sound
         return TrainState(params, moments, state.step + 1), terms
 
     everywhere = sharding.replicated(mesh)
@@ -202,6 +210,8 @@ def _result(run: Run, latest: dict, progress: Progress, wall_seconds: float) -> 
         "tokenizer": run.config["resolved"]["tokenizer"],
         **provenance(run.config),
     }
+    if run.experiment.optimizer.skip_nonfinite:
+        result["skipped"] = run.standing.skipped
     if run.goal.loaded.task.has_head:
         result["best"] = {"step": run.standing.best_step, "score": run.standing.best_score}
     return result
