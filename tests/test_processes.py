@@ -145,6 +145,14 @@ def test_a_verb_that_wants_one_process_says_so(pretrained, monkeypatch):
     assert runs.verb(*words).status == 0
 
 
+def test_a_port_that_is_taken_is_one_line(tokens, tmp_path):
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        words = runs.words(runs.pretraining(tokens), tmp_path / "run")
+        words += [f"--coordinator=localhost:{port}", "--num_processes=2", "--process_id=0"]
+        runs.refused(words, f"port {port}")
+
+
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("verb", ["sample", "score", "predict", "reproduce", "quickstart"])
 def test_every_verb_that_wants_one_process_says_so(verb, pretrained, monkeypatch):

@@ -12,6 +12,7 @@ import ctypes
 import os
 import re
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -48,7 +49,7 @@ class Processes:
 
     def connect(self) -> None:
         """Joins the others, if there are any, before JAX looks for devices. Raises UserError for
-        flags that do not fit, and where the others do not come."""
+        flags that do not fit, and where the others cannot be found."""
         if (self.coordinator, self.num_processes, self.process_id) == (None, None, None):
             if starter := started_by():
                 _join(starter)
@@ -64,7 +65,21 @@ class Processes:
                 f"--process_id={self.process_id}; expected 0 to {self.num_processes - 1}, one less "
                 "than --num_processes"
             )
+        if self.process_id == 0:
+            _require_free(int(self.coordinator.rpartition(":")[2]))
         _join("--coordinator", self.coordinator, self.num_processes, self.process_id)
+
+
+def _require_free(port: int) -> None:
+    """UserError for a port on which the service cannot listen: XLA would not survive it."""
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--coordinator: process 0 cannot listen on port {port} ({error}); choose another"
+        ) from None
 
 
 def started_by() -> str | None:
@@ -221,11 +236,6 @@ def _join(
                 f"({' '.join(str(error).split())}); give --coordinator, --num_processes and "
                 "--process_id"
             ) from None
-    except RuntimeError as error:
-        raise UserError(
-            f"the other processes did not come ({str(error).splitlines()[0]}); start all of them "
-            "at the same time, with the same --coordinator and --num_processes"
-        ) from None
     joined.undo()
     _joined = None
 
