@@ -181,6 +181,16 @@ def test_shapes_are_those_of_a_real_batch(finetuned):
     assert made.origin.shapes.params["wte"]["embedding"].shape == (303, 16)
 
 
+def test_a_fully_sharded_state_takes_a_share_of_the_memory():
+    """Of 8 chips, but for the vectors and the batch."""
+    keys = {"steps": 1, **TINY}
+    whole, shared = (
+        step(experiment.experiment({**keys, "mesh.fsdp": fsdp}), jax.devices()).argument_bytes
+        for fsdp in (False, True)
+    )
+    assert whole / 8 < shared < whole / 7
+
+
 def test_a_program_too_large_for_a_chip_is_an_answer():
     """What the compiler of TPUs says of it, which takes minutes to hear."""
     line = (
