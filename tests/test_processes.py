@@ -12,6 +12,8 @@ import jax
 import pytest
 import runs
 
+from gpt1_jax.disk import WorkdirLock
+
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="several processes share the devices of a CPU"
 )
@@ -135,6 +137,15 @@ def test_other_data_in_one_process_is_named(tokens, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.exhaustive
+def test_a_second_set_of_processes_is_refused(tokens, tmp_path):
+    """In the words of its process 0, which alone asks for the lock."""
+    with WorkdirLock(tmp_path / "run"):
+        both = start(runs.pretraining(tokens), tmp_path / "run", by_flags(2))
+        for outcome in awaited(both):
+            outcome.refused("another process is training in")
+
+
 def test_a_verb_that_wants_one_process_says_so(pretrained, monkeypatch):
     (start_of_one, _) = by_slurm(2)
     for name, value in start_of_one["variables"].items():
@@ -222,13 +233,13 @@ def long_runs(tokens, tmp_path_factory):
 @pytest.mark.parametrize("seed", range(10))
 def test_kills_at_random_moments(seed, count, tokens, long_runs, tmp_path, record_property):
     """The others leave within a minute, and the same job goes on to the same parameters; with
-    another number of processes, to the same losses but for rounding."""
+    another number of processes, to the same losses but for rounding. How long they took is in what
+    `--junitxml=F -o junit_family=xunit1` writes."""
     draw = random.Random(100 * count + seed)
     given, workdir = runs.pretraining(tokens, **LONG), tmp_path / "run"
     who, moment = draw.randrange(count), draw.randrange(12, 90)
     here = tmp_path / "here"
-    kill = f"os.kill({'os.getpid()'}, 9)"
-    then = f"open({str(here)!r}, 'w').close(), {kill}"
+    then = f"open({str(here)!r}, 'w').close(), os.kill(os.getpid(), 9)"
     timer = f"import os, threading; threading.Timer({draw.random() / 5}, lambda: ({then})).start()"
     event = {"at": f"before gpt1_jax.recipe.sharding:put_batch%{moment}", "do": timer}
     started = start(given, workdir, by_flags(count), {who: event})

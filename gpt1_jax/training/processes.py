@@ -132,9 +132,14 @@ class _Joined:
         self.status: int | None = None
         self._lock = threading.RLock()
         self._held = b""
-        self._told = os.dup(2)
+        try:
+            self._told = os.dup(2)
+        except OSError:  # closed by whoever started us
+            self._told = os.open(os.devnull, os.O_WRONLY)
         self._stderr = sys.stderr
-        sys.stderr = open(self._told, "w", buffering=1, closefd=False)  # noqa: SIM115, it stays
+        sys.stderr = open(  # noqa: SIM115, it stays
+            self._told, "w", buffering=1, errors="backslashreplace", closefd=False
+        )
         self._reading, writing = os.pipe()
         os.dup2(writing, 2)
         os.close(writing)
@@ -225,8 +230,7 @@ def _join(
         )
         if jax.process_count() > 1:
             return
-        jax.distributed.shutdown()
-        # XLA has put a handler of its own in its place.
+        # XLA has put a handler of its own in its place, which only several processes ask.
         signal.signal(signal.SIGTERM, on_term)
     except (ValueError, OSError) as error:
         # A machine with a TPU that is part of no slice.
