@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import signal
 import socket
 import sys
@@ -141,6 +142,7 @@ class _Joined:
             self._told, "w", buffering=1, errors="backslashreplace", closefd=False
         )
         self._reading, writing = os.pipe()
+        os.set_blocking(self._reading, False)
         os.dup2(writing, 2)
         os.close(writing)
         threading.Thread(target=self._pass_on, name="stderr", daemon=True).start()
@@ -157,23 +159,28 @@ class _Joined:
         sys.stderr = self._stderr
 
     def _pass_on(self) -> None:
-        while chunk := os.read(self._reading, 2**16):
-            self._take(chunk)
+        while True:
+            select.select([self._reading], [], [])
+            with self._lock:
+                if not self._read():
+                    return
 
-    def _take(self, chunk: bytes) -> None:
-        """Passes whole lines on, up to the one that says that another process is lost."""
-        with self._lock:
-            self._held += chunk
-            if _FATAL in self._held:
-                return
-            lines, newline, self._held = self._held.rpartition(b"\n")
-            _write(self._told, lines + newline)
+    def _read(self) -> bool:
+        """Passes on what whole lines there are, up to the one that says that another process is
+        lost; whether there may be more. Under the lock, so that nothing is read and not yet held
+        while the process is aborted."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := os.read(self._reading, 2**16):
+                self._held += chunk
+                if _FATAL not in self._held:
+                    lines, newline, self._held = self._held.rpartition(b"\n")
+                    _write(self._told, lines + newline)
+            return False
+        return True
 
     def _aborted(self, number: int) -> None:
         with self._lock:
-            os.set_blocking(self._reading, False)
-            with contextlib.suppress(BlockingIOError):
-                self._take(os.read(self._reading, 2**16))
+            self._read()
             if _FATAL in self._held:
                 self.lost(_whom(self._held.partition(_FATAL)[2].decode(errors="replace")))
             _write(self._told, self._held)
@@ -182,10 +189,11 @@ class _Joined:
 
     def lost(self, whom: str) -> NoReturn:
         """Ends the process, since another one has ended."""
-        if self.status is None:
-            line = f"gpt1: {whom} is lost; the same command continues from the newest checkpoint\n"
-            _write(self._told, line.encode())
-        os._exit(RESUMABLE if self.status is None else self.status)
+        with self._lock:  # one thread alone says it
+            if self.status is None:
+                line = f"{whom} is lost; the same command continues from the newest checkpoint"
+                _write(self._told, f"gpt1: {line}\n".encode())
+            os._exit(RESUMABLE if self.status is None else self.status)
 
 
 # This process, if it is one of several.
