@@ -1,7 +1,9 @@
 """Several processes of one run: how they start, that they are told the same, and what becomes of
 the others where one is lost."""
 
+import json
 import random
+import shlex
 import shutil
 import signal
 import socket
@@ -17,7 +19,7 @@ from gpt1_jax.disk import WorkdirLock
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="several processes share the devices of a CPU"
 )
-# Before the update of step 5, of which process 0 sees that its peer does not take part.
+# Before the update of step 5, in which the others see that one of them does not take part.
 STEP_5 = "before gpt1_jax.recipe.sharding:put_batch%5"
 LAST = runs.PRETRAINING["steps"]
 
@@ -85,14 +87,27 @@ def assert_left(outcome: faults.Outcome) -> None:
     assert "{" not in outcome.output
 
 
-def test_a_killed_process_ends_the_others_and_one_alone_goes_on(tokens, pretrained, tmp_path):
-    given, workdir = runs.pretraining(tokens), tmp_path / "run"
-    both = start(given, workdir, by_flags(2), {1: {"at": STEP_5, "do": "kill"}})
-    left, killed = awaited(both)
+def test_a_killed_process_ends_the_others_and_the_same_job_goes_on_as_one_process(
+    tokens, pretrained, tmp_path
+):
+    """Process 0 is killed, and with it the service of XLA, which has the others abort."""
+    given, workdir = runs.pretraining(tokens, **{"mesh.data": 2}), tmp_path / "run"
+    killed, left = awaited(start(given, workdir, by_flags(2), {0: {"at": STEP_5, "do": "kill"}}))
     assert killed.status == -signal.SIGKILL
     assert_left(left)
-    assert runs.verb(*runs.words(given, workdir), "--quiet").status == 0
+    commands = [[*runs.words(given, workdir), *one["words"]] for one in by_flags(2)]
+    both = [runs.process(command, devices=1) for command in commands]
+    ends = [process.communicate(timeout=150) for process in both]
+    for process, (_, errors) in zip(both, ends, strict=True):
+        assert process.returncode == 0, errors
     runs.assert_close_rows(workdir, pretrained)
+    # Process 0 alone tells and writes; what was typed is not what the module finds in sys.argv.
+    (answer, progress), (_, silence) = ends
+    assert ("resuming after step " in progress, silence) == (True, "")
+    result = json.loads((workdir / "result.json").read_text())
+    assert json.loads(answer.splitlines()[-1]) == result
+    assert (result["step"], result["n_devices"]) == (LAST, 2)
+    assert shlex.split(result["command"]) == ["python", "-m", "gpt1_jax", *commands[0]]
 
 
 @pytest.mark.parametrize(
