@@ -40,6 +40,10 @@ def whole(hidden, output, targets, weights):
     return (token_losses(hidden, output, targets) * weights).sum()
 
 
+def by_kernel(hidden, output, targets, weights):
+    return (token_losses(hidden, output, targets, kernel=True) * weights).sum()
+
+
 def in_chunks(n_chunks):
     def loss(hidden, output, targets, weights):
         return 0.5 * weighted_sum_in_chunks(hidden, output, targets, weights, n_chunks) * 2
@@ -52,7 +56,9 @@ def loss_and_gradients(loss, *given):
 
 
 @pytest.mark.parametrize("n_rows", ROWS)
-@pytest.mark.parametrize("form", [whole, in_chunks(2), in_chunks(3)], ids=["whole", "2", "3"])
+@pytest.mark.parametrize(
+    "form", [whole, by_kernel, in_chunks(2), in_chunks(3)], ids=["whole", "kernel", "2", "3"]
+)
 def test_loss_and_gradients_are_those_of_the_plain_form(form, n_rows):
     given = arguments(n_rows)
     found, expected = loss_and_gradients(form, *given), loss_and_gradients(plain, *given)
@@ -61,11 +67,14 @@ def test_loss_and_gradients_are_those_of_the_plain_form(form, n_rows):
     assert float(form(*given)) == pytest.approx(float(expected[0]), rel=1e-6)
 
 
-def test_token_losses_are_cross_entropies():
-    hidden, output, targets, _ = arguments(300)
+@pytest.mark.parametrize("kernel", [False, True], ids=["plain", "kernel"])
+def test_token_losses_are_cross_entropies(kernel):
+    # More rows than the kernel takes at a time, the last block in part.
+    hidden, output, targets, _ = arguments(5000)
     scores = np.asarray(hidden, np.float64) @ np.asarray(output, np.float64).T
     picked = np.take_along_axis(oracles.log_softmax(scores), np.asarray(targets)[..., None], -1)
-    np.testing.assert_allclose(token_losses(hidden, output, targets), -picked[..., 0], rtol=1e-5)
+    found = token_losses(hidden, output, targets, kernel)
+    np.testing.assert_allclose(found, -picked[..., 0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", [whole, in_chunks(4)], ids=["whole", "4"])

@@ -11,10 +11,10 @@ import pytest
 import tiny
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.kernels.masks import attention_keep_rate
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import (
     attention_keep_mask,
-    attention_keep_rate,
     keep_mask,
     row_keys,
     site_words,

@@ -4,9 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from test_attention_gpu import named_gpu
 
+from gpt1_jax.kernels import residual_norm_gpu
 from gpt1_jax.model.dropout import dropout, row_keys, site_words, step_key
-from gpt1_jax.model.residual_norm import Form, residual_norm
+from gpt1_jax.model.residual_norm import Form, has_kernel, residual_norm
+from gpt1_jax.recipe import sharding
 
 LAYER, PLACE = 2, "mlp_output"
 FORM = Form(rate=0.3, epsilon=1e-5)
@@ -73,3 +78,82 @@ def test_the_backward_pass_keeps_one_array_of_the_sums_and_no_mask():
     _, backward = jax.vjp(lambda *given: together(*given), *arguments(jnp.bfloat16))
     kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.size >= 3 * 5 * 16]
     assert [leaf.dtype for leaf in kept] == [jnp.bfloat16]
+
+
+def with_gradients(form, residual, branch, scale, bias, words, mark):
+    """The norm and the gradients of all that has one."""
+    out, back = jax.vjp(
+        lambda *given: residual_norm(*given, words, form), residual, branch, scale, bias
+    )
+    return out, *back(mark)
+
+
+def case(length, width, dtype=jnp.float32, n=4):
+    random = np.random.default_rng(2)
+    residual, branch, mark = (
+        jnp.asarray(random.standard_normal((n, length, width)), dtype) for _ in range(3)
+    )
+    scale, bias = (jnp.asarray(random.standard_normal(width), jnp.float32) for _ in range(2))
+    words = site_words(row_keys(step_key(0, 1), jnp.arange(n, dtype=jnp.uint32)), LAYER, PLACE)
+    return residual, branch, scale, bias, words, mark
+
+
+# Lengths that fill no group of tokens, one that fills more than one, and one of a single token.
+@pytest.mark.parametrize(
+    ("length", "width", "rate"), [(70, 96, 0.3), (5, 64, 0.1), (1, 64, 0.1), (33, 32, 0.0)]
+)
+def test_the_kernels_are_the_plain_form_with_the_same_mask(length, width, rate):
+    given = case(length, width)
+    compute = jax.jit(with_gradients, static_argnums=0)
+    found = compute(Form(rate, 1e-5, kernel=True), *given)
+    expected = compute(Form(rate, 1e-5), *given)
+    for name, a, b in zip(
+        ("y", "residual", "branch", "scale", "bias"), found, expected, strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-5, err_msg=name)
+    dropped = np.asarray(found[2]) == 0.0
+    np.testing.assert_array_equal(dropped, np.asarray(expected[2]) == 0.0)
+    assert dropped.mean() == pytest.approx(rate, abs=0.1)
+
+
+def test_the_kernels_round_to_bfloat16_where_the_plain_form_does():
+    given = case(40, 96, jnp.bfloat16)
+    compute = jax.jit(with_gradients, static_argnums=0)
+    found, expected = (compute(Form(0.1, 1e-5, kernel), *given) for kernel in (True, False))
+    assert [x.dtype.name for x in found] == ["bfloat16"] * 3 + ["float32"] * 2
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(*(np.asarray(x, np.float32) for x in (a, b)), rtol=1e-2)
+
+
+def test_the_kernels_are_lowered_for_cuda_and_nothing_is_interpreted():
+    given = jax.eval_shape(lambda: case(512, 768, jnp.bfloat16, n=2))
+    with named_gpu():
+        traced = jax.jit(with_gradients, static_argnums=0).trace(Form(0.1, 1e-5, True), *given)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert 'name = "residual_norm_forward"' in text
+    assert 'name = "residual_norm_backward"' in text
+    assert "dynamic_slice" not in text
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the eight devices are of the CPU")
+def test_the_kernels_are_divided_by_rows_and_add_up_gain_and_bias_alone():
+    mesh = sharding.mesh(sharding.MeshConfig(data=4, model=2))
+    given = case(8, 64)
+    alone = jax.jit(with_gradients, static_argnums=0)(Form(0.1, 1e-5, True), *given)
+    rows = [P("data") if x.ndim != 1 else P() for x in given]
+    placed = [
+        jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(given, rows, strict=True)
+    ]
+    form = Form(0.1, 1e-5, True, sharding.Divided(mesh))
+    divided = jax.jit(with_gradients, static_argnums=0).lower(form, *placed).compile()
+    text = divided.as_text()
+    assert "all-gather" not in text
+    assert "all-to-all" not in text
+    for mine, its in zip(divided(*placed), alone, strict=True):
+        np.testing.assert_allclose(mine, its, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("width", "has"), [(768, True), (64, True), (1280, True), (100, False)])
+def test_widths_of_few_powers_of_two_have_kernels(width, has):
+    assert has_kernel(width) is has
+    assert residual_norm_gpu.piece(width) * (width // residual_norm_gpu.piece(width)) == width

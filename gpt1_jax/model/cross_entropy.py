@@ -4,28 +4,38 @@ The product runs over the rows of the output padded to a multiple of 128, which 
 are made for: with GPT-1's 40478 columns it runs at half the speed of 40576 on a GPU. What is padded
 exists inside the step alone. The scores stay in the dtype of the model; their maximum and their sum
 of exponentials are computed in float32. What the backward pass needs are the scores and the
-logarithm of that sum, from which one pass writes softmax - one-hot.
+logarithm of that sum, from which one pass writes softmax - one-hot. On an NVIDIA GPU one kernel
+reads the scores once for both (kernels/cross_entropy_gpu.py).
 
 Shapes: N sequences, L tokens, D width, V rows of the output, P of them with the padding, T tokens
 of all sequences.
 """
 
 import functools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.model.attention import Divide, undivided
 from gpt1_jax.model.linear import product
 
 MULTIPLE = 128
 
 
-def token_losses(hidden_NLD: jax.Array, output_VD: jax.Array, targets_NL: jax.Array) -> jax.Array:
-    """Cross-entropy [N, L], in nats and float32, of the target at each position."""
+def token_losses(
+    hidden_NLD: jax.Array,
+    output_VD: jax.Array,
+    targets_NL: jax.Array,
+    kernel: bool = False,
+    divide: Divide = undivided,
+) -> jax.Array:
+    """Cross-entropy [N, L], in nats and float32, of the target at each position. `kernel`: that of
+    NVIDIA GPUs; `divide` as in attention.py."""
     losses_T = _losses(
         _scores(hidden_NLD.reshape(-1, hidden_NLD.shape[-1]), _padded(output_VD)),
         targets_NL.reshape(-1),
-        len(output_VD),
+        Form(len(output_VD), kernel, divide),
     )
     return losses_T.reshape(targets_NL.shape)
 
@@ -44,12 +54,32 @@ def _is_row(scores_TP: jax.Array, n_rows: int) -> jax.Array:
     return jax.lax.broadcasted_iota(jnp.int32, scores_TP.shape, 1) < n_rows
 
 
-def _statistics(scores_TP, targets_T, n_rows):
-    """The losses [T] and the logarithm [T] of the sum of exponentials."""
+@dataclass(frozen=True)
+class Form:
+    """What is static of the loss. n_rows: rows of the output, without the padding."""
+
+    n_rows: int
+    kernel: bool = False
+    divide: Divide = undivided
+
+
+def _log_sum(scores_TP, form):
+    """The logarithm [T] of the sum of exponentials."""
+    if form.kernel:
+        # Imported where it is used: a backend that some release of JAX drops must harm nobody else.
+        from gpt1_jax.kernels.cross_entropy_gpu import log_sum_exp
+
+        run = functools.partial(log_sum_exp, n_columns=form.n_rows)
+        return form.divide(run, ("NP",), ("N",))(scores_TP)
     scores = scores_TP.astype(jnp.float32)
-    if n_rows < scores.shape[1]:
-        scores = jnp.where(_is_row(scores, n_rows), scores, -jnp.inf)
-    log_sum_T = jax.nn.logsumexp(scores, axis=1)
+    if form.n_rows < scores.shape[1]:
+        scores = jnp.where(_is_row(scores, form.n_rows), scores, -jnp.inf)
+    return jax.nn.logsumexp(scores, axis=1)
+
+
+def _statistics(scores_TP, targets_T, form):
+    """The losses [T] and the logarithm [T] of the sum of exponentials."""
+    log_sum_T = _log_sum(scores_TP, form)
     target_T = jnp.take_along_axis(scores_TP, targets_T[:, None], axis=1)[:, 0]
     return log_sum_T - target_T.astype(jnp.float32), log_sum_T
 
@@ -65,18 +95,18 @@ def _gradient(scores_TP, log_sum_T, targets_T, weights_T, n_rows):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _losses(scores_TP, targets_T, n_rows):
-    return _statistics(scores_TP, targets_T, n_rows)[0]
+def _losses(scores_TP, targets_T, form):
+    return _statistics(scores_TP, targets_T, form)[0]
 
 
-def _losses_forward(scores_TP, targets_T, n_rows):
-    losses_T, log_sum_T = _statistics(scores_TP, targets_T, n_rows)
+def _losses_forward(scores_TP, targets_T, form):
+    losses_T, log_sum_T = _statistics(scores_TP, targets_T, form)
     return losses_T, (scores_TP, log_sum_T, targets_T)
 
 
-def _losses_backward(n_rows, saved, weights_T):
+def _losses_backward(form, saved, weights_T):
     scores_TP, log_sum_T, targets_T = saved
-    return _gradient(scores_TP, log_sum_T, targets_T, weights_T, n_rows), None
+    return _gradient(scores_TP, log_sum_T, targets_T, weights_T, form.n_rows), None
 
 
 _losses.defvjp(_losses_forward, _losses_backward)
@@ -122,7 +152,7 @@ def _in_chunks(hidden_NLD, output_VD, targets_NL, weights_NL, n_chunks, differen
         total, output_gradient_PD = carry
         rows_TD, targets_T, weights_T = arrays
         scores_TP = _scores(rows_TD, output_PD)
-        losses_T, log_sum_T = _statistics(scores_TP, targets_T, n_rows)
+        losses_T, log_sum_T = _statistics(scores_TP, targets_T, Form(n_rows))
         total = total + (losses_T * weights_T).sum()
         if not differentiated:
             return (total, None), None

@@ -14,6 +14,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.model import residual_norm
 from gpt1_jax.model.attention import Divide, Implementation, attention, undivided
 from gpt1_jax.model.cached_attention import cached_attention
 from gpt1_jax.model.config import ModelConfig
@@ -149,9 +150,10 @@ class Block(nn.Module):
 
     def setup(self):
         self.attn = Attention(self.config, self.implementation, self.divide)
-        self.ln_1 = ResidualNorm(self.config, "attention_output")
+        kernel = self.implementation == "triton" and residual_norm.has_kernel(self.config.n_embd)
+        self.ln_1 = ResidualNorm(self.config, "attention_output", kernel, self.divide)
         self.mlp = MLP(self.config)
-        self.ln_2 = ResidualNorm(self.config, "mlp_output")
+        self.ln_2 = ResidualNorm(self.config, "mlp_output", kernel, self.divide)
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
         attended_NLD, cache = self.attn(x_NLD, keys_N, layer, cache, offset)

@@ -48,6 +48,39 @@ def _product_backward(axis, saved, gradient_TO):
 product.defvjp(_product_forward, _product_backward)
 
 
+@jax.custom_vjp
+def affine(rows_TI: jax.Array, kernel_IO: jax.Array, bias_O: jax.Array) -> jax.Array:
+    """rows @ kernel + bias, [T, O] in the dtype of the rows; the bias is float32, and so is its
+    gradient, a sum over all rows.
+
+    Of two bfloat16 arrays NVIDIA's library makes the whole sum in the product itself, from the wide
+    result, where the bias is bfloat16 as well. Elsewhere the bias is added in float32.
+    """
+    dtype = rows_TI.dtype
+
+    def wide(rows, kernel, bias):
+        return (product(rows, kernel) + bias[None]).astype(dtype)
+
+    def narrow(rows, kernel, bias):
+        return jnp.dot(rows, kernel) + bias.astype(dtype)[None]
+
+    if dtype == jnp.float32:
+        return wide(rows_TI, kernel_IO, bias_O)
+    return jax.lax.platform_dependent(rows_TI, kernel_IO, bias_O, cuda=narrow, default=wide)
+
+
+def _affine_forward(rows_TI, kernel_IO, bias_O):
+    return affine(rows_TI, kernel_IO, bias_O), (rows_TI, kernel_IO)
+
+
+def _affine_backward(saved, gradient_TO):
+    by_bias_O = gradient_TO.astype(jnp.float32).sum(0)
+    return (*_product_backward(0, saved, gradient_TO), by_bias_O)
+
+
+affine.defvjp(_affine_forward, _affine_backward)
+
+
 def _dot(a: jax.Array, b: jax.Array, contracted: tuple[int, int]) -> jax.Array:
     """Their product in float32, over one axis of each."""
     axes = (contracted[0],), (contracted[1],)
@@ -104,20 +137,19 @@ class Linear(nn.Module):
         dtype = self.config.compute_dtype
         init = nn.initializers.normal(self.config.init_std)
         kernel = self.param("kernel", init, (x.shape[-1], self.features)).astype(dtype)
-
-        bias = 0.0
         if self.use_bias:
-            # Added in float32, so that its gradient, a sum over all tokens, is in float32, too.
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))[None]
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
 
-        def multiply(x, kernel, bias):
-            # Between the product and this sum nothing may stand, not even another shape: on a TPU
+        def multiply(x, kernel):
+            # Between the product and the sum nothing may stand, not even another shape: on a TPU
             # they are then one pass, which writes no float32.
             def of_rows(rows):
-                return (product(rows, kernel) + bias).astype(dtype)
+                if self.use_bias:
+                    return affine(rows, kernel, bias)
+                return product(rows, kernel).astype(dtype)
 
             return by_rows(of_rows, self.of(x) if self.of else x)
 
         if self.of and self.config.scan_layers:
             multiply = jax.checkpoint(multiply, prevent_cse=False)
-        return multiply(x.astype(dtype), kernel, bias)
+        return multiply(x.astype(dtype), kernel)

@@ -67,10 +67,13 @@ class Head(nn.Module):
 @dataclass(frozen=True)
 class Network:
     """A body (the Transformer or the LSTM) and, for a task, a head. The parameters form one tree:
-    those of the body at the top, the head's as `clf`."""
+    those of the body at the top, the head's as `clf`. `kernel` and `divide` are those of the loss
+    (cross_entropy.py)."""
 
     body: nn.Module
     head: Head | None = None
+    kernel: bool = False
+    divide: Divide = undivided
 
     def init(self, key: jax.Array) -> dict:
         """Fresh parameters, float32."""
@@ -106,7 +109,9 @@ class Network:
 
     def token_losses(self, params: dict, hidden_NLD: jax.Array, targets_NL) -> jax.Array:
         """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
-        return cross_entropy.token_losses(hidden_NLD, self.output(params), targets_NL)
+        return cross_entropy.token_losses(
+            hidden_NLD, self.output(params), targets_NL, self.kernel, self.divide
+        )
 
     def empty_cache(self, n_sequences: int, n_tokens: int):
         """What `decode` starts from, with places for `n_tokens` of each sequence."""
@@ -138,7 +143,7 @@ def network(
     run on several devices."""
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
     body = LSTM(config) if config.body == "lstm" else GPT(config, implementation, divide)
-    return Network(body, head)
+    return Network(body, head, implementation == "triton", divide)
 
 
 def _without_head(params: dict) -> dict:

@@ -121,7 +121,7 @@ class Divided:
             axes = {
                 letter: axis
                 for letter, axis in (("N", "data"), ("H", "model"))
-                if sizes[letter] % self.mesh.shape[axis] == 0
+                if letter in sizes and sizes[letter] % self.mesh.shape[axis] == 0
             }
             in_specs, out_specs = (
                 tuple(P(*(axes.get(letter) for letter in letters)) for letters in names)
