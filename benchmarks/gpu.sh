@@ -20,9 +20,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 platform=${PLATFORM:-cuda}
 results=${2:-benchmarks/results}
-if [ -d wheels ]; then
+wheels=${WHEELS:-wheels}
+if [ -d "$wheels" ]; then
   site=$(mktemp -d)
-  python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" wheels/*.whl
+  python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl
   export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=3

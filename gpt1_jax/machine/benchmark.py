@@ -153,9 +153,8 @@ def train(asked: TrainBenchmark) -> dict[str, Any]:
     if asked.restart:
         result["first_step_seconds"] = _starts(made, batches)
     if asked.kernels:
-        result["ms_by_part"] = profile.by_part(
-            training.compiled, lambda: training.run(batches, asked.rounds.steps), asked.rounds.steps
-        )
+        steps = asked.rounds.steps
+        result |= profile.of_step(training.compiled, lambda: training.run(batches, steps), steps)
     return result if line is None else {**result, **peer.compared(result, line)}
 
 
