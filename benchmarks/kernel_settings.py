@@ -19,7 +19,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.kernels import attention_gpu, cross_entropy_gpu, residual_norm_gpu
+from gpt1_jax.kernels import attention_gpu, cross_entropy_gpu, gelu_gpu, residual_norm_gpu
 from gpt1_jax.kernels.triton import Setting
 
 N, LENGTH, HEADS, SIZE, COLUMNS = 64, 512, 12, 64, 40576
@@ -40,7 +40,7 @@ def words() -> jax.Array:
 def norm_forward() -> tuple[Callable, tuple]:
     run = functools.partial(residual_norm_gpu.forward, rate=RATE, epsilon=1e-5)
     arrays = normal(0, N, LENGTH, WIDTH), normal(1, N, LENGTH, WIDTH)
-    return run, (*arrays, jnp.ones(WIDTH), jnp.zeros(WIDTH), words())
+    return run, (*arrays, jnp.zeros(WIDTH), jnp.ones(WIDTH), jnp.zeros(WIDTH), words())
 
 
 def norm_backward() -> tuple[Callable, tuple]:
@@ -50,9 +50,18 @@ def norm_backward() -> tuple[Callable, tuple]:
     return run, (*arrays, *lines, jnp.ones(WIDTH), words())
 
 
-def log_sum_exp() -> tuple[Callable, tuple]:
-    run = functools.partial(cross_entropy_gpu.log_sum_exp, n_columns=COLUMNS - 98)
-    return run, (normal(0, N * LENGTH, COLUMNS),)
+def gelu_forward() -> tuple[Callable, tuple]:
+    return gelu_gpu.forward, (normal(0, N * LENGTH, 4 * WIDTH),)
+
+
+def gelu_backward() -> tuple[Callable, tuple]:
+    return gelu_gpu.backward, tuple(normal(seed, N * LENGTH, 4 * WIDTH) for seed in range(2))
+
+
+def cross_entropy() -> tuple[Callable, tuple]:
+    run = functools.partial(cross_entropy_gpu.losses_and_gradient, n_columns=COLUMNS - 98)
+    tokens = N * LENGTH
+    return run, (normal(0, tokens, COLUMNS), jnp.zeros(tokens, jnp.int32), jnp.ones(tokens))
 
 
 def attention() -> tuple[Callable, tuple]:
@@ -71,13 +80,19 @@ def settings(rows: list[int], warps: list[int], stages: list[int]) -> list[Setti
 
 
 TRIED: dict[str, tuple[Callable, str, list[Setting]]] = {
-    "norm_forward": (norm_forward, "residual_norm_gpu.FORWARD", settings([1, 2, 4], [2, 4], [2])),
+    "norm_forward": (
+        norm_forward,
+        "residual_norm_gpu.FORWARD",
+        settings([1, 2], [1, 2], [2]) + settings([4], [2, 4], [2]),
+    ),
     "norm_backward": (
         norm_backward,
         "residual_norm_gpu.BACKWARD",
-        settings([1, 2, 4], [2, 4], [2, 3]),
+        settings([1], [1], [2]) + settings([2, 4], [2, 4], [2]),
     ),
-    "log_sum_exp": (log_sum_exp, "cross_entropy_gpu.SETTING", settings([1], [4, 8, 16], [2, 4])),
+    "gelu_forward": (gelu_forward, "gelu_gpu.FORWARD", settings([1, 4, 8], [4, 8], [2])),
+    "gelu_backward": (gelu_backward, "gelu_gpu.BACKWARD", settings([1, 2, 4], [4, 8], [2])),
+    "cross_entropy": (cross_entropy, "cross_entropy_gpu.SETTING", settings([1], [4, 8, 16], [1])),
     "attention_forward": (attention, "attention_gpu.FORWARD", settings([64, 128], [4], [2, 3])),
     "attention_keys": (attention, "attention_gpu.KEYS", settings([32, 64], [4], [2, 3])),
     "attention_queries": (attention, "attention_gpu.QUERIES", settings([64, 128], [4], [2, 3])),

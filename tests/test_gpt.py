@@ -20,7 +20,8 @@ from gpt1_jax.model.dropout import (
     site_words,
     step_key,
 )
-from gpt1_jax.model.gpt import GPT, gelu
+from gpt1_jax.model.gpt import GPT
+from gpt1_jax.model.mlp import gelu
 from gpt1_jax.model.objective import Head, Network
 
 RATES = {"embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3}

@@ -17,6 +17,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
+from gpt1_jax.kernels import pieces
 from gpt1_jax.kernels.masks import (
     BLOCK,
     HALF,
@@ -69,11 +70,9 @@ def _forward(qkv_NL3HK, words_N2, rate, n_ctx, divide):
     return run(qkv_NL3HK, words_N2, jnp.arange(qkv_NL3HK.shape[3], dtype=jnp.int32))
 
 
-def _padded(array, axis):
-    """Zeros behind, up to whole blocks. The rows that they add see themselves and all before them,
-    are seen by no other, and are cut off again."""
-    missing = -array.shape[axis] % MULTIPLE
-    return jnp.pad(array, [(0, missing * (i == axis)) for i in range(array.ndim)])
+# Up to whole blocks. The rows that this adds see themselves and all before them, are seen by no
+# other, and are cut off again.
+_padded = functools.partial(pieces.padded, multiple=MULTIPLE)
 
 
 def _part(length, size, which, rows=None):

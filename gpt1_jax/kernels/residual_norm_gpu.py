@@ -9,6 +9,7 @@ Shapes: N sequences, L tokens, D width, G groups of tokens.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,35 +17,16 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from gpt1_jax.kernels.masks import dropped, hashed, kept
+from gpt1_jax.kernels.pieces import piece
 from gpt1_jax.kernels.triton import Setting, call
 
-FORWARD, BACKWARD = Setting(4, 4, 2), Setting(4, 4, 2)
+FORWARD, BACKWARD = Setting(1, 2, 2), Setting(4, 4, 2)
 # Tokens of one program of the backward pass, which adds up their gradients of gain and bias.
 GROUP = 32
-LEAST_PIECE, MOST_PIECES = 32, 8
-
-
-def piece(width: int) -> int:
-    """The largest power of two that divides the width."""
-    return width & -width
-
-
-def suits(width: int) -> bool:
-    """Whether the kernels can take rows of this width.
-
-    >>> suits(768), suits(64), suits(100)
-    (True, True, False)
-    """
-    return piece(width) >= LEAST_PIECE and width // piece(width) <= MOST_PIECES
 
 
 def _pieces(width):
     return [pl.dslice(start, piece(width)) for start in range(0, width, piece(width))]
-
-
-def _padded(x_NL, multiple):
-    missing = -x_NL.shape[1] % multiple
-    return jnp.pad(x_NL, [(0, missing * (axis == 1)) for axis in range(x_NL.ndim)])
 
 
 def _rows(rows, width=None):
@@ -63,58 +45,52 @@ _WORDS = pl.BlockSpec((None, 2), lambda i, n: (n, 0))
 
 # Both are traced and lowered once for all layers.
 @functools.partial(jax.jit, static_argnames=("rate", "epsilon"))
-def forward(residual_NLD, branch_NLD, scale_D, bias_D, words_N2, *, rate, epsilon):
+def forward(residual_NLD, branch_NLD, shift_D, scale_D, bias_D, words_N2, *, rate, epsilon):
     """The norm and the sum [N, L, D], mean and inverse deviation of each token [N, L], float32."""
     n, length, width = residual_NLD.shape
-    residual, branch = (_padded(x, FORWARD.rows) for x in (residual_NLD, branch_NLD))
-    padded = residual.shape[1]
-    array, line = _rows(FORWARD.rows, width), _rows(FORWARD.rows)
-    found = call(
+    setting = FORWARD.for_rows(length)
+    array, line = _rows(setting.rows, width), _rows(setting.rows)
+    return call(
         _forward_body,
-        FORWARD,
-        (words_N2, residual, branch, scale_D, bias_D),
+        setting,
+        (words_N2, residual_NLD, branch_NLD, shift_D, scale_D, bias_D),
         name="residual_norm_forward",
         static={"rate": rate, "epsilon": epsilon, "width": width},
-        grid=(padded // FORWARD.rows, n),
-        in_specs=[_WORDS, array, array, _whole(width), _whole(width)],
+        grid=(length // setting.rows, n),
+        in_specs=[_WORDS, array, array, *[_whole(width)] * 3],
         out_specs=[array, array, line, line],
         out_shape=[
-            *[jax.ShapeDtypeStruct(residual.shape, residual.dtype)] * 2,
-            *[jax.ShapeDtypeStruct((n, padded), jnp.float32)] * 2,
+            *[jax.ShapeDtypeStruct(residual_NLD.shape, residual_NLD.dtype)] * 2,
+            *[jax.ShapeDtypeStruct((n, length), jnp.float32)] * 2,
         ],
     )
-    return tuple(x[:, :length] for x in found)
 
 
 @functools.partial(jax.jit, static_argnames=("rate",))
 def backward(gradient_NLD, sum_NLD, mean_NL, factor_NL, scale_D, words_N2, *, rate):
-    """Gradients of residual and branch [N, L, D], and those of gain and bias [N, G, 2, D], to be
-    added up."""
+    """Gradients of residual and branch [N, L, D], and those of gain, bias and shift [N, G, 3, D],
+    to be added up."""
     n, length, width = sum_NLD.shape
-    gradient, total = (_padded(x, GROUP) for x in (gradient_NLD, sum_NLD))
-    mean, factor = (_padded(x, GROUP) for x in (mean_NL, factor_NL))
-    padded = total.shape[1]
-    array, line = _rows(GROUP, width), _rows(GROUP)
-    dtype = gradient.dtype
-    by_residual, by_branch, by_affine = call(
+    group = math.gcd(GROUP, length)
+    array, line = _rows(group, width), _rows(group)
+    return call(
         _backward_body,
-        BACKWARD,
-        (words_N2, gradient, total, mean, factor, scale_D),
+        BACKWARD.for_rows(group),
+        (words_N2, gradient_NLD, sum_NLD, mean_NL, factor_NL, scale_D),
         name="residual_norm_backward",
-        static={"rate": rate, "width": width},
-        grid=(padded // GROUP, n),
+        static={"rate": rate, "width": width, "group": group},
+        grid=(length // group, n),
         in_specs=[_WORDS, array, array, line, line, _whole(width)],
         out_specs=[
             array,
             array,
-            pl.BlockSpec((None, None, 2, width), lambda i, n: (n, i, 0, 0)),
+            pl.BlockSpec((None, None, 3, width), lambda i, n: (n, i, 0, 0)),
         ],
         out_shape=[
-            *[jax.ShapeDtypeStruct(total.shape, dtype)] * 2,
-            jax.ShapeDtypeStruct((n, padded // GROUP, 2, width), jnp.float32),
+            *[jax.ShapeDtypeStruct(sum_NLD.shape, gradient_NLD.dtype)] * 2,
+            jax.ShapeDtypeStruct((n, length // group, 3, width), jnp.float32),
         ],
     )
-    return by_residual[:, :length], by_branch[:, :length], by_affine
 
 
 def _dropped(x, words_ref, token, columns, rate, width):
@@ -127,14 +103,14 @@ def _dropped(x, words_ref, token, columns, rate, width):
 
 
 def _forward_body(
-    words_ref, residual_ref, branch_ref, scale_ref, bias_ref,
+    words_ref, residual_ref, branch_ref, shift_ref, scale_ref, bias_ref,
     normed_ref, sum_ref, mean_ref, factor_ref,
     *, rows, rate, epsilon, width,
 ):  # fmt: skip
     token, dtype = pl.program_id(0) * rows + jnp.arange(rows), sum_ref.dtype
     pieces, sums = _pieces(width), []
     for columns in pieces:
-        branch = branch_ref[:, columns].astype(jnp.float32)
+        branch = branch_ref[:, columns].astype(jnp.float32) + shift_ref[columns][None]
         branch = _dropped(branch, words_ref, token, columns, rate, width)
         # Rounded as it is kept, so that both passes see the same sum.
         total = (residual_ref[:, columns].astype(jnp.float32) + branch).astype(dtype)
@@ -152,10 +128,10 @@ def _forward_body(
 def _backward_body(
     words_ref, gradient_ref, sum_ref, mean_ref, factor_ref, scale_ref,
     by_residual_ref, by_branch_ref, by_affine_ref,
-    *, rows, rate, width,
+    *, rows, rate, width, group,
 ):  # fmt: skip
     pieces, dtype = _pieces(width), by_residual_ref.dtype
-    first = pl.program_id(0) * GROUP
+    first = pl.program_id(0) * group
 
     def body(i, carry):
         some, token = pl.dslice(i * rows, rows), first + i * rows + jnp.arange(rows)
@@ -167,18 +143,18 @@ def _backward_body(
         ]
         level = (sum(x.sum(-1) for x in by_normed) / width)[:, None]
         along = sum((a * b).sum(-1) for a, b in zip(by_normed, normed, strict=True)) / width
+        by_branches = []
         for columns, x, y in zip(pieces, by_normed, normed, strict=True):
             by_sum = factor * (x - level - y * along[:, None])
             by_residual_ref[some, columns] = by_sum.astype(dtype)
             by_branch = _dropped(by_sum, words_ref, token, columns, rate, width)
             by_branch_ref[some, columns] = by_branch.astype(dtype)
-        return tuple(
-            (by_scale + g * y, by_bias + g)
-            for (by_scale, by_bias), g, y in zip(carry, gradients, normed, strict=True)
-        )
+            by_branches.append(by_branch)
+        added = zip(carry, gradients, normed, by_branches, strict=True)
+        return tuple((a + g * y, b + g, c + by_branch) for (a, b, c), g, y, by_branch in added)
 
     zeros = jnp.zeros((rows, piece(width)), jnp.float32)
-    carry = lax.fori_loop(0, GROUP // rows, body, ((zeros, zeros),) * len(pieces))
-    for columns, (by_scale, by_bias) in zip(pieces, carry, strict=True):
-        by_affine_ref[0, columns] = by_scale.sum(0)
-        by_affine_ref[1, columns] = by_bias.sum(0)
+    carry = lax.fori_loop(0, group // rows, body, ((zeros,) * 3,) * len(pieces))
+    for columns, sums in zip(pieces, carry, strict=True):
+        for place, total in enumerate(sums):
+            by_affine_ref[place, columns] = total.sum(0)

@@ -5,6 +5,7 @@ where the backend is missing.
 """
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,10 @@ class Setting(NamedTuple):
     rows: int
     warps: int
     stages: int
+
+    def for_rows(self, count: int) -> "Setting":
+        """This setting with no more rows than divide `count`; both are powers of two or none."""
+        return self._replace(rows=math.gcd(self.rows, count))
 
 
 def call(

@@ -37,7 +37,10 @@ def _product_forward(rows_TI, kernel, axis):
     return product(rows_TI, kernel, axis), (rows_TI, kernel)
 
 
-def _product_backward(axis, saved, gradient_TO):
+def product_gradients(
+    axis: int, saved: tuple[jax.Array, jax.Array], gradient_TO: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `product` by its rows and its kernel, which are `saved`, in their dtypes."""
     rows_TI, kernel = saved
     gradient_TO = gradient_TO.astype(rows_TI.dtype)
     by_rows_TI = _dot(gradient_TO, kernel, (1, 1 - axis)).astype(rows_TI.dtype)
@@ -45,7 +48,7 @@ def _product_backward(axis, saved, gradient_TO):
     return by_rows_TI, _dot(*factors, (0, 0)).astype(kernel.dtype)
 
 
-product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, product_gradients)
 
 
 @jax.custom_vjp
@@ -75,7 +78,7 @@ def _affine_forward(rows_TI, kernel_IO, bias_O):
 
 def _affine_backward(saved, gradient_TO):
     by_bias_O = gradient_TO.astype(jnp.float32).sum(0)
-    return (*_product_backward(0, saved, gradient_TO), by_bias_O)
+    return (*product_gradients(0, saved, gradient_TO), by_bias_O)
 
 
 affine.defvjp(_affine_forward, _affine_backward)
@@ -121,35 +124,34 @@ def cast_kernels(params: dict, dtype: DTypeLike) -> dict:
 
 
 class Linear(nn.Module):
-    """x [..., D] @ kernel [D, `features`] + bias, in the dtype of the model, with the model's
-    initialisation. The kernel may have been cast before.
-
-    With `of`, a function of each element, of(x) takes the place of x. A loop over layers keeps what
-    each of them needs for the backward pass, and there of(x) is made again rather than kept."""
+    """x [..., `n_in`] @ kernel [`n_in`, `n_out`] + bias, in the dtype of the model, with its
+    initialisation. The kernel may have been cast before."""
 
     config: ModelConfig
-    features: int
+    n_in: int
+    n_out: int
     use_bias: bool = True
-    of: Callable[[jax.Array], jax.Array] | None = None
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = self.config.compute_dtype
+    def setup(self):
         init = nn.initializers.normal(self.config.init_std)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features)).astype(dtype)
+        self.kernel = self.param("kernel", init, (self.n_in, self.n_out))
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+            self.bias = self.param("bias", nn.initializers.zeros, (self.n_out,))
 
-        def multiply(x, kernel):
-            # Between the product and the sum nothing may stand, not even another shape: on a TPU
-            # they are then one pass, which writes no float32.
-            def of_rows(rows):
-                if self.use_bias:
-                    return affine(rows, kernel, bias)
-                return product(rows, kernel).astype(dtype)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return by_rows(lambda rows: affine(rows, self.cast_kernel, self.bias), self._cast(x))
 
-            return by_rows(of_rows, self.of(x) if self.of else x)
+    def without_bias(self, x: jax.Array) -> jax.Array:
+        """x @ kernel, for one that adds the bias later."""
 
-        if self.of and self.config.scan_layers:
-            multiply = jax.checkpoint(multiply, prevent_cse=False)
-        return multiply(x.astype(dtype), kernel)
+        def multiply(rows):
+            return self._cast(product(rows, self.cast_kernel))
+
+        return by_rows(multiply, self._cast(x))
+
+    @property
+    def cast_kernel(self) -> jax.Array:
+        return self._cast(self.kernel)
+
+    def _cast(self, x):
+        return x.astype(self.config.compute_dtype)

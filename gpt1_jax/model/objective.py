@@ -17,7 +17,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import cross_entropy
 from gpt1_jax.model.attention import Divide, Implementation, undivided
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.cross_entropy import weighted_sum_in_chunks
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
 from gpt1_jax.model.linear import by_rows, cast_kernels, product
@@ -109,9 +108,13 @@ class Network:
 
     def token_losses(self, params: dict, hidden_NLD: jax.Array, targets_NL) -> jax.Array:
         """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
-        return cross_entropy.token_losses(
-            hidden_NLD, self.output(params), targets_NL, self.kernel, self.divide
-        )
+        return cross_entropy.token_losses(hidden_NLD, self.output(params), targets_NL)
+
+    def weighted_loss(self, params: dict, hidden_NLD: jax.Array, targets_NL, weights_NL):
+        """The sum of the losses of `token_losses`, each times its weight, for training."""
+        form = cross_entropy.Form(self.body.config.loss_chunks, self.kernel, self.divide)
+        output_VD = self.output(params)
+        return cross_entropy.weighted_sum(hidden_NLD, output_VD, targets_NL, weights_NL, form)
 
     def empty_cache(self, n_sequences: int, n_tokens: int):
         """What `decode` starts from, with places for `n_tokens` of each sequence."""
@@ -161,11 +164,7 @@ def language_model_loss(
     """
     targets_NL = jnp.roll(tokens_NL, -1, axis=1)
     shares_NL = sequence_shares(jnp.roll(weights_NL, -1, axis=1).at[:, -1].set(0.0))
-    n_chunks = network.body.config.loss_chunks
-    if n_chunks > 1:
-        output_VD = network.output(params)
-        return weighted_sum_in_chunks(hidden_NLD, output_VD, targets_NL, shares_NL, n_chunks)
-    return (network.token_losses(params, hidden_NLD, targets_NL) * shares_NL).sum()
+    return network.weighted_loss(params, hidden_NLD, targets_NL, shares_NL)
 
 
 def sequence_shares(weights_NL: jax.Array) -> jax.Array:
