@@ -16,7 +16,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from gpt1_jax.kernels.triton import Setting, call
 
-SETTING = Setting(1, 8, 1)
+SETTING = Setting(1, 16, 1)
 # A row is held in blocks of so many columns, and in no more of them than registers can take.
 COLUMNS, MOST_BLOCKS = 4096, 16
 LOWEST = -1e30
@@ -53,21 +53,26 @@ def losses_and_gradient(scores_TP, targets_T, weights_T, *, n_columns):
 
 def _body(scores_ref, target_ref, weight_ref, loss_ref, gradient_ref, *, rows, width, n_columns):
     size = min(COLUMNS, pl.next_power_of_2(width))
-    columns = [start + jnp.arange(size) for start in range(0, width, size)]
-    # In the dtype of the scores for as long as they are held.
-    held = [
-        plgpu.load(scores_ref.at[0, column], mask=column < n_columns, other=LOWEST)
-        for column in columns
-    ]
+    starts = range(0, width, size)
+    held = [_load(scores_ref, start, size, width, n_columns) for start in starts]
     target, weight = target_ref[0], weight_ref[0]
-    at_target = scores_ref[0, target]
-    highest = functools.reduce(jnp.maximum, held).max().astype(jnp.float32)
-    powers = [jnp.exp(scores.astype(jnp.float32) - highest) for scores in held]
+    at_target = scores_ref[0, target].astype(jnp.float32)
+    highest = functools.reduce(jnp.maximum, held).max()
+    powers = [jnp.exp(scores - highest) for scores in held]
     log_sum = highest + jnp.log(functools.reduce(jnp.add, powers).sum())
-    loss_ref[...] = jnp.full(rows, log_sum - at_target.astype(jnp.float32))
-    for column, scores in zip(columns, held, strict=True):
-        softmax = jnp.exp(scores.astype(jnp.float32) - log_sum)
-        gradient = (softmax - (column == target)) * weight
-        plgpu.store(
-            gradient_ref.at[0, column], gradient.astype(gradient_ref.dtype), mask=column < width
-        )
+    loss_ref[...] = jnp.full(rows, log_sum - at_target)
+    for start, scores in zip(starts, held, strict=True):
+        column = start + jnp.arange(size)
+        gradient = (jnp.exp(scores - log_sum) - (column == target)) * weight
+        # Of a block that is whole nothing is masked: loads and stores are then as wide as can be.
+        mask = None if start + size <= width else column < width
+        plgpu.store(gradient_ref.at[0, column], gradient.astype(gradient_ref.dtype), mask=mask)
+
+
+def _load(scores_ref, start, size, width, n_columns):
+    """A block of a row in float32, and LOWEST where it has no scores."""
+    column = start + jnp.arange(size)
+    mask = None if start + size <= width else column < width
+    other = None if mask is None else LOWEST
+    scores = plgpu.load(scores_ref.at[0, column], mask=mask, other=other).astype(jnp.float32)
+    return scores if start + size <= n_columns else jnp.where(column < n_columns, scores, LOWEST)

@@ -41,9 +41,14 @@ def attention_keep_rate(rate: float) -> float:
     return attention_threshold(rate) / 2**16
 
 
+def attention_pair(key: jax.Array) -> jax.Array:
+    """The pair that a key is in, int32: (key // 64) * 32 + key % 32."""
+    # Shift and mask: lowering for a TPU without one does not know how to divide integers.
+    return ((key >> 6) << 5) | (key & (HALF - 1))
+
+
 def attention_bits(first, second, head, query, pair, n_ctx: int) -> jax.Array:
-    """The word of a query and a pair of keys, int32 arrays that broadcast; key j of a sequence is
-    in pair (j // 64) * 32 + j % 32.
+    """The word of a query and a pair of keys, int32 arrays that broadcast.
 
     Positions are counted in the full context, so that a mask does not change with the padded
     length, and its pairs in whole blocks of keys.

@@ -20,9 +20,9 @@ from gpt1_jax.kernels.masks import dropped, hashed, kept
 from gpt1_jax.kernels.pieces import piece
 from gpt1_jax.kernels.triton import Setting, call
 
-FORWARD, BACKWARD = Setting(1, 2, 2), Setting(4, 4, 2)
+FORWARD, BACKWARD = Setting(1, 1, 2), Setting(1, 1, 2)
 # Tokens of one program of the backward pass, which adds up their gradients of gain and bias.
-GROUP = 32
+GROUP = 16
 
 
 def _pieces(width):

@@ -21,6 +21,7 @@ from gpt1_jax.kernels.masks import (
     HALF,
     attention_bits,
     attention_kept,
+    attention_pair,
     dropped,
     hashed,
     kept,
@@ -80,9 +81,7 @@ def attention_keep_mask(
     shape = (1, heads, length - start, length)
     head, query, key = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (1, 2, 3))
     query = query + start
-    # Shift and mask: lowering for a TPU without one does not know how to divide integers.
-    pair = ((key >> 6) << 5) | (key & (HALF - 1))
-    bits = attention_bits(first, second, head, query, pair, n_ctx)
+    bits = attention_bits(first, second, head, query, attention_pair(key), n_ctx)
     low, high = attention_kept(bits, rate)
     return jnp.where((key & HALF) == 0, low, high)
 
