@@ -24,7 +24,6 @@ from gpt1_jax.kernels.masks import (
     attention_bits,
     attention_keep_rate,
     attention_kept,
-    attention_pair,
 )
 from gpt1_jax.kernels.triton import Setting, call
 
@@ -193,21 +192,6 @@ def _draw(words_ref, head_ref, rate, n_ctx):
     return draw
 
 
-def _draw_by_key(words_ref, head_ref, key, rate, n_ctx):
-    """A function of queries: which weights of the keys stay, [keys, queries]."""
-    if rate == 0.0:
-        return lambda query: True
-    words, head = (words_ref[0], words_ref[1]), head_ref[0]
-    pair, upper = attention_pair(key)[:, None], (key & HALF != 0)[:, None]
-
-    def draw(query):
-        bits = attention_bits(*words, head, query[None], pair, n_ctx)
-        low, high = attention_kept(bits, rate)
-        return jnp.where(upper, high, low)
-
-    return draw
-
-
 def _where(stays, x):
     return x if stays is True else jnp.where(stays, x, 0.0)
 
@@ -245,34 +229,35 @@ def _keys_body(
     words_ref, head_ref, q_ref, k_ref, v_ref, dout_ref, lse_ref, delta_ref, d_ref,
     *, rows, rate, n_ctx, length,
 ):  # fmt: skip
-    """One block of keys and values, into the places 1 and 2 of d_ref [BLOCK, 3, K]. Keys lie along
-    the first axis of all that is computed: what is multiplied next then needs no transpose."""
-    j, k, v = pl.program_id(0), k_ref[...], v_ref[...]
-    scale, inverse = k.shape[-1] ** -0.5, 1 / attention_keep_rate(rate)
-    key = j * BLOCK + jnp.arange(BLOCK)
-    draw = _draw_by_key(words_ref, head_ref, key, rate, n_ctx)
+    """One block of keys and values, into the places 1 and 2 of d_ref [BLOCK, 3, K]."""
+    j, draw = pl.program_id(0), _draw(words_ref, head_ref, rate, n_ctx)
+    scale, inverse = q_ref.shape[-1] ** -0.5, 1 / attention_keep_rate(rate)
+    halves = pl.dslice(0, HALF), pl.dslice(HALF, HALF)
+    k, v = [k_ref[half, :] for half in halves], [v_ref[half, :] for half in halves]
 
     def body(i, carry, diagonal):
-        dk, dv = carry
         some = pl.dslice(i * rows, rows)
         q, dout, lse, delta = q_ref[some, :], dout_ref[some, :], lse_ref[some], delta_ref[some]
-        query = i * rows + jnp.arange(rows)
-        scores = plgpu.dot(k, q.T) * (scale * LOG2E)
-        if diagonal:
-            scores = jnp.where(query[None] >= key[:, None], scores, FORBIDDEN)
-        p, stays = jnp.exp2(scores - lse[None]), draw(query)
-        dp = _where(stays, plgpu.dot(v, dout.T) * inverse)
-        dv += plgpu.dot(_where(stays, p).astype(dout.dtype), dout)
-        dk += plgpu.dot((p * (dp - delta[None])).astype(q.dtype), q)
-        return dk, dv
+        query, key = i * rows + jnp.arange(rows), j * BLOCK + jnp.arange(HALF)
+        stays = draw(query, j)
+        new = []
+        for half, (dk, dv) in enumerate(carry):
+            scores = _scores(q, k[half], query, key + half * HALF, diagonal)
+            p = jnp.exp2(scores - lse[:, None])
+            dp = _where(stays[half], plgpu.dot(dout, v[half].T) * inverse)
+            dv += plgpu.dot(_where(stays[half], p).astype(dout.dtype).T, dout)
+            dk += plgpu.dot((p * (dp - delta[:, None])).astype(q.dtype).T, q)
+            new.append((dk, dv))
+        return tuple(new)
 
-    zero = jnp.zeros(k.shape, jnp.float32)
+    zero = jnp.zeros((HALF, q_ref.shape[-1]), jnp.float32)
     start, clear = lax.div(j * BLOCK, rows), lax.div((j + 1) * BLOCK + rows - 1, rows)
-    carry = lax.fori_loop(start, clear, functools.partial(body, diagonal=True), (zero, zero))
-    body = functools.partial(body, diagonal=False)
-    dk, dv = lax.fori_loop(clear, length // rows, body, carry)
-    d_ref[:, 1, :] = (dk * scale).astype(d_ref.dtype)
-    d_ref[:, 2, :] = (dv * inverse).astype(d_ref.dtype)
+    carry = ((zero, zero), (zero, zero))
+    carry = lax.fori_loop(start, clear, functools.partial(body, diagonal=True), carry)
+    carry = lax.fori_loop(clear, length // rows, functools.partial(body, diagonal=False), carry)
+    for half, (dk, dv) in zip(halves, carry, strict=True):  # one indexer a ref: two do not lower
+        d_ref[half, 1, :] = (dk * scale).astype(d_ref.dtype)
+        d_ref[half, 2, :] = (dv * inverse).astype(d_ref.dtype)
 
 
 def _queries_body(

@@ -78,30 +78,32 @@ class Attention(nn.Module):
     divide: Divide
 
     def setup(self):
-        width = self.config.n_embd
-        self.c_attn = Linear(self.config, width, 3 * width)
-        self.c_proj = Linear(self.config, width, width)
+        width, decodes = self.config.n_embd, self._decodes
+        self.c_attn = Linear(self.config, width, 3 * width, decodes=decodes)
+        self.c_proj = Linear(self.config, width, width, decodes=decodes)
+
+    @property
+    def _decodes(self):
+        return self.implementation == "triton" and self.divide is undivided
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
         """Returns [N, L, D], without the bias of c_proj, which is added with the residual, and the
         cache, if there is one, with the new keys and values."""
         config = self.config
-        qkv = self.c_attn(x_NLD)
         if cache is not None:
-            heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
-            query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
-            merged_NLHK, cache = cached_attention(query, key, value, cache, offset)
-        else:
-            merged_NLHK = attention(
-                qkv,
-                config.n_head,
-                implementation=self.implementation,
-                divide=self.divide,
-                keys_N=keys_N,
-                rate=config.rate("attn"),
-                layer=layer,
-                n_ctx=config.n_ctx,
-            )
+            qkv = self.c_attn.decode(x_NLD)
+            merged_NLHK, cache = cached_attention(qkv, config.n_head, cache, offset, self._decodes)
+            return self.c_proj.decode(merged_NLHK.reshape(x_NLD.shape), add_bias=False), cache
+        merged_NLHK = attention(
+            self.c_attn(x_NLD),
+            config.n_head,
+            implementation=self.implementation,
+            divide=self.divide,
+            keys_N=keys_N,
+            rate=config.rate("attn"),
+            layer=layer,
+            n_ctx=config.n_ctx,
+        )
         return self.c_proj.without_bias(merged_NLHK.reshape(x_NLD.shape)), cache
 
 
@@ -123,7 +125,8 @@ class Block(nn.Module):
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
         attended_NLD, cache = self.attn(x_NLD, keys_N, layer, cache, offset)
         normed_NLD = self.ln_1(x_NLD, attended_NLD, self.attn.c_proj.bias, keys_N, layer)
-        inner_NLD = self.mlp(normed_NLD)
+        mlp = self.mlp if cache is None else self.mlp.decode
+        inner_NLD = mlp(normed_NLD)
         return self.ln_2(normed_NLD, inner_NLD, self.mlp.c_proj.bias, keys_N, layer), cache
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gpt1_jax.model import activation
 from gpt1_jax.model.config import ModelConfig
 
 
@@ -125,12 +126,14 @@ def cast_kernels(params: dict, dtype: DTypeLike) -> dict:
 
 class Linear(nn.Module):
     """x [..., `n_in`] @ kernel [`n_in`, `n_out`] + bias, in the dtype of the model, with its
-    initialisation. The kernel may have been cast before."""
+    initialisation. The kernel may have been cast before. `decodes`: the product of few rows has a
+    kernel of its own, that of NVIDIA GPUs."""
 
     config: ModelConfig
     n_in: int
     n_out: int
     use_bias: bool = True
+    decodes: bool = False
 
     def setup(self):
         init = nn.initializers.normal(self.config.init_std)
@@ -148,6 +151,20 @@ class Linear(nn.Module):
             return self._cast(product(rows, self.cast_kernel))
 
         return by_rows(multiply, self._cast(x))
+
+    def decode(self, x: jax.Array, add_bias: bool = True, gelu: bool = False) -> jax.Array:
+        """x @ kernel, + bias, and GELU of it, without a gradient: of one token after another."""
+        rows = self._cast(x.reshape(-1, self.n_in))
+        bias = self.bias if add_bias else None
+        if self.decodes:
+            # Imported where it is used: a backend that some release of JAX drops must harm nobody.
+            from gpt1_jax.kernels import decode_gpu
+
+            if decode_gpu.suits(len(rows), self.n_in, self.n_out):
+                out = decode_gpu.linear(rows, self.cast_kernel, bias, gelu=gelu)
+                return out.reshape(*x.shape[:-1], self.n_out)
+        out = self(x) if add_bias else self.without_bias(x)
+        return activation.gelu(out) if gelu else out
 
     @property
     def cast_kernel(self) -> jax.Array:

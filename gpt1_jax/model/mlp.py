@@ -8,13 +8,13 @@ Shapes: T tokens, D width, F hidden units.
 """
 
 import functools
-import math
 from dataclasses import dataclass
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.model.activation import gelu, gelu_and_slope
 from gpt1_jax.model.attention import Divide, undivided
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.linear import Linear, affine, by_rows, product, product_gradients
@@ -29,15 +29,19 @@ class MLP(nn.Module):
     divide: Divide = undivided
 
     def setup(self):
-        width = self.config.n_embd
-        self.c_fc = Linear(self.config, width, 4 * width)
-        self.c_proj = Linear(self.config, 4 * width, width)
+        width, decodes = self.config.n_embd, self.kernel and self.divide is undivided
+        self.c_fc = Linear(self.config, width, 4 * width, decodes=decodes)
+        self.c_proj = Linear(self.config, 4 * width, width, decodes=decodes)
 
     def __call__(self, x_NLD):
         # A loop over layers keeps for each what its backward pass needs.
         form = Form(not self.config.scan_layers, self.kernel, self.divide)
         inner, outer, bias = self.c_fc.cast_kernel, self.c_proj.cast_kernel, self.c_fc.bias
         return by_rows(lambda rows: mlp(rows, inner, bias, outer, form), x_NLD)
+
+    def decode(self, x_NLD):
+        """The same without a gradient, for one token after another."""
+        return self.c_proj.decode(self.c_fc.decode(x_NLD, gelu=True), add_bias=False)
 
 
 @dataclass(frozen=True)
@@ -79,19 +83,6 @@ def _backward(form, saved, gradient_TD):
 mlp.defvjp(_forward, _backward)
 
 
-def gelu(x: jax.Array) -> jax.Array:
-    """GELU in its tanh form, computed in float32."""
-    return _gelu_and_slope(x)[0].astype(x.dtype)
-
-
-def _gelu_and_slope(x):
-    x = x.astype(jnp.float32)
-    factor, cubic = (2.0 / math.pi) ** 0.5, 0.044715
-    tanh = jnp.tanh(factor * (x + cubic * x**3))
-    slope = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh**2) * factor * (1.0 + 3.0 * cubic * x**2)
-    return 0.5 * x * (1.0 + tanh), slope
-
-
 def _gelu(x_TF, form):
     if not form.kernel:
         return gelu(x_TF)
@@ -111,5 +102,5 @@ def _gelu_gradient(x_TF, gradient_TF, form):
         run = form.divide(gelu_gpu.backward, ("NH", "NH"), ("NH", "NH"))
         by_x_TF, sums_GF = run(x_TF, gradient_TF)
         return by_x_TF, sums_GF.sum(0)
-    by_x_TF = (gradient_TF.astype(jnp.float32) * _gelu_and_slope(x_TF)[1]).astype(x_TF.dtype)
+    by_x_TF = (gradient_TF.astype(jnp.float32) * gelu_and_slope(x_TF)[1]).astype(x_TF.dtype)
     return by_x_TF, by_x_TF.astype(jnp.float32).sum(0)

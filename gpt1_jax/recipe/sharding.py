@@ -111,9 +111,6 @@ class Divided:
     def __call__(
         self, function: Callable, inputs: tuple[str, ...], outputs: tuple[str, ...]
     ) -> Callable:
-        if self.mesh.size == 1:
-            return function
-
         def on_shares(*arrays):
             sizes = {}
             for letters, array in zip(inputs, arrays, strict=True):
