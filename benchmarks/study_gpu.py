@@ -58,7 +58,7 @@ ONCE = {
     "model.dtype": "bfloat16",
 }
 # The paper's warm-up of 2,000 updates is a 500th of its run. Here it is a sixth, 500, since a norm
-# after each sum needs a slow start, and the rate a little above its 2.5e-4. All else is the paper's.
+# after each sum needs a slow start; and the rate is a little above 2.5e-4. All else is as there.
 PRETRAINING = {
     "steps": str(STEPS),
     "optimizer.learning_rate": os.environ.get("RATE", "3e-4"),
