@@ -20,9 +20,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 platform=${PLATFORM:-cuda}
 results=${2:-benchmarks/results}
-if [ -d wheels ]; then
+wheels=${WHEELS:-wheels}
+if [ -d "$wheels" ]; then
   site=$(mktemp -d)
-  python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" wheels/*.whl
+  python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl
   export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 TF_CPP_MIN_LOG_LEVEL=3
@@ -36,8 +37,8 @@ case "${1:-}" in
       | tee "$results/check.jsonl" || status=$?
     # pytest-benchmark warns beside pytest-xdist, and a warning is an error here.
     GPT1_TEST_PLATFORM="$platform,cpu" timeout 130 python3 -m pytest -q -p no:benchmark -p no:xdist \
-      ${CHECKED:-tests/test_attention.py tests/test_dropout.py tests/test_objective.py \
-      tests/test_gpt.py tests/test_sample.py} 2>&1 | tee "$results/check.log" || status=$?
+      ${CHECKED:-tests/test_attention_gpu.py tests/test_decode.py tests/test_mlp.py \
+      tests/test_residual_norm.py tests/test_cross_entropy.py tests/test_attention.py} 2>&1 | tee "$results/check.log" || status=$?
     exit $status
     ;;
   train | sample | finetune)

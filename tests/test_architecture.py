@@ -20,6 +20,7 @@ recipe
 evaluation weights results
 data
 model
+kernels
 text
 tokenization
 .

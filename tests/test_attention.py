@@ -9,15 +9,10 @@ import tiny
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gpt1_jax.model import attention_gpu, attention_tpu
+from gpt1_jax.kernels import attention_gpu, attention_tpu
+from gpt1_jax.kernels.masks import attention_keep_rate
 from gpt1_jax.model.attention import attention, plain
-from gpt1_jax.model.dropout import (
-    attention_keep_mask,
-    attention_keep_rate,
-    row_keys,
-    site_words,
-    step_key,
-)
+from gpt1_jax.model.dropout import attention_keep_mask, row_keys, site_words, step_key
 from gpt1_jax.model.gpt import GPT
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding

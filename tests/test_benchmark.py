@@ -50,6 +50,10 @@ def test_train_beside_a_peer(peer, tmp_path):
     assert found["first_step_seconds"] > found["compile_seconds"] > 0
     assert found["temp_gib"] > 0
     assert {"gemm", "attention", "norm", "optimizer"} <= found["ms_by_part"].keys()
+    largest = found["largest_operations"]
+    assert largest == sorted(largest, key=lambda row: -row["ms"])
+    assert any("/h_*/" in row["scope"] for row in largest)
+    assert 0 < sum(row["ms"] for row in largest) <= sum(found["ms_by_part"].values()) + 1e-3
 
 
 def test_train_from_shards_has_their_vocabulary(tokens):
@@ -147,14 +151,14 @@ ENTRY %main (a: f32[2]) -> f32[2] {
   ROOT %copy.5 = f32[2]{0} copy(%mul.3)
 }
 """
-    found = profile.parts_of(program)
-    assert {name: found[name] for name in ("gemm_fusion_1", "add_2", "mul_3", "copy_5")} == {
-        "gemm_fusion_1": "gemm",
-        "add_2": "norm",
-        "mul_3": "optimizer",
-        "copy_5": "other",
+    found = profile.instructions_of(program)
+    assert {name: tuple(found[name]) for name in found if name != "dot_9"} == {
+        "gemm_fusion_1": ("gemm", "x/mlp/c"),
+        "add_2": ("norm", "jit(update)/jvp(GPT)/h_*/ln_1/add"),
+        "mul_3": ("optimizer", "jit(update)/optimizer/mul"),
+        "while_4": (None, "jit(update)/while"),
+        "copy_5": ("other", ""),
     }
-    assert found["while_4"] is None
 
 
 @pytest.mark.parametrize(
@@ -199,6 +203,7 @@ def test_the_table_of_the_readme_is_that_of_the_results():
 def test_the_script_of_the_gpu_rows_in_tiny_form(tmp_path, group):
     """On the CPU, without a peer: each row is in the file, with what failed left out."""
     environment = {**runs.environment(devices=1), "TINY": "1", "PLATFORM": "cpu", "PEER": "none.py"}
+    environment["WHEELS"] = str(tmp_path / "none")
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
     done = subprocess.run(
         ["benchmarks/gpu.sh", group, str(tmp_path)],

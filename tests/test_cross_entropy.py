@@ -8,10 +8,12 @@ import numpy as np
 import oracles
 import pytest
 import tiny
+from test_attention_gpu import named_gpu
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.kernels import cross_entropy_gpu
 from gpt1_jax.model import objective
-from gpt1_jax.model.cross_entropy import token_losses, weighted_sum_in_chunks
+from gpt1_jax.model.cross_entropy import Form, token_losses, weighted_sum
 
 # Rows of the output: padded, several multiples with padding, and none to pad.
 ROWS = [34, 300, 128]
@@ -36,15 +38,18 @@ def plain(hidden, output, targets, weights):
     return -(picked * weights).sum()
 
 
-def whole(hidden, output, targets, weights):
-    return (token_losses(hidden, output, targets) * weights).sum()
+def by(form):
+    def loss(hidden, output, targets, weights):
+        return 0.5 * weighted_sum(hidden, output, targets, weights, form) * 2
+
+    return loss
+
+
+whole, by_kernel = by(Form()), by(Form(kernel=True))
 
 
 def in_chunks(n_chunks):
-    def loss(hidden, output, targets, weights):
-        return 0.5 * weighted_sum_in_chunks(hidden, output, targets, weights, n_chunks) * 2
-
-    return loss
+    return by(Form(n_chunks))
 
 
 def loss_and_gradients(loss, *given):
@@ -52,13 +57,31 @@ def loss_and_gradients(loss, *given):
 
 
 @pytest.mark.parametrize("n_rows", ROWS)
-@pytest.mark.parametrize("form", [whole, in_chunks(2), in_chunks(3)], ids=["whole", "2", "3"])
+@pytest.mark.parametrize(
+    "form", [whole, by_kernel, in_chunks(2), in_chunks(3)], ids=["whole", "kernel", "2", "3"]
+)
 def test_loss_and_gradients_are_those_of_the_plain_form(form, n_rows):
     given = arguments(n_rows)
     found, expected = loss_and_gradients(form, *given), loss_and_gradients(plain, *given)
     assert np.isfinite(expected[0])
     tiny.assert_trees_close(found, expected, tolerance=1e-6)
     assert float(form(*given)) == pytest.approx(float(expected[0]), rel=1e-6)
+
+
+def test_the_kernel_holds_a_row_in_several_blocks(monkeypatch):
+    monkeypatch.setattr(cross_entropy_gpu, "COLUMNS", 256)
+    jax.clear_caches()
+    given = arguments(300)
+    found, expected = loss_and_gradients(by_kernel, *given), loss_and_gradients(plain, *given)
+    tiny.assert_trees_close(found, expected, tolerance=1e-6)
+
+
+def test_the_kernel_is_lowered_for_cuda_and_nothing_is_interpreted():
+    given = jax.eval_shape(lambda: arguments(40478, dtype=jnp.bfloat16))
+    with named_gpu():
+        traced = jax.jit(jax.value_and_grad(by_kernel, (0, 1))).trace(*given)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert 'name = "cross_entropy"' in text
 
 
 def test_token_losses_are_cross_entropies():
@@ -90,12 +113,12 @@ def test_bfloat16_scores_are_summed_in_float32():
     assert by_hidden.dtype == by_output.dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize(("form", "n_kept"), [(whole, 1), (in_chunks(4), 0)], ids=["whole", "4"])
-def test_the_backward_pass_keeps_the_scores_once_and_chunks_keep_none(form, n_kept):
+@pytest.mark.parametrize("form", [whole, in_chunks(4)], ids=["whole", "4"])
+def test_the_backward_pass_keeps_no_scores(form):
     given = arguments(300, length=8, dtype=jnp.bfloat16)
     _, backward = jax.vjp(form, *given)
-    kept = [leaf for leaf in jax.tree.leaves(backward) if leaf.size >= 3 * 8 * 300]
-    assert [leaf.dtype for leaf in kept] == [jnp.bfloat16] * n_kept
+    kept = [leaf.size for leaf in jax.tree.leaves(backward)]
+    assert max(kept) < 3 * 8 * 300
 
 
 @pytest.mark.parametrize(

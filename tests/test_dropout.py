@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gpt1_jax.kernels.masks import attention_keep_rate
 from gpt1_jax.model.dropout import (
     PLACES,
     attention_keep_mask,
-    attention_keep_rate,
     dropout,
     keep_mask,
     row_keys,

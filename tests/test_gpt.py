@@ -11,16 +11,17 @@ import pytest
 import tiny
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.kernels.masks import attention_keep_rate
+from gpt1_jax.model.activation import gelu
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import (
     attention_keep_mask,
-    attention_keep_rate,
     keep_mask,
     row_keys,
     site_words,
     step_key,
 )
-from gpt1_jax.model.gpt import GPT, gelu
+from gpt1_jax.model.gpt import GPT
 from gpt1_jax.model.objective import Head, Network
 
 RATES = {"embd_dropout": 0.1, "attn_dropout": 0.2, "resid_dropout": 0.3}

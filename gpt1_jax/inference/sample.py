@@ -23,6 +23,8 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 _SHORTEST = 16
 # Places of the cache come in blocks of this many.
 _PLACES = 128
+# Logits that are sorted at a time on a GPU.
+_STRETCH = 1024
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,35 @@ def restrict(
     n_candidates = min(top_k, logits_NV.shape[-1]) or logits_NV.shape[-1]
     if top_p is None and n_candidates == logits_NV.shape[-1]:
         return jnp.broadcast_to(jnp.arange(n_candidates), logits_NV.shape), logits_NV
-    logits_NK, ids_NK = jax.lax.top_k(logits_NV, n_candidates)
+    logits_NK, ids_NK = _top_k(logits_NV, n_candidates)
     if top_p is not None:
         probabilities_NK = jax.nn.softmax(logits_NK, axis=-1)
         # Those whose forerunners do not reach it.
         before_NK = jnp.cumsum(probabilities_NK, axis=-1) - probabilities_NK
         logits_NK = jnp.where(before_NK < top_p, logits_NK, -jnp.inf)
     return ids_NK, logits_NK
+
+
+def _top_k(x_NV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """jax.lax.top_k. On a GPU, which sorts all of a row for it, the k largest of each stretch come
+    first, and of those the k largest: the same ones in the same order."""
+
+    def direct(x_NV):
+        values, ids = jax.lax.top_k(x_NV, k)
+        return values, ids
+
+    def by_stretches(x_NV):
+        missing = -x_NV.shape[1] % _STRETCH
+        x_NV = jnp.pad(x_NV, ((0, 0), (0, missing)), constant_values=-jnp.inf)
+        stretches = x_NV.reshape(len(x_NV), -1, _STRETCH)
+        largest, places = jax.lax.top_k(stretches, k)
+        ids = places + (jnp.arange(stretches.shape[1]) * _STRETCH)[None, :, None]
+        found, where = jax.lax.top_k(largest.reshape(len(x_NV), -1), k)
+        return found, jnp.take_along_axis(ids.reshape(len(x_NV), -1), where, axis=1)
+
+    if k > _STRETCH // 4 or x_NV.shape[1] < 4 * _STRETCH:
+        return direct(x_NV)
+    return jax.lax.platform_dependent(x_NV, cuda=by_stretches, default=direct)
 
 
 @jax.jit(static_argnums=(0, 1))

@@ -34,38 +34,68 @@ _DEFINED = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = ")
 _CALLED = re.compile(r"calls=%?([\w.-]+)")
 
 
+# So many of the largest operations are named.
+_LARGEST = 20
+_LAYER = re.compile(r"\bh_\d+\b")
+
+
 class _Event(NamedTuple):
     name: str
     milliseconds: float
 
 
-def by_part(
+class _Instruction(NamedTuple):
+    """part: None for those that only hold others. scope: where the model has it, of any layer."""
+
+    part: str | None
+    scope: str
+
+
+def of_step(
     compiled: jax.stages.Compiled, run: Callable[[], object], n_steps: int
-) -> dict[str, float]:
-    """Milliseconds of a step by part of the model, the largest first: GEMMs, what PARTS names and
-    other. `run` takes `n_steps` steps of the compiled program.
+) -> dict[str, Any]:
+    """What a step spends its time on; `run` takes `n_steps` steps of the compiled program.
+
+    ms_by_part: milliseconds of a step by part of the model, the largest first: GEMMs, what PARTS
+    names and other. largest_operations: those of one kind and scope in all layers together, with
+    how many there are in a step and their milliseconds.
 
     On a CPU these are milliseconds of all threads together, which may be more than a step takes.
     """
-    parts = parts_of(compiled.as_text())
-    total: defaultdict[str, float] = defaultdict(float)
+    instructions = instructions_of(compiled.as_text())
+    parts: defaultdict[str, float] = defaultdict(float)
+    operations: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         jax.profiler.start_trace(folder)
         try:
             run()
         finally:
             jax.profiler.stop_trace()
-        for event in _events(Path(folder)):
-            part = parts.get(_plain(event.name), "other")
+        for name, milliseconds in _events(Path(folder)):
+            part, scope = instructions.get(_plain(name), _Instruction("other", ""))
             if part is not None:
-                total[part] += event.milliseconds / n_steps
-    largest = sorted(total.items(), key=lambda item: -item[1])
-    return {name: round(value, 4) for name, value in largest}
+                parts[part] += milliseconds / n_steps
+                operations[_kind(name), scope].append(milliseconds / n_steps)
+    by_time = sorted(operations.items(), key=lambda item: -sum(item[1]))
+    return {
+        "ms_by_part": {
+            name: round(value, 4)
+            for name, value in sorted(parts.items(), key=lambda item: -item[1])
+        },
+        "largest_operations": [
+            {
+                "operation": kind,
+                "scope": scope,
+                "per_step": round(len(found) / n_steps, 2),
+                "ms": round(sum(found), 4),
+            }
+            for (kind, scope), found in by_time[:_LARGEST]
+        ],
+    }
 
 
-def parts_of(program: str) -> dict[str, str | None]:
-    """The part that each instruction of a compiled program belongs to, by its name; None for those
-    that only hold others."""
+def instructions_of(program: str) -> dict[str, _Instruction]:
+    """The instructions of a compiled program by name."""
     lines = program.splitlines()
     products, computation = set(), ""
     for line in lines:
@@ -73,19 +103,21 @@ def parts_of(program: str) -> dict[str, str | None]:
             computation = line.removeprefix("ENTRY ").split()[0].lstrip("%")
         elif _PRODUCT.search(line.partition("metadata=")[0]):
             products.add(computation)
-    found: dict[str, str | None] = {}
+    found: dict[str, _Instruction] = {}
     for line in lines:
         if named := _DEFINED.match(line):
-            found[_plain(named[1])] = _part(line, products)
+            scope = re.search(r'op_name="([^"]*)"', line.partition("metadata=")[2])
+            path = scope[1] if scope else ""
+            found[_plain(named[1])] = _Instruction(
+                _part(line, path, products), _LAYER.sub("h_*", path)
+            )
     return found
 
 
-def _part(line: str, products: set[str]) -> str | None:
-    what, _, metadata = line.partition("metadata=")
+def _part(line: str, path: str, products: set[str]) -> str | None:
+    what = line.partition("metadata=")[0]
     if _CONTAINERS.search(what):
         return None
-    scope = re.search(r'op_name="([^"]*)"', metadata)
-    path = scope[1] if scope else ""
     if re.search(PARTS[0][1], path):
         return PARTS[0][0]
     called = _CALLED.search(what)
@@ -97,6 +129,11 @@ def _part(line: str, products: set[str]) -> str | None:
 def _plain(name: str) -> str:
     """A name as a GPU's kernel has it, too."""
     return re.sub(r"[.-]", "_", name)
+
+
+def _kind(name: str) -> str:
+    """A name without the number that tells it from others."""
+    return re.sub(r"[._]\d+$", "", name)
 
 
 def _events(folder: Path) -> Iterator[_Event]:

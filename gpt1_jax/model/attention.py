@@ -3,8 +3,8 @@
     plain       the definition, written with L x L arrays; runs everywhere
     blocks      the same for blocks of queries, each with the keys that it may see; for CPUs
     recompute   the same, made again in the backward pass in place of being kept for it
-    triton      a kernel for NVIDIA GPUs (attention_gpu.py)
-    tpu         a kernel for TPUs (attention_tpu.py)
+    triton      a kernel for NVIDIA GPUs (kernels/attention_gpu.py)
+    tpu         a kernel for TPUs (kernels/attention_tpu.py)
     cudnn       the flash attention of NVIDIA's library, which has no dropout
 
 All of them drop the same weights; attention_choice.py says which runs where. On another platform
@@ -21,12 +21,8 @@ from typing import Literal, Protocol
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.model.dropout import (
-    attention_keep_mask,
-    attention_keep_rate,
-    dropped,
-    site_words,
-)
+from gpt1_jax.kernels.masks import attention_keep_rate, dropped
+from gpt1_jax.model.dropout import attention_keep_mask, site_words
 
 Implementation = Literal["plain", "blocks", "recompute", "triton", "tpu", "cudnn"]
 Wanted = Literal["auto", "plain", "blocks", "recompute", "triton", "tpu", "cudnn"]
@@ -105,9 +101,9 @@ def attention(
 def _kernel(implementation: Implementation) -> Callable:
     # Imported where it is used: a backend that some release of JAX drops must harm nobody else.
     if implementation == "triton":
-        from gpt1_jax.model.attention_gpu import attention as kernel
+        from gpt1_jax.kernels.attention_gpu import attention as kernel
     else:
-        from gpt1_jax.model.attention_tpu import attention as kernel
+        from gpt1_jax.kernels.attention_tpu import attention as kernel
     return kernel
 
 

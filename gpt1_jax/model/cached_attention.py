@@ -1,6 +1,7 @@
 """Attention of tokens that follow what a cache holds, for sampling: no dropout, no gradient.
 
-Shapes: N sequences, L new tokens, M places of the cache, H heads, K size of one head.
+Shapes: N sequences, L new tokens, C columns of the fused projection (queries, keys, values, one
+after another), M places of the cache, H heads, K size of one head.
 """
 
 import jax
@@ -12,17 +13,27 @@ KeysAndValues = tuple[jax.Array, jax.Array]
 
 
 def cached_attention(
-    query_NLHK: jax.Array,
-    key_NLHK: jax.Array,
-    value_NLHK: jax.Array,
-    cache: KeysAndValues,
-    offset: jax.Array,
+    qkv_NLC: jax.Array, n_head: int, cache: KeysAndValues, offset: jax.Array, kernel: bool = False
 ) -> tuple[jax.Array, KeysAndValues]:
     """Weighted sums of the values [N, L, H, K], and the cache with the new keys and values.
 
     The first new token stands at place `offset`. A cache is two arrays [N, H, M, K]: with the heads
-    in front, a step reads them where they lie.
+    in front, a step reads them where they lie. `kernel`: a single new token by that of NVIDIA GPUs.
     """
+    n_sequences, length, _ = qkv_NLC.shape
+    qkv_NL3HK = qkv_NLC.reshape(n_sequences, length, 3, n_head, -1)
+    if kernel and length == 1:
+        # Imported where it is used: a backend that some release of JAX drops must harm nobody else.
+        from gpt1_jax.kernels import decode_gpu
+
+        if cache[0].shape[2] % decode_gpu.ATTENTION.rows == 0:
+            merged_NHK, *cache = decode_gpu.attention(qkv_NL3HK[:, 0], *cache, offset)
+            return merged_NHK[:, None], tuple(cache)
+    query_NLHK, key_NLHK, value_NLHK = (qkv_NL3HK[:, :, part] for part in range(3))
+    return _attention(query_NLHK, key_NLHK, value_NLHK, cache, offset)
+
+
+def _attention(query_NLHK, key_NLHK, value_NLHK, cache, offset):
     start = (0, 0, offset, 0)
     key_NHMK, value_NHMK = (
         jax.lax.dynamic_update_slice(old, jnp.swapaxes(new, 1, 2), start)

@@ -3,26 +3,30 @@
 The product runs over the rows of the output padded to a multiple of 128, which is what matrix units
 are made for: with GPT-1's 40478 columns it runs at half the speed of 40576 on a GPU. What is padded
 exists inside the step alone. The scores stay in the dtype of the model; their maximum and their sum
-of exponentials are computed in float32. What the backward pass needs are the scores and the
-logarithm of that sum, from which one pass writes softmax - one-hot.
+of exponentials are computed in float32.
+
+In training all weights are known when the scores are, so their gradient, softmax - one-hot, is made
+then, and takes their place. On an NVIDIA GPU that is one pass (kernels/cross_entropy_gpu.py).
 
 Shapes: N sequences, L tokens, D width, V rows of the output, P of them with the padding, T tokens
 of all sequences.
 """
 
 import functools
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
-from gpt1_jax.model.linear import product
+from gpt1_jax.model.attention import Divide, undivided
+from gpt1_jax.model.linear import product, product_gradients
 
 MULTIPLE = 128
 
 
 def token_losses(hidden_NLD: jax.Array, output_VD: jax.Array, targets_NL: jax.Array) -> jax.Array:
     """Cross-entropy [N, L], in nats and float32, of the target at each position."""
-    losses_T = _losses(
+    losses_T, _ = _statistics(
         _scores(hidden_NLD.reshape(-1, hidden_NLD.shape[-1]), _padded(output_VD)),
         targets_NL.reshape(-1),
         len(output_VD),
@@ -64,39 +68,70 @@ def _gradient(scores_TP, log_sum_T, targets_T, weights_T, n_rows):
     return gradient.astype(scores_TP.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _losses(scores_TP, targets_T, n_rows):
-    return _statistics(scores_TP, targets_T, n_rows)[0]
+@dataclass(frozen=True)
+class Form:
+    """How the loss of training is computed: in so many chunks of tokens, by the kernel of NVIDIA
+    GPUs or not, and how that runs on several devices (attention.py)."""
 
-
-def _losses_forward(scores_TP, targets_T, n_rows):
-    losses_T, log_sum_T = _statistics(scores_TP, targets_T, n_rows)
-    return losses_T, (scores_TP, log_sum_T, targets_T)
-
-
-def _losses_backward(n_rows, saved, weights_T):
-    scores_TP, log_sum_T, targets_T = saved
-    return _gradient(scores_TP, log_sum_T, targets_T, weights_T, n_rows), None
-
-
-_losses.defvjp(_losses_forward, _losses_backward)
+    n_chunks: int = 1
+    kernel: bool = False
+    divide: Divide = undivided
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def weighted_sum_in_chunks(
+def weighted_sum(
     hidden_NLD: jax.Array,
     output_VD: jax.Array,
     targets_NL: jax.Array,
     weights_NL: jax.Array,
-    n_chunks: int,
+    form: Form,
 ) -> jax.Array:
-    """The sum of weight times loss, float32, where only 1 / n_chunks of the scores exist at a time.
+    """The sum of weight times loss, float32.
 
-    All weights are known here, so each chunk's gradient is made while its scores exist, and nothing
-    is computed twice. The chunks divide the tokens of each sequence, not the sequences, so that
-    every device has its part of each. The weights themselves have no gradient.
+    Of several chunks only the scores of one exist at a time; nothing is computed twice. They divide
+    the tokens of each sequence, not the sequences, so that every device has its part of each. The
+    weights themselves have no gradient.
     """
-    return _in_chunks(hidden_NLD, output_VD, targets_NL, weights_NL, n_chunks, False)[0]
+    if form.n_chunks == 1:
+        return (token_losses(hidden_NLD, output_VD, targets_NL) * weights_NL).sum()
+    return _in_chunks(hidden_NLD, output_VD, targets_NL, weights_NL, form.n_chunks, False)[0]
+
+
+def _weighted_sum_forward(hidden_NLD, output_VD, targets_NL, weights_NL, form):
+    """The sum, and its gradients by hidden states and output."""
+    if form.n_chunks > 1:
+        return _in_chunks(hidden_NLD, output_VD, targets_NL, weights_NL, form.n_chunks, True)
+    rows_TD, output_PD = hidden_NLD.reshape(-1, hidden_NLD.shape[-1]), _padded(output_VD)
+    targets_T, weights_T = targets_NL.reshape(-1), weights_NL.reshape(-1)
+    scores_TP = _scores(rows_TD, output_PD)
+    losses_T, gradient_TP = _losses_and_gradient(
+        scores_TP, targets_T, weights_T, len(output_VD), form
+    )
+    with jax.named_scope("logits"):
+        by_rows_TD, by_output_PD = product_gradients(1, (rows_TD, output_PD), gradient_TP)
+    gradients = by_rows_TD.reshape(hidden_NLD.shape), by_output_PD[: len(output_VD)]
+    return (losses_T * weights_T).sum(), gradients
+
+
+def _weighted_sum_backward(form, gradients, factor):
+    hidden_NLD, output_VD = gradients
+    dtype = hidden_NLD.dtype
+    return (hidden_NLD * factor).astype(dtype), (output_VD * factor).astype(dtype), None, None
+
+
+weighted_sum.defvjp(_weighted_sum_forward, _weighted_sum_backward)
+
+
+def _losses_and_gradient(scores_TP, targets_T, weights_T, n_rows, form):
+    if form.kernel:
+        # Imported where it is used: a backend that some release of JAX drops must harm nobody else.
+        from gpt1_jax.kernels import cross_entropy_gpu
+
+        if cross_entropy_gpu.suits(scores_TP.shape[1]):
+            run = functools.partial(cross_entropy_gpu.losses_and_gradient, n_columns=n_rows)
+            return form.divide(run, ("NP", "N", "N"), ("N", "NP"))(scores_TP, targets_T, weights_T)
+    losses_T, log_sum_T = _statistics(scores_TP, targets_T, n_rows)
+    return losses_T, _gradient(scores_TP, log_sum_T, targets_T, weights_T, n_rows)
 
 
 def _chunks(x: jax.Array, n_chunks: int) -> jax.Array:
@@ -138,16 +173,3 @@ def _in_chunks(hidden_NLD, output_VD, targets_NL, weights_NL, n_chunks, differen
     if not differentiated:
         return total, None
     return total, (_whole(rows, hidden_NLD.shape), output_gradient_PD[:n_rows])
-
-
-def _in_chunks_forward(hidden_NLD, output_VD, targets_NL, weights_NL, n_chunks):
-    return _in_chunks(hidden_NLD, output_VD, targets_NL, weights_NL, n_chunks, True)
-
-
-def _in_chunks_backward(n_chunks, gradients, factor):
-    hidden_NLD, output_VD = gradients
-    dtype = hidden_NLD.dtype
-    return (hidden_NLD * factor).astype(dtype), (output_VD * factor).astype(dtype), None, None
-
-
-weighted_sum_in_chunks.defvjp(_in_chunks_forward, _in_chunks_backward)

@@ -7,18 +7,18 @@ Shapes: N sequences, L tokens, D width, H heads, K size of one head, R rows of t
 (tokens, specials, positions, in this order), V of them that the softmax runs over.
 """
 
-import math
-
 import flax.linen as nn
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gpt1_jax.kernels import pieces
 from gpt1_jax.model.attention import Divide, Implementation, attention, undivided
 from gpt1_jax.model.cached_attention import cached_attention
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
 from gpt1_jax.model.linear import Linear
+from gpt1_jax.model.mlp import MLP
 from gpt1_jax.model.residual_norm import ResidualNorm
 
 
@@ -51,29 +51,6 @@ def drop_table(config: ModelConfig, params: dict, key: jax.Array) -> dict:
     return {**params, "wte": {"embedding": tokens}, "wpe": {"embedding": positions}}
 
 
-@jax.custom_vjp
-def gelu(x: jax.Array) -> jax.Array:
-    """GELU in its tanh form, in float32. Of the forward pass `x` alone is kept."""
-    return _gelu_and_slope(x)[0].astype(x.dtype)
-
-
-def _gelu_and_slope(x):
-    x = x.astype(jnp.float32)
-    factor, cubic = (2.0 / math.pi) ** 0.5, 0.044715
-    tanh = jnp.tanh(factor * (x + cubic * x**3))
-    slope = 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh**2) * factor * (1.0 + 3.0 * cubic * x**2)
-    return 0.5 * x * (1.0 + tanh), slope
-
-
-def _gelu_backward(x, gradient):
-    # Otherwise XLA finds the tanh of the forward pass, and keeps it in memory until here.
-    _, slope = _gelu_and_slope(jax.lax.optimization_barrier(x))
-    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
-
-
-gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
-
-
 class Table(nn.Module):
     """Embeddings, float32 [`n_rows`, D]."""
 
@@ -101,42 +78,33 @@ class Attention(nn.Module):
     divide: Divide
 
     def setup(self):
-        self.c_attn = Linear(self.config, 3 * self.config.n_embd)
-        self.c_proj = Linear(self.config, self.config.n_embd)
+        width, decodes = self.config.n_embd, self._decodes
+        self.c_attn = Linear(self.config, width, 3 * width, decodes=decodes)
+        self.c_proj = Linear(self.config, width, width, decodes=decodes)
+
+    @property
+    def _decodes(self):
+        return self.implementation == "triton" and self.divide is undivided
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
-        """Returns [N, L, D] and the cache, if there is one, with the new keys and values."""
+        """Returns [N, L, D], without the bias of c_proj, which is added with the residual, and the
+        cache, if there is one, with the new keys and values."""
         config = self.config
-        qkv = self.c_attn(x_NLD)
         if cache is not None:
-            heads = (*x_NLD.shape[:2], config.n_head, config.n_embd // config.n_head)
-            query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, -1))
-            merged_NLHK, cache = cached_attention(query, key, value, cache, offset)
-        else:
-            merged_NLHK = attention(
-                qkv,
-                config.n_head,
-                implementation=self.implementation,
-                divide=self.divide,
-                keys_N=keys_N,
-                rate=config.rate("attn"),
-                layer=layer,
-                n_ctx=config.n_ctx,
-            )
-        return self.c_proj(merged_NLHK.reshape(x_NLD.shape)), cache
-
-
-class MLP(nn.Module):
-    """Four times wider inside, without dropout there, as in the released code."""
-
-    config: ModelConfig
-
-    def setup(self):
-        self.c_fc = Linear(self.config, 4 * self.config.n_embd)
-        self.c_proj = Linear(self.config, self.config.n_embd, of=gelu)
-
-    def __call__(self, x_NLD):
-        return self.c_proj(self.c_fc(x_NLD))
+            qkv = self.c_attn.decode(x_NLD)
+            merged_NLHK, cache = cached_attention(qkv, config.n_head, cache, offset, self._decodes)
+            return self.c_proj.decode(merged_NLHK.reshape(x_NLD.shape), add_bias=False), cache
+        merged_NLHK = attention(
+            self.c_attn(x_NLD),
+            config.n_head,
+            implementation=self.implementation,
+            divide=self.divide,
+            keys_N=keys_N,
+            rate=config.rate("attn"),
+            layer=layer,
+            n_ctx=config.n_ctx,
+        )
+        return self.c_proj.without_bias(merged_NLHK.reshape(x_NLD.shape)), cache
 
 
 class Block(nn.Module):
@@ -149,14 +117,17 @@ class Block(nn.Module):
 
     def setup(self):
         self.attn = Attention(self.config, self.implementation, self.divide)
-        self.ln_1 = ResidualNorm(self.config, "attention_output")
-        self.mlp = MLP(self.config)
-        self.ln_2 = ResidualNorm(self.config, "mlp_output")
+        kernel = self.implementation == "triton" and pieces.suits(self.config.n_embd)
+        self.ln_1 = ResidualNorm(self.config, "attention_output", kernel, self.divide)
+        self.mlp = MLP(self.config, kernel, self.divide)
+        self.ln_2 = ResidualNorm(self.config, "mlp_output", kernel, self.divide)
 
     def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
         attended_NLD, cache = self.attn(x_NLD, keys_N, layer, cache, offset)
-        normed_NLD = self.ln_1(x_NLD, attended_NLD, keys_N, layer)
-        return self.ln_2(normed_NLD, self.mlp(normed_NLD), keys_N, layer), cache
+        normed_NLD = self.ln_1(x_NLD, attended_NLD, self.attn.c_proj.bias, keys_N, layer)
+        mlp = self.mlp if cache is None else self.mlp.decode
+        inner_NLD = mlp(normed_NLD)
+        return self.ln_2(normed_NLD, inner_NLD, self.mlp.c_proj.bias, keys_N, layer), cache
 
 
 class GPT(nn.Module):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from gpt1_jax.model import activation
 from gpt1_jax.model.config import ModelConfig
 
 
@@ -37,7 +38,10 @@ def _product_forward(rows_TI, kernel, axis):
     return product(rows_TI, kernel, axis), (rows_TI, kernel)
 
 
-def _product_backward(axis, saved, gradient_TO):
+def product_gradients(
+    axis: int, saved: tuple[jax.Array, jax.Array], gradient_TO: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `product` by its rows and its kernel, which are `saved`, in their dtypes."""
     rows_TI, kernel = saved
     gradient_TO = gradient_TO.astype(rows_TI.dtype)
     by_rows_TI = _dot(gradient_TO, kernel, (1, 1 - axis)).astype(rows_TI.dtype)
@@ -45,7 +49,40 @@ def _product_backward(axis, saved, gradient_TO):
     return by_rows_TI, _dot(*factors, (0, 0)).astype(kernel.dtype)
 
 
-product.defvjp(_product_forward, _product_backward)
+product.defvjp(_product_forward, product_gradients)
+
+
+@jax.custom_vjp
+def affine(rows_TI: jax.Array, kernel_IO: jax.Array, bias_O: jax.Array) -> jax.Array:
+    """rows @ kernel + bias, [T, O] in the dtype of the rows; the bias is float32, and so is its
+    gradient, a sum over all rows.
+
+    Of two bfloat16 arrays NVIDIA's library makes the whole sum in the product itself, from the wide
+    result, where the bias is bfloat16 as well. Elsewhere the bias is added in float32.
+    """
+    dtype = rows_TI.dtype
+
+    def wide(rows, kernel, bias):
+        return (product(rows, kernel) + bias[None]).astype(dtype)
+
+    def narrow(rows, kernel, bias):
+        return jnp.dot(rows, kernel) + bias.astype(dtype)[None]
+
+    if dtype == jnp.float32:
+        return wide(rows_TI, kernel_IO, bias_O)
+    return jax.lax.platform_dependent(rows_TI, kernel_IO, bias_O, cuda=narrow, default=wide)
+
+
+def _affine_forward(rows_TI, kernel_IO, bias_O):
+    return affine(rows_TI, kernel_IO, bias_O), (rows_TI, kernel_IO)
+
+
+def _affine_backward(saved, gradient_TO):
+    by_bias_O = gradient_TO.astype(jnp.float32).sum(0)
+    return (*product_gradients(0, saved, gradient_TO), by_bias_O)
+
+
+affine.defvjp(_affine_forward, _affine_backward)
 
 
 def _dot(a: jax.Array, b: jax.Array, contracted: tuple[int, int]) -> jax.Array:
@@ -88,36 +125,50 @@ def cast_kernels(params: dict, dtype: DTypeLike) -> dict:
 
 
 class Linear(nn.Module):
-    """x [..., D] @ kernel [D, `features`] + bias, in the dtype of the model, with the model's
-    initialisation. The kernel may have been cast before.
-
-    With `of`, a function of each element, of(x) takes the place of x. A loop over layers keeps what
-    each of them needs for the backward pass, and there of(x) is made again rather than kept."""
+    """x [..., `n_in`] @ kernel [`n_in`, `n_out`] + bias, in the dtype of the model, with its
+    initialisation. The kernel may have been cast before. `decodes`: the product of few rows has a
+    kernel of its own, that of NVIDIA GPUs."""
 
     config: ModelConfig
-    features: int
+    n_in: int
+    n_out: int
     use_bias: bool = True
-    of: Callable[[jax.Array], jax.Array] | None = None
+    decodes: bool = False
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        dtype = self.config.compute_dtype
+    def setup(self):
         init = nn.initializers.normal(self.config.init_std)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features)).astype(dtype)
-
-        bias = 0.0
+        self.kernel = self.param("kernel", init, (self.n_in, self.n_out))
         if self.use_bias:
-            # Added in float32, so that its gradient, a sum over all tokens, is in float32, too.
-            bias = self.param("bias", nn.initializers.zeros, (self.features,))[None]
+            self.bias = self.param("bias", nn.initializers.zeros, (self.n_out,))
 
-        def multiply(x, kernel, bias):
-            # Between the product and this sum nothing may stand, not even another shape: on a TPU
-            # they are then one pass, which writes no float32.
-            def of_rows(rows):
-                return (product(rows, kernel) + bias).astype(dtype)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return by_rows(lambda rows: affine(rows, self.cast_kernel, self.bias), self._cast(x))
 
-            return by_rows(of_rows, self.of(x) if self.of else x)
+    def without_bias(self, x: jax.Array) -> jax.Array:
+        """x @ kernel, for one that adds the bias later."""
 
-        if self.of and self.config.scan_layers:
-            multiply = jax.checkpoint(multiply, prevent_cse=False)
-        return multiply(x.astype(dtype), kernel, bias)
+        def multiply(rows):
+            return self._cast(product(rows, self.cast_kernel))
+
+        return by_rows(multiply, self._cast(x))
+
+    def decode(self, x: jax.Array, add_bias: bool = True, gelu: bool = False) -> jax.Array:
+        """x @ kernel, + bias, and GELU of it, without a gradient: of one token after another."""
+        rows = self._cast(x.reshape(-1, self.n_in))
+        bias = self.bias if add_bias else None
+        if self.decodes:
+            # Imported where it is used: a backend that some release of JAX drops must harm nobody.
+            from gpt1_jax.kernels import decode_gpu
+
+            if decode_gpu.suits(len(rows), self.n_in, self.n_out):
+                out = decode_gpu.linear(rows, self.cast_kernel, bias, gelu=gelu)
+                return out.reshape(*x.shape[:-1], self.n_out)
+        out = self(x) if add_bias else self.without_bias(x)
+        return activation.gelu(out) if gelu else out
+
+    @property
+    def cast_kernel(self) -> jax.Array:
+        return self._cast(self.kernel)
+
+    def _cast(self, x):
+        return x.astype(self.config.compute_dtype)

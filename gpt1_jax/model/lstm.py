@@ -72,7 +72,7 @@ class Layer(nn.Module):
         state = state or _zeros(config, x_NLD.shape[0])
         gates_LN4U = jnp.moveaxis(gates_NL4U, 1, 0)
         state, outputs_LNU = jax.lax.scan(step, state, (jnp.arange(len(gates_LN4U)), gates_LN4U))
-        out_NLD = Linear(config, width, name="proj")(jnp.moveaxis(outputs_LNU, 0, 1))
+        out_NLD = Linear(config, units, width, name="proj")(jnp.moveaxis(outputs_LNU, 0, 1))
         return dropout(out_NLD, keys_N, config.rate("resid"), layer, "mlp_output"), state
 
 
@@ -103,7 +103,7 @@ class LSTM(nn.Module):
         for index in range(config.n_layer):
             setattr(self, f"h_{index}", layer(config))
         if not config.tied_output:
-            self.lm_head = Linear(config, config.n_rows, use_bias=False)
+            self.lm_head = Linear(config, config.n_embd, config.n_rows, use_bias=False)
 
     def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
         """Hidden states [N, L, D], with dropout where `keys_N` are given."""
@@ -111,7 +111,7 @@ class LSTM(nn.Module):
         for layer in range(self.config.n_layer):
             x_NLD, _ = getattr(self, f"h_{layer}")(x_NLD, keys_N, layer)
         if self.is_initializing() and not self.config.tied_output:
-            self.lm_head(x_NLD)
+            self.lm_head.without_bias(x_NLD)
         return x_NLD
 
     def output(self) -> jax.Array:

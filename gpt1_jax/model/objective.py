@@ -17,7 +17,6 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model import cross_entropy
 from gpt1_jax.model.attention import Divide, Implementation, undivided
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.cross_entropy import weighted_sum_in_chunks
 from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
 from gpt1_jax.model.linear import by_rows, cast_kernels, product
@@ -67,10 +66,13 @@ class Head(nn.Module):
 @dataclass(frozen=True)
 class Network:
     """A body (the Transformer or the LSTM) and, for a task, a head. The parameters form one tree:
-    those of the body at the top, the head's as `clf`."""
+    those of the body at the top, the head's as `clf`. `kernel` and `divide` are those of the loss
+    (cross_entropy.py)."""
 
     body: nn.Module
     head: Head | None = None
+    kernel: bool = False
+    divide: Divide = undivided
 
     def init(self, key: jax.Array) -> dict:
         """Fresh parameters, float32."""
@@ -108,6 +110,12 @@ class Network:
         """Cross-entropy [N, L], in nats and float32, of the token that follows each position."""
         return cross_entropy.token_losses(hidden_NLD, self.output(params), targets_NL)
 
+    def weighted_loss(self, params: dict, hidden_NLD: jax.Array, targets_NL, weights_NL):
+        """The sum of the losses of `token_losses`, each times its weight, for training."""
+        form = cross_entropy.Form(self.body.config.loss_chunks, self.kernel, self.divide)
+        output_VD = self.output(params)
+        return cross_entropy.weighted_sum(hidden_NLD, output_VD, targets_NL, weights_NL, form)
+
     def empty_cache(self, n_sequences: int, n_tokens: int):
         """What `decode` starts from, with places for `n_tokens` of each sequence."""
         return self.body.empty_cache(n_sequences, n_tokens)
@@ -138,7 +146,7 @@ def network(
     run on several devices."""
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
     body = LSTM(config) if config.body == "lstm" else GPT(config, implementation, divide)
-    return Network(body, head)
+    return Network(body, head, implementation == "triton", divide)
 
 
 def _without_head(params: dict) -> dict:
@@ -156,11 +164,7 @@ def language_model_loss(
     """
     targets_NL = jnp.roll(tokens_NL, -1, axis=1)
     shares_NL = sequence_shares(jnp.roll(weights_NL, -1, axis=1).at[:, -1].set(0.0))
-    n_chunks = network.body.config.loss_chunks
-    if n_chunks > 1:
-        output_VD = network.output(params)
-        return weighted_sum_in_chunks(hidden_NLD, output_VD, targets_NL, shares_NL, n_chunks)
-    return (network.token_losses(params, hidden_NLD, targets_NL) * shares_NL).sum()
+    return network.weighted_loss(params, hidden_NLD, targets_NL, shares_NL)
 
 
 def sequence_shares(weights_NL: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 from jax.sharding import Mesh
 
 from gpt1_jax.model import attention_choice, objective
+from gpt1_jax.model.attention import undivided
 from gpt1_jax.model.attention_choice import Choice
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe.experiment import Experiment
@@ -18,7 +19,6 @@ def network(
     choice = attention_choice.choose(
         experiment.attention.implementation, device, experiment.model, mesh.shape["model"]
     )
-    made = objective.network(
-        experiment.model, choice.implementation, shape, n_outputs, Divided(mesh)
-    )
+    divide = undivided if mesh.size == 1 else Divided(mesh)
+    made = objective.network(experiment.model, choice.implementation, shape, n_outputs, divide)
     return made, choice

@@ -149,9 +149,6 @@ class Divided:
     def __call__(
         self, function: Callable, inputs: tuple[str, ...], outputs: tuple[str, ...]
     ) -> Callable:
-        if self.mesh.size == 1:
-            return function
-
         def on_shares(*arrays):
             sizes = {}
             for letters, array in zip(inputs, arrays, strict=True):
@@ -159,7 +156,7 @@ class Divided:
             axes = {
                 letter: axis
                 for letter, axis in (("N", "data"), ("H", "model"))
-                if sizes[letter] % self.mesh.shape[axis] == 0
+                if letter in sizes and sizes[letter] % self.mesh.shape[axis] == 0
             }
             in_specs, out_specs = (
                 tuple(P(*(axes.get(letter) for letter in letters)) for letters in names)

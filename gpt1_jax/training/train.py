@@ -97,7 +97,20 @@ def update_function(
         return TrainState(params, moments, state.step + 1), terms
 
     everywhere = sharding.replicated(mesh)
-    return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
+    return jax.jit(
+        update,
+        donate_argnums=0,
+        out_shardings=(shardings, everywhere),
+        compiler_options=compiler_options(mesh),
+    )
+
+
+def compiler_options(mesh: Mesh) -> dict[str, bool]:
+    """Of a GPU the products of its library, which add the bias as they write. XLA's own are tried
+    against them one by one and lose, but leave the bias to a pass of its own (docs/performance.md).
+    """
+    on_gpu = mesh.devices.flat[0].platform == "gpu"
+    return {"xla_gpu_enable_triton_gemm": False} if on_gpu else {}
 
 
 def run_to_end(

@@ -17,7 +17,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from gpt1_jax.model.dropout import (
+from gpt1_jax.kernels.masks import (
     HALF,
     attention_bits,
     attention_keep_rate,

@@ -5,15 +5,11 @@ fused projection left them and writes their gradients into one array; it draws t
 used, in all three kernels, so that nothing of size L x L is ever stored. The softmax is the running
 one of flash attention, in base 2.
 
-JAX calls its Triton backend deprecated since 0.11. All that depends on it is in this module;
-attention_choice.py goes without where the backend is missing.
-
 Shapes: N sequences, L tokens, H heads, K size of one head; 3 stands for query, key, value.
 """
 
 import functools
 import math
-import warnings
 
 import jax
 import jax.numpy as jnp
@@ -21,18 +17,20 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from gpt1_jax.model.dropout import (
+from gpt1_jax.kernels import pieces
+from gpt1_jax.kernels.masks import (
     BLOCK,
     HALF,
     attention_bits,
     attention_keep_rate,
     attention_kept,
 )
+from gpt1_jax.kernels.triton import Setting, call
 
 LOG2E = math.log2(math.e)
 FORBIDDEN = -1e30
-# Queries in a block, warps, stages: the best of those tried on an H200 (docs/performance.md).
-FORWARD, KEYS, QUERIES = (64, 4, 2), (64, 4, 3), (64, 4, 2)
+# The best of those tried on an H200 (docs/performance.md).
+FORWARD, KEYS, QUERIES = Setting(64, 4, 2), Setting(64, 4, 3), Setting(64, 4, 2)
 # Lengths are padded to whole blocks of queries and of keys.
 MULTIPLE = 64
 
@@ -72,11 +70,9 @@ def _forward(qkv_NL3HK, words_N2, rate, n_ctx, divide):
     return run(qkv_NL3HK, words_N2, jnp.arange(qkv_NL3HK.shape[3], dtype=jnp.int32))
 
 
-def _padded(array, axis):
-    """Zeros behind, up to whole blocks. The rows that they add see themselves and all before them,
-    are seen by no other, and are cut off again."""
-    missing = -array.shape[axis] % MULTIPLE
-    return jnp.pad(array, [(0, missing * (i == axis)) for i in range(array.ndim)])
+# Up to whole blocks. The rows that this adds see themselves and all before them, are seen by no
+# other, and are cut off again.
+_padded = functools.partial(pieces.padded, multiple=MULTIPLE)
 
 
 def _part(length, size, which, rows=None):
@@ -90,27 +86,6 @@ _WORDS = pl.BlockSpec((None, 2), lambda i, n, h: (n, 0))
 _HEAD = pl.BlockSpec((1,), lambda i, n, h: (h,))
 
 
-def _call(kernel, setting, grid, name, operands, options, static):
-    """The kernel over its grid: compiled for CUDA, interpreted elsewhere."""
-    rows, warps, stages = setting
-    # What JAX says while it lowers the kernel, in each program anew.
-    warnings.filterwarnings("ignore", "The Pallas Triton backend is deprecated", DeprecationWarning)
-
-    def run(interpret, *operands):
-        return pl.pallas_call(
-            functools.partial(kernel, rows=rows, **static),
-            grid=grid,
-            compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=stages),
-            interpret=interpret,
-            name=name,
-            **options,
-        )(*operands)
-
-    return lax.platform_dependent(
-        *operands, cuda=functools.partial(run, False), default=functools.partial(run, True)
-    )
-
-
 # Traced and lowered once for all layers.
 _once = functools.partial(jax.jit, static_argnames=("rate", "n_ctx"))
 
@@ -121,31 +96,29 @@ def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
     length = qkv_NL3HK.shape[1]
     qkv = _padded(qkv_NL3HK, 1)
     n, padded, _, heads, size = qkv.shape
-    rows = FORWARD[0]
-    out, lse = _call(
+    rows = FORWARD.rows
+    out, lse = call(
         _forward_body,
         FORWARD,
-        (padded // rows, n, heads),
-        "attention_forward",
         (words_N2, heads_H, qkv, qkv, qkv),
-        {
-            "in_specs": [
-                _WORDS,
-                _HEAD,
-                _part(padded, size, 0, rows),
-                _part(padded, size, 1),
-                _part(padded, size, 2),
-            ],
-            "out_specs": [
-                pl.BlockSpec((None, rows, None, size), lambda i, n, h: (n, i, h, 0)),
-                pl.BlockSpec((None, None, rows), lambda i, n, h: (n, h, i)),
-            ],
-            "out_shape": [
-                jax.ShapeDtypeStruct((n, padded, heads, size), qkv.dtype),
-                jax.ShapeDtypeStruct((n, heads, padded), jnp.float32),
-            ],
-        },
-        {"rate": rate, "n_ctx": n_ctx},
+        name="attention_forward",
+        static={"rate": rate, "n_ctx": n_ctx},
+        grid=(padded // rows, n, heads),
+        in_specs=[
+            _WORDS,
+            _HEAD,
+            _part(padded, size, 0, rows),
+            _part(padded, size, 1),
+            _part(padded, size, 2),
+        ],
+        out_specs=[
+            pl.BlockSpec((None, rows, None, size), lambda i, n, h: (n, i, h, 0)),
+            pl.BlockSpec((None, None, rows), lambda i, n, h: (n, h, i)),
+        ],
+        out_shape=[
+            jax.ShapeDtypeStruct((n, padded, heads, size), qkv.dtype),
+            jax.ShapeDtypeStruct((n, heads, padded), jnp.float32),
+        ],
     )
     return out[:, :length], lse[:, :, :length]
 
@@ -167,37 +140,33 @@ def _backward_kernels(qkv_NL3HK, words_N2, heads_H, out_NLHK, dout_NLHK, lse_NHL
         return pl.BlockSpec((None, rows, 3, None, size), lambda i, n, h: (n, i, 0, h, 0))
 
     some = [_part(padded, size, which, BLOCK) for which in (1, 2)]
-    d = _call(
+    d = call(
         _keys_body,
         KEYS,
-        (padded // BLOCK, n, heads),
-        "attention_keys",
         (words_N2, heads_H, qkv, qkv, qkv, dout, lse, delta),
-        {
-            "in_specs": [_WORDS, _HEAD, _part(padded, size, 0), *some, whole, line, line],
-            "out_specs": triple(BLOCK),
-            "out_shape": shape,
-        },
-        {**static, "length": padded},
+        name="attention_keys",
+        static={**static, "length": padded},
+        grid=(padded // BLOCK, n, heads),
+        in_specs=[_WORDS, _HEAD, _part(padded, size, 0), *some, whole, line, line],
+        out_specs=triple(BLOCK),
+        out_shape=shape,
     )
-    rows = QUERIES[0]
+    rows = QUERIES.rows
     query = _part(padded, size, 0, rows)
     mine = pl.BlockSpec((None, rows, None, size), lambda i, n, h: (n, i, h, 0))
     stretch = pl.BlockSpec((None, None, rows), lambda i, n, h: (n, h, i))
     rest = [_part(padded, size, which) for which in (1, 2)]
-    d = _call(
+    d = call(
         _queries_body,
         QUERIES,
-        (padded // rows, n, heads),
-        "attention_queries",
         (words_N2, heads_H, qkv, qkv, qkv, dout, lse, delta, d),
-        {
-            "in_specs": [_WORDS, _HEAD, query, *rest, mine, stretch, stretch, triple(rows)],
-            "out_specs": triple(rows),
-            "out_shape": shape,
-            "input_output_aliases": {8: 0},
-        },
-        static,
+        name="attention_queries",
+        static=static,
+        grid=(padded // rows, n, heads),
+        in_specs=[_WORDS, _HEAD, query, *rest, mine, stretch, stretch, triple(rows)],
+        out_specs=triple(rows),
+        out_shape=shape,
+        input_output_aliases={8: 0},
     )
     return (d[:, :length],)
 

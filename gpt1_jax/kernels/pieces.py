@@ -1,0 +1,30 @@
+"""Rows in pieces: all arrays of a Triton kernel have sizes that are powers of two."""
+
+import jax
+import jax.numpy as jnp
+
+LEAST_PIECE, MOST_PIECES = 32, 8
+
+
+def piece(width: int) -> int:
+    """The largest power of two that divides the width.
+
+    >>> piece(768), piece(64)
+    (256, 64)
+    """
+    return width & -width
+
+
+def suits(width: int) -> bool:
+    """Whether the kernels can take rows of this width.
+
+    >>> suits(768), suits(64), suits(100)
+    (True, True, False)
+    """
+    return piece(width) >= LEAST_PIECE and width // piece(width) <= MOST_PIECES
+
+
+def padded(x: jax.Array, axis: int, multiple: int) -> jax.Array:
+    """x with zeros behind, along one axis, up to a multiple."""
+    missing = -x.shape[axis] % multiple
+    return jnp.pad(x, [(0, missing * (i == axis)) for i in range(x.ndim)])

@@ -1,0 +1,160 @@
+"""Residual sum, dropout and LayerNorm for NVIDIA GPUs: one pass forward and one backward.
+
+Each pass reads its arrays once and writes its results once. What XLA makes of the same formulas are
+four to seven passes with a float32 array and a written mask between them.
+
+The width D is taken in pieces of a power of two, since all arrays of a kernel have such sizes.
+
+Shapes: N sequences, L tokens, D width, G groups of tokens.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from gpt1_jax.kernels.masks import dropped, hashed, kept
+from gpt1_jax.kernels.pieces import piece
+from gpt1_jax.kernels.triton import Setting, call
+
+FORWARD, BACKWARD = Setting(1, 1, 2), Setting(1, 1, 2)
+# Tokens of one program of the backward pass, which adds up their gradients of gain and bias.
+GROUP = 16
+
+
+def _pieces(width):
+    return [pl.dslice(start, piece(width)) for start in range(0, width, piece(width))]
+
+
+def _rows(rows, width=None):
+    """Some tokens of one sequence: of [N, L, D], or of [N, L]."""
+    if width is None:
+        return pl.BlockSpec((None, rows), lambda i, n: (n, i))
+    return pl.BlockSpec((None, rows, width), lambda i, n: (n, i, 0))
+
+
+def _whole(*shape):
+    return pl.BlockSpec(shape, lambda i, n: (0,) * len(shape))
+
+
+_WORDS = pl.BlockSpec((None, 2), lambda i, n: (n, 0))
+
+
+# Both are traced and lowered once for all layers.
+@functools.partial(jax.jit, static_argnames=("rate", "epsilon"))
+def forward(residual_NLD, branch_NLD, shift_D, scale_D, bias_D, words_N2, *, rate, epsilon):
+    """The norm and the sum [N, L, D], mean and inverse deviation of each token [N, L], float32."""
+    n, length, width = residual_NLD.shape
+    setting = FORWARD.for_rows(length)
+    array, line = _rows(setting.rows, width), _rows(setting.rows)
+    return call(
+        _forward_body,
+        setting,
+        (words_N2, residual_NLD, branch_NLD, shift_D, scale_D, bias_D),
+        name="residual_norm_forward",
+        static={"rate": rate, "epsilon": epsilon, "width": width},
+        grid=(length // setting.rows, n),
+        in_specs=[_WORDS, array, array, *[_whole(width)] * 3],
+        out_specs=[array, array, line, line],
+        out_shape=[
+            *[jax.ShapeDtypeStruct(residual_NLD.shape, residual_NLD.dtype)] * 2,
+            *[jax.ShapeDtypeStruct((n, length), jnp.float32)] * 2,
+        ],
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("rate",))
+def backward(gradient_NLD, sum_NLD, mean_NL, factor_NL, scale_D, words_N2, *, rate):
+    """Gradients of residual and branch [N, L, D], and those of gain, bias and shift [N, G, 3, D],
+    to be added up."""
+    n, length, width = sum_NLD.shape
+    group = math.gcd(GROUP, length)
+    array, line = _rows(group, width), _rows(group)
+    return call(
+        _backward_body,
+        BACKWARD.for_rows(group),
+        (words_N2, gradient_NLD, sum_NLD, mean_NL, factor_NL, scale_D),
+        name="residual_norm_backward",
+        static={"rate": rate, "width": width, "group": group},
+        grid=(length // group, n),
+        in_specs=[_WORDS, array, array, line, line, _whole(width)],
+        out_specs=[
+            array,
+            array,
+            pl.BlockSpec((None, None, 3, width), lambda i, n: (n, i, 0, 0)),
+        ],
+        out_shape=[
+            *[jax.ShapeDtypeStruct(sum_NLD.shape, gradient_NLD.dtype)] * 2,
+            jax.ShapeDtypeStruct((n, length // group, 3, width), jnp.float32),
+        ],
+    )
+
+
+def _dropped(x, words_ref, token, columns, rate, width):
+    """Dropout of x [rows, columns] in float32."""
+    if rate == 0.0:
+        return x
+    column = columns.start + jnp.arange(columns.size)
+    index = (token[:, None] * width + column[None]).astype(jnp.uint32)
+    return dropped(x, kept(hashed(index, words_ref[0], words_ref[1]), rate), 1.0 - rate)
+
+
+def _forward_body(
+    words_ref, residual_ref, branch_ref, shift_ref, scale_ref, bias_ref,
+    normed_ref, sum_ref, mean_ref, factor_ref,
+    *, rows, rate, epsilon, width,
+):  # fmt: skip
+    token, dtype = pl.program_id(0) * rows + jnp.arange(rows), sum_ref.dtype
+    pieces, sums = _pieces(width), []
+    for columns in pieces:
+        branch = branch_ref[:, columns].astype(jnp.float32) + shift_ref[columns][None]
+        branch = _dropped(branch, words_ref, token, columns, rate, width)
+        # Rounded as it is kept, so that both passes see the same sum.
+        total = (residual_ref[:, columns].astype(jnp.float32) + branch).astype(dtype)
+        sum_ref[:, columns] = total
+        sums.append(total.astype(jnp.float32))
+    mean = sum(x.sum(-1) for x in sums) / width
+    variance = sum(jnp.square(x - mean[:, None]).sum(-1) for x in sums) / width
+    factor = lax.rsqrt(variance + epsilon)
+    for columns, x in zip(pieces, sums, strict=True):
+        normed = (x - mean[:, None]) * factor[:, None] * scale_ref[columns][None]
+        normed_ref[:, columns] = (normed + bias_ref[columns][None]).astype(dtype)
+    mean_ref[...], factor_ref[...] = mean, factor
+
+
+def _backward_body(
+    words_ref, gradient_ref, sum_ref, mean_ref, factor_ref, scale_ref,
+    by_residual_ref, by_branch_ref, by_affine_ref,
+    *, rows, rate, width, group,
+):  # fmt: skip
+    pieces, dtype = _pieces(width), by_residual_ref.dtype
+    first = pl.program_id(0) * group
+
+    def body(i, carry):
+        some, token = pl.dslice(i * rows, rows), first + i * rows + jnp.arange(rows)
+        mean, factor = mean_ref[some][:, None], factor_ref[some][:, None]
+        gradients = [gradient_ref[some, columns].astype(jnp.float32) for columns in pieces]
+        normed = [(sum_ref[some, cols].astype(jnp.float32) - mean) * factor for cols in pieces]
+        by_normed = [
+            g * scale_ref[columns][None] for g, columns in zip(gradients, pieces, strict=True)
+        ]
+        level = (sum(x.sum(-1) for x in by_normed) / width)[:, None]
+        along = sum((a * b).sum(-1) for a, b in zip(by_normed, normed, strict=True)) / width
+        by_branches = []
+        for columns, x, y in zip(pieces, by_normed, normed, strict=True):
+            by_sum = factor * (x - level - y * along[:, None])
+            by_residual_ref[some, columns] = by_sum.astype(dtype)
+            by_branch = _dropped(by_sum, words_ref, token, columns, rate, width)
+            by_branch_ref[some, columns] = by_branch.astype(dtype)
+            by_branches.append(by_branch)
+        added = zip(carry, gradients, normed, by_branches, strict=True)
+        return tuple((a + g * y, b + g, c + by_branch) for (a, b, c), g, y, by_branch in added)
+
+    zeros = jnp.zeros((rows, piece(width)), jnp.float32)
+    carry = lax.fori_loop(0, group // rows, body, ((zeros,) * 3,) * len(pieces))
+    for columns, sums in zip(pieces, carry, strict=True):
+        for place, total in enumerate(sums):
+            by_affine_ref[place, columns] = total.sum(0)
