@@ -87,22 +87,24 @@ def update_function(
             params = optax.apply_updates(state.params, updates)
             terms["grad_norm"] = optax.tree.norm(gradient)
             if config.skip_nonfinite:
-                sound = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["grad_norm"])
-                params, moments = jax.tree.map(
-                    lambda new, old: jnp.where(sound, new, old),
-                    (params, moments),
-                    (state.params, state.optimizer),
-                )
-                terms["skipped"] = ~sound
+                before = (state.params, state.optimizer)
+                params, moments = _unless_skipped(terms, (params, moments), before)
         return TrainState(params, moments, state.step + 1), terms
 
-    everywhere = sharding.replicated(mesh)
     return jax.jit(
         update,
         donate_argnums=0,
-        out_shardings=(shardings, everywhere),
+        out_shardings=(shardings, sharding.replicated(mesh)),
         compiler_options=compiler_options(mesh),
     )
+
+
+def _unless_skipped(terms: dict, new: tuple, old: tuple) -> tuple:
+    """What an update makes, or what was there where its loss or gradient is not finite: a term says
+    so."""
+    sound = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["grad_norm"])
+    terms["skipped"] = ~sound
+    return jax.tree.map(lambda one, other: jnp.where(sound, one, other), new, old)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, bool]:
