@@ -357,3 +357,36 @@ def test_a_signal_stops_all_at_the_same_step(to, number, tokens, tmp_path):
         both[one].send_signal(number)
     lines = [outcome.refused("is saved in", status=75) for outcome in awaited(both)]
     assert len(set(lines)) == 1
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("at", "do"),
+    [
+        ("before gpt1_jax.training.train:update_function", "term"),
+        ("before gpt1_jax.training.actions:Actions.evaluate", "term"),
+        ("before gpt1_jax.training.actions:Actions.evaluate", "int"),
+        ("before gpt1_jax.training.actions:Actions.save", "term"),
+        ("after gpt1_jax.training.actions:Actions.save", "int"),
+    ],
+)
+def test_a_signal_to_one_while_it_compiles_evaluates_or_saves(at, do, tokens, long_runs, tmp_path):
+    given, workdir = runs.pretraining(tokens, **LONG), tmp_path / "run"
+    both = awaited(start(given, workdir, by_flags(2), {1: {"at": at, "do": do}}))
+    lines = {outcome.refused("is saved in", status=75) for outcome in both}
+    assert len(lines) == 1
+    for outcome in awaited(start(given, workdir, by_flags(2))):
+        outcome.done()
+    runs.assert_same_run(workdir, long_runs(2), LONG["steps"])
+
+
+@pytest.mark.exhaustive
+def test_a_second_signal_to_one_of_several(tokens, tmp_path):
+    """It leaves at once, and the others lose it."""
+    twice = "import os, time; os.kill(os.getpid(), 2); time.sleep(0.3); os.kill(os.getpid(), 2)"
+    event = {"at": "before gpt1_jax.training.actions:Actions.save", "do": f"{twice}; time.sleep(9)"}
+    left, stopped = awaited(
+        start(runs.pretraining(tokens), tmp_path / "run", by_flags(2), {1: event})
+    )
+    assert stopped.status == 130
+    assert_left(left)
