@@ -1,13 +1,13 @@
 """The same run on other devices, in other parts and other programs, with dropout on."""
 
-import json
-import shlex
-import socket
-
+import jax
+import numpy as np
 import pytest
 import runs
 
-LAST = runs.PRETRAINING["steps"]
+from gpt1_jax.recipe import experiment
+from gpt1_jax.training.start import start
+
 # A save costs as much as many updates, and what is saved is not read.
 LAST_SAVED = {"checkpoint.every": 1000}
 
@@ -18,7 +18,13 @@ LAST_SAVED = {"checkpoint.every": 1000}
         pytest.param({"mesh.data": 8}, marks=pytest.mark.exhaustive),
         pytest.param({"mesh.data": -1, "mesh.model": 2}, marks=pytest.mark.exhaustive),
         {"mesh.data": 2, "optimizer.accumulation": 2, "attention.implementation": "recompute"},
-        {"mesh.data": -1, "mesh.model": 2, "model.scan_layers": True, "model.remat": True},
+        {
+            "mesh.data": -1,
+            "mesh.model": 2,
+            "mesh.fsdp": True,
+            "model.scan_layers": True,
+            "model.remat": True,
+        },
     ],
     ids=lambda changes: ",".join(f"{key}={value}" for key, value in changes.items()),
 )
@@ -29,28 +35,38 @@ def test_pretraining_is_the_same_run(tokens, pretrained, tmp_path, changes):
     assert result["n_devices"] == (8 if devices < 0 else devices)
 
 
+MESHES = [(1, 8), (2, 4), (4, 2), (8, 1)]
+TWENTY = {"steps": 20, "eval.every": 10, **LAST_SAVED}
+
+
+@pytest.fixture(scope="module")
+def twenty(tokens, tmp_path_factory):
+    """Twenty updates on one device."""
+    workdir = tmp_path_factory.mktemp("twenty") / "run"
+    runs.run(runs.pretraining(tokens, **TWENTY), workdir)
+    return workdir
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("fsdp", [False, True])
+@pytest.mark.parametrize(("data", "model"), MESHES)
+def test_every_mesh_is_the_same_run(data, model, fsdp, tokens, twenty, tmp_path):
+    """Twenty losses with dropout on, half of them on another mesh, to which the parameters come as
+    they were."""
+    given = runs.pretraining(tokens, **TWENTY)
+    mesh = {"mesh.data": data, "mesh.model": model, "mesh.fsdp": fsdp}
+    runs.run({**given, **mesh, "stop_after": 10}, tmp_path)
+    other = {"mesh.data": model, "mesh.model": data, "mesh.fsdp": not fsdp}
+    resumed = {**given, **other}
+    ready = start(experiment.experiment(resumed), set(resumed), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, ready.state.params, runs.params(tmp_path, 10))
+    ready.close()
+    runs.run(resumed, tmp_path)
+    runs.assert_close_rows(tmp_path, twenty)
+
+
 def test_finetuning_is_the_same_run(pretrained, classification, finetuned, tmp_path):
     """Two padded lengths, a classifier, and a dev set that the devices do not divide."""
     changes = {"mesh.data": 4, "mesh.model": 2, **LAST_SAVED}
     runs.run(runs.fine_tuning(pretrained, classification, "classification", **changes), tmp_path)
     runs.assert_close_rows(tmp_path, finetuned)
-
-
-def test_two_processes_train_as_one(tokens, pretrained, tmp_path):
-    """Each with one device, over the command line. Process 0 alone writes."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    given = runs.pretraining(tokens, **{"mesh.data": 2, **LAST_SAVED})
-    command = [*runs.words(given, tmp_path), f"--coordinator={address}", "--num_processes=2"]
-    processes = [runs.process([*command, f"--process_id={i}"], devices=1) for i in range(2)]
-    ends = [process.communicate(timeout=150) for process in processes]
-    for process, (_, errors) in zip(processes, ends, strict=True):
-        assert process.returncode == 0, errors
-    runs.assert_close_rows(tmp_path, pretrained)
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert result["n_devices"] == 2
-    # What was typed, which is not what the module finds in sys.argv.
-    typed = ["python", "-m", "gpt1_jax", *command, "--process_id=0"]
-    assert shlex.split(result["command"]) == typed
-    assert json.loads(ends[0][0].splitlines()[-1])["step"] == LAST

@@ -25,7 +25,7 @@ from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
-from gpt1_jax.training import compilation_cache
+from gpt1_jax.training import compilation_cache, processes
 from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
 from gpt1_jax.training.progress import Progress
@@ -44,18 +44,24 @@ def update_function(
     lm_coef: float,
     total_steps: int,
     mesh: Mesh,
+    fsdp: bool,
     schedule_after: int = 0,
 ) -> Update:
     """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
     chooses the dropout masks. The state is donated."""
     transformation = optimizer(config, total_steps, schedule_after)
     parts = config.accumulation
+    shardings = initial_state(network, config, mesh, fsdp).shardings
 
     def gradients(params, batch, seed, step):
         def loss(params):
+            if fsdp:
+                params = sharding.whole(mesh, params)
             return objective.loss(network, lm_coef, params, batch, seed, step)
 
         (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        if fsdp:
+            gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
         return gradient, terms
 
     def accumulated(params, batch, seed, step):
@@ -80,9 +86,16 @@ def update_function(
             updates, moments = transformation.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             terms["grad_norm"] = optax.tree.norm(gradient)
+            if config.skip_nonfinite:
+                sound = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["grad_norm"])
+                params, moments = jax.tree.map(
+                    lambda new, old: jnp.where(sound, new, old),
+                    (params, moments),
+                    (state.params, state.optimizer),
+                )
+                terms["skipped"] = ~sound
         return TrainState(params, moments, state.step + 1), terms
 
-    shardings = initial_state(network, config, mesh).shardings
     everywhere = sharding.replicated(mesh)
     return jax.jit(
         update,
@@ -117,6 +130,7 @@ def run_to_end(
         config.objective.lm_coef,
         run.total_steps,
         run.mesh,
+        config.mesh.fsdp,
         run.schedule_after,
     )
     batches = stream(
@@ -153,6 +167,7 @@ def run_to_end(
     return actions.latest
 
 
+@processes.watched()
 def train(
     experiment: Experiment,
     explicit: set[str],
@@ -168,7 +183,7 @@ def train(
     """
     began = time.monotonic()
     workdir = Path(workdir).expanduser()
-    tell = (lambda line: None) if quiet else say
+    tell = (lambda line: None) if quiet or jax.process_index() else say
     with contextlib.ExitStack() as closing:
         compilation_cache.begin()
         run = start(experiment, explicit, workdir, tell)
@@ -183,7 +198,8 @@ def train(
         progress = Progress(run, quiet)
         closing.callback(progress.close)
         signals = closing.enter_context(Signals())
-        latest = run_to_end(run, writer, progress, profile, signals)
+        with processes.watched():
+            latest = run_to_end(run, writer, progress, profile, signals)
         result = _result(run, latest, progress, time.monotonic() - began)
         writer.result(result)
         if signals.came:
@@ -207,6 +223,8 @@ def _result(run: Run, latest: dict, progress: Progress, wall_seconds: float) -> 
         "tokenizer": run.config["resolved"]["tokenizer"],
         **provenance(run.config),
     }
+    if run.experiment.optimizer.skip_nonfinite:
+        result["skipped"] = run.standing.skipped
     if run.goal.loaded.task.has_head:
         result["best"] = {"step": run.standing.best_step, "score": run.standing.best_score}
     return result
