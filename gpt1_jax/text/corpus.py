@@ -234,7 +234,8 @@ def _manifest(
 
 def _summary(output: Path, manifest: Manifest) -> dict:
     splits = {
-        name: {**split, "shards": len(split["shards"])}
+        name: {key: value for key, value in split.items() if key != "starts"}
+        | {"shards": len(split["shards"])}
         for name, split in manifest["splits"].items()
     }
     source = {"sha256": manifest["source"]["sha256"]}

@@ -15,7 +15,7 @@ from gpt1_jax import json_files
 from gpt1_jax.disk import LOCK, write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.text.division import Survey
-from gpt1_jax.text.shards import MANIFEST, UNFINISHED, read_manifest
+from gpt1_jax.text.shards import MANIFEST, UNFINISHED, files, read_manifest
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL
 from gpt1_jax.tokenization.tokenizer import DESCRIPTION
 from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
@@ -23,7 +23,7 @@ from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
 ARGUMENTS, SURVEY, JOURNAL = "arguments.json", "survey.json", "journal.json"
 TOKENIZER = "tokenizer"
 _OURS = re.compile(
-    r"(arguments|survey|journal|manifest)\.json|(train|valid)(-\d{5,}\.npy|\.starts)"
+    r"(arguments|survey|journal|manifest)\.json|((train|valid)-\d{5,}|documents-(train|valid))\.npy"
     r"|\.gpt1-[0-9a-f]+\.tmp"
 )
 _OF_TOKENIZER = {DESCRIPTION, MODEL, ENCODER, MERGES}
@@ -48,8 +48,7 @@ def check_free(output: Path, arguments: dict) -> None:
         raise UserError(f"{folder}: nothing that prepare began; choose another --output")
     ours = {UNFINISHED, LOCK}
     if (folder / MANIFEST).exists() and begun:
-        splits = read_manifest(folder)["splits"].values()
-        ours |= {shard["file"] for split in splits for shard in split["shards"]} | {TOKENIZER}
+        ours |= {*files(read_manifest(folder)), TOKENIZER}
     others = sorted(path.name for path in output.glob("*") if path.name not in ours)
     if others:
         raise UserError(
@@ -92,10 +91,9 @@ def begin(output: Path, arguments: dict, survey: Survey) -> Path:
 def move_up(output: Path) -> None:
     """Puts what is finished in its place; with the manifest, the last, the folder is valid."""
     folder = output / UNFINISHED
-    for split in read_manifest(folder)["splits"].values():
-        for shard in split["shards"]:
-            if (folder / shard["file"]).exists():
-                os.replace(folder / shard["file"], output / shard["file"])
+    for name in files(read_manifest(folder)):
+        if (folder / name).exists():
+            os.replace(folder / name, output / name)
     if (folder / TOKENIZER).exists():
         os.replace(folder / TOKENIZER, output / TOKENIZER)
     os.replace(folder / MANIFEST, output / MANIFEST)
