@@ -58,6 +58,8 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
+        # Not among the pins of requirements.txt, some of which it does not admit: without -c.
+        "beam": ["apache-beam>=2.77"],
         "notebooks": ["jupyterlab>=4"],
         "test": [
             "pytest>=8",

@@ -35,6 +35,7 @@ UNFINISHED = "unfinished"  # subfolder in which a folder of shards is made
 VERIFIED = "verified.json"
 _HEADER_BYTES = 128  # of a one-dimensional .npy file, whatever its length
 REMEDY = "copy the file again"
+WHOLE = 2**62  # tokens of a shard that holds whatever there is
 _CHECKED = 2**20  # ids looked at together
 
 
@@ -197,6 +198,14 @@ class Shards:
     def _close(self) -> None:
         last, self._last = self._last, None
         self._shards.append(Shard(file=last.path.name, tokens=last.length, sha256=last.finish()))
+
+
+def encoded_in(folder: Path, split: Split, dtype: np.dtype) -> Encoded:
+    """What `Shards` wrote into a folder, as one shard or none."""
+    ids = [npy_files.read(folder / s["file"], [dtype.str], REMEDY) for s in split["shards"]]
+    starts = npy_files.read(folder / split["starts"]["file"], ["int64"], REMEDY)
+    counts = {k: v for k, v in split.items() if k not in ("tokens", "shards", "starts")}
+    return Encoded(ids[0] if ids else np.empty(0, dtype), starts.tolist(), Counter(counts))
 
 
 def _opened_at(path: Path, position: int) -> io.BufferedRandom:

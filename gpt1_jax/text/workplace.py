@@ -21,11 +21,13 @@ from gpt1_jax.tokenization.tokenizer import DESCRIPTION
 from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
 
 ARGUMENTS, SURVEY, JOURNAL = "arguments.json", "survey.json", "journal.json"
+UNITS = "units"  # what Beam has done, a file or a folder for each unit and pass
 TOKENIZER = "tokenizer"
 _OURS = re.compile(
     r"(arguments|survey|journal|manifest)\.json|((train|valid)-\d{5,}|documents-(train|valid))\.npy"
     r"|\.gpt1-[0-9a-f]+\.tmp"
 )
+_OF_A_UNIT = re.compile(_OURS.pattern + r"|(count|words|encode)-\d{6,}\.json|splits\.json|\.lock")
 _OF_TOKENIZER = {DESCRIPTION, MODEL, ENCODER, MERGES}
 _REMEDY = "delete the folder and prepare again"
 
@@ -78,14 +80,17 @@ def survey_so_far(output: Path) -> Survey | None:
         return None
 
 
-def begin(output: Path, arguments: dict, survey: Survey) -> Path:
-    """The folder `unfinished`, with its arguments and the survey in it."""
+def begin(output: Path, arguments: dict) -> Path:
+    """The folder `unfinished`, with its arguments in it: before anything else, so that nothing
+    stands beside the arguments of another attempt."""
     folder = output / UNFINISHED
     folder.mkdir(exist_ok=True)
-    # In this order: a survey never stands beside the arguments of another attempt.
     write_json(folder / ARGUMENTS, arguments)
-    write_json(folder / SURVEY, asdict(survey))
     return folder
+
+
+def keep_survey(folder: Path, survey: Survey) -> None:
+    write_json(folder / SURVEY, asdict(survey))
 
 
 def move_up(output: Path) -> None:
@@ -107,6 +112,7 @@ def clear(output: Path) -> None:
     if not _begun(folder):
         return
     _delete(folder / TOKENIZER, _OF_TOKENIZER.__contains__)
+    _delete_units(folder / UNITS)
     _delete(folder, lambda name: name != ARGUMENTS and _OURS.fullmatch(name))
     _delete(folder, _OURS.fullmatch)
 
@@ -117,6 +123,14 @@ def _begun(folder: Path) -> bool:
 
 def _others(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)]
+
+
+def _delete_units(folder: Path) -> None:
+    """What is kept of units, and the folder if nothing else is in it."""
+    if folder.is_dir() and not folder.is_symlink():
+        for inside in folder.iterdir():
+            _delete(inside, _OF_A_UNIT.fullmatch)
+        _delete(folder, _OF_A_UNIT.fullmatch)
 
 
 def _delete(folder: Path, is_ours) -> None:
