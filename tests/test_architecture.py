@@ -22,6 +22,7 @@ data
 model
 text
 tokenization
+storage
 .
 """
 FLOOR = {room: n for n, line in enumerate(ROOMS.split("\n")) for room in line.split()}

@@ -21,6 +21,7 @@ from gpt1_jax import json_files
 from gpt1_jax.disk import WorkdirLock, as_user_error, new_folder, write_json
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import say
+from gpt1_jax.storage import places
 from gpt1_jax.text import workers, workplace
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import (
@@ -66,14 +67,15 @@ def prepare(
     inputs = find_inputs(config, documents, valid_documents)
     trained = _given(config)
     arguments = _arguments(config, inputs, trained)
-    output = Path(config.output)
+    output = places.here(config.output, new=True)
     workplace.check_apart(output, inputs.paths)
     # Whatever is decided by what lies in the folder is decided by the one that has it.
     with as_user_error(output), WorkdirLock(output, "preparing", "--output"):
         manifest = _already(output, inputs, config, arguments)
         if manifest is None:
             manifest = _prepared(output, inputs, config, trained, arguments)
-    return _summary(output, manifest) | {"seconds": round(time.monotonic() - began, 1)}
+        places.send(output)
+    return _summary(config.output, manifest) | {"seconds": round(time.monotonic() - began, 1)}
 
 
 def _already(
@@ -389,11 +391,11 @@ def _manifest(
     }
 
 
-def _summary(output: Path, manifest: Manifest) -> dict:
+def _summary(output: str, manifest: Manifest) -> dict:
     splits = {
         name: {key: value for key, value in split.items() if key != "starts"}
         | {"shards": len(split["shards"])}
         for name, split in manifest["splits"].items()
     }
     source = {"sha256": manifest["source"]["sha256"]}
-    return {"output": str(output)} | manifest | {"source": source, "splits": splits}
+    return {"output": output} | manifest | {"source": source, "splits": splits}

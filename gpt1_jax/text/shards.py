@@ -25,6 +25,7 @@ from typing_extensions import TypedDict
 
 from gpt1_jax import disk, json_files, npy_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.storage.places import here
 from gpt1_jax.tokenization import loading
 
 MANIFEST = "manifest.json"
@@ -249,7 +250,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     Raises:
       UserError: no such folder, an unfinished or a damaged one, or one of another format.
     """
-    path = Path(folder) / MANIFEST
+    path = here(folder) / MANIFEST
     remedy = "expected the manifest that prepare wrote; copy it again"
     try:
         found = json_files.read(path, dict[str, Any], remedy, "damaged")
@@ -277,10 +278,11 @@ def verify(
       UserError: names the first file that is not what it was.
     """
     manifest = read_manifest(folder)
+    folder = here(folder)
     before, seen = _verified_before(known), {}
     for split in manifest["splits"].values():
         for file in [*split["shards"], *([split["starts"]] if "starts" in split else [])]:
-            path = Path(folder).absolute() / file["file"]
+            path = folder.absolute() / file["file"]
             try:
                 status = path.stat()
                 state = [file["sha256"], status.st_size, status.st_mtime_ns]
@@ -363,12 +365,13 @@ class Tokens:
         Raises:
           UserError: no manifest, no such split, a shard that is missing, short or of another type.
         """
+        folder = here(folder)
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
             raise UserError(f"{folder}: no split {split!r}; it has {', '.join(manifest['splits'])}")
         info = manifest["splits"][split]
-        shards = [_mapped(Path(folder), shard, manifest["dtype"]) for shard in info["shards"]]
-        starts = None if separator is None else _starts(Path(folder), info)
+        shards = [_mapped(folder, shard, manifest["dtype"]) for shard in info["shards"]]
+        starts = None if separator is None else _starts(folder, info)
         return cls(shards, info, starts, separator)
 
     def __len__(self) -> int:

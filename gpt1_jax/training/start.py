@@ -23,6 +23,7 @@ from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import memory, sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
 from gpt1_jax.recipe.network import network
+from gpt1_jax.storage import places
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
@@ -111,7 +112,8 @@ def start(
         held = claim(workdir, config, experiment.extend)
         undone.callback(held.release)
         origin = initial_state(net, experiment.optimizer, mesh)
-        checkpoint.check_space(workdir, origin.shapes)
+        if not places.origin(workdir):
+            checkpoint.check_space(workdir, origin.shapes)
         if not experiment.is_task:
             known = workdir / shards.VERIFIED
             shards.verify(experiment.data.path, known, jax.process_index() == 0)
@@ -126,6 +128,7 @@ def start(
         if jax.process_index() == 0:
             disk.write_json(workdir / "config.json", config)
             tokenizer.save(workdir / "tokenizer")
+            places.send(workdir)
         undone.pop_all()
     return Run(
         experiment=experiment,

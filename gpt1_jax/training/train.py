@@ -25,6 +25,7 @@ from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
+from gpt1_jax.storage import places
 from gpt1_jax.training import compilation_cache
 from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
@@ -154,7 +155,7 @@ def train(
     loss is no longer finite; Interrupted after a signal.
     """
     began = time.monotonic()
-    workdir = Path(workdir).expanduser()
+    workdir = places.here(workdir, new=True)
     tell = (lambda line: None) if quiet else say
     with contextlib.ExitStack() as closing:
         compilation_cache.begin()

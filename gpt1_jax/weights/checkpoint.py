@@ -29,8 +29,9 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from gpt1_jax import disk, json_files
-from gpt1_jax.errors import UserError
+from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import amount, say
+from gpt1_jax.storage import places
 
 DIGESTS = "digests.json"
 _MADE_BY = "made_by"  # the key of a checkpoint's progress
@@ -178,7 +179,9 @@ class Checkpoints:
     ):
         """With a config the folder can be written to; without, it is only read. `made_by` is kept
         with every checkpoint that is saved (run_files.made_by)."""
-        self.folder = epath.Path(workdir).resolve() / "checkpoints"
+        self._workdir = Path(workdir)
+        self.folder = places.original(workdir) / "checkpoints"
+        self._is_here = not places.origin(workdir)
         self._best = {"step": None}
         self._saving: int | None = None
         self._made_by = dict(made_by or {})
@@ -205,10 +208,10 @@ class Checkpoints:
                 },
             )
 
-        if config is not None and Path(self.folder).is_dir():
+        if config is not None and self._is_here and Path(self.folder).is_dir():
             # Held open, so that no other folder can be mistaken for it.
             self._place = os.open(self.folder, os.O_RDONLY)
-        self._config = Path(self.folder.parent) / "config.json"
+        self._config = self._workdir / "config.json"
         self._of_a_run = False
 
     def _require_there(self) -> None:
@@ -239,7 +242,8 @@ class Checkpoints:
             self._of_a_run = self._of_a_run or self._config.exists()
             self._manager.wait_until_finished()
             self._require_there()
-            check_space(Path(self.folder.parent), (params, optimizer))
+            if self._is_here:
+                check_space(self._workdir, (params, optimizer))
             self._saving = step
             self._manager.save(
                 step,
@@ -278,6 +282,12 @@ class Checkpoints:
         except Exception as error:
             self._give_up()
             self._require_there()
+            if not self._is_here:
+                reason = " ".join(str(error).split())[:200]
+                raise Interrupted(
+                    f"{self.folder}: step {self._saving} was not saved ({reason}); the same "
+                    "command goes on from the checkpoint before it"
+                ) from None
             if not _is_full(error):
                 raise
             raise UserError(
@@ -292,20 +302,21 @@ class Checkpoints:
 
     def _note_committed(self) -> None:
         if jax.process_index() == 0 and self._saving is not None:
-            disk.write_json(Path(self.folder.parent) / COMMITTED, {"step": self._saving})
+            disk.write_json(self._workdir / COMMITTED, {"step": self._saving})
+            places.send(self._workdir)
 
     def ever_saved(self) -> bool:
         """Whether there was a checkpoint once, also if it is gone."""
-        workdir = self.folder.parent
-        return any((workdir / name).exists() for name in (COMMITTED, "result.json"))
+        return any((self._workdir / name).exists() for name in (COMMITTED, "result.json"))
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint's files, or None."""
         for item in ITEMS:
             folder = self.folder / str(step) / item
-            path = Path(folder / DIGESTS)
+            path = folder / DIGESTS
             try:
-                expected = json_files.read(path, dict[str, str], "copy it again")
+                content, remedy = path.read_bytes(), "copy it again"
+                expected = json_files.parse(content, dict[str, str], str(path), remedy)
                 found = {str(p.relative_to(folder)): p for p in _files(folder)}
                 if missing := sorted(set(expected) - set(found)):
                     return f"{folder / missing[0]} is missing"
@@ -354,7 +365,7 @@ class Checkpoints:
                 while target.exists():
                     target = target.with_name(target.name + "+")
                 with disk.as_user_error(target.parent):
-                    target.parent.mkdir(exist_ok=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
                     (self.folder / str(newer)).rename(target)
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
