@@ -57,10 +57,11 @@ def as_user_error(place: object, numbers: Iterable[int] = _UNWRITABLE) -> Iterat
 
 def require_here(path: Path) -> None:
     """UserError for what is written as a folder of an object store, where only some outputs go."""
-    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path)):
+    # However often it was taken for a path: its two slashes are one then.
+    if found := re.search(r"(?:^|/)([a-z][a-z0-9+.-]+):/(.*)", str(path)):
         raise UserError(
-            f"{str(path).replace(':/', '://', 1)} is no folder of this machine; write here, and "
-            "copy what was made (`prepare` and `train` write there themselves)"
+            f"{found[1]}://{found[2]} is no folder of this machine; write here, and copy what was "
+            "made (`prepare` and `train` alone write there)"
         )
 
 

@@ -7,7 +7,7 @@ STEP is one of
 
     create    the bucket if it is not there, and a queued resource of spot machines
     install   this revision, with Python, on every host of the slice
-    prepare   the bucket's texts to tokens on the first host; the tokens go to the bucket
+    prepare   the bucket's texts to tokens in the bucket, on the first host
     train     on all hosts at once; a slice that is taken away is asked for again, and the same
               command goes on from the last checkpoint in the bucket
     watch     the state of the slice, and the newest figures of the run
@@ -126,8 +126,7 @@ class Slice:
         bucket, books = self.flags.bucket, self.flags.books
         self._everywhere(
             f"cd gpt1 && gcloud storage rsync --recursive {bucket}/{books} {books} && "
-            f".venv/bin/gpt1 prepare --output=tokens --input '{books}/*' && "
-            f"gcloud storage rsync --recursive tokens {bucket}/tokens",
+            f".venv/bin/gpt1 prepare --output={bucket}/tokens --input '{books}/*'",
             worker="0",
         )
 
@@ -155,14 +154,12 @@ class Slice:
 
     def training(self) -> str:
         """The command of every host, for the first start and for any other."""
-        keys = {"model.dtype": "bfloat16", "data.path": "tokens"} | dict(self.flags.key)
+        tokens = f"{self.flags.bucket}/tokens"
+        keys = {"model.dtype": "bfloat16", "data.path": tokens} | dict(self.flags.key)
         config = [f"--config.{key}={value}" for key, value in keys.items()]
         train = [".venv/bin/gpt1", "train", f"--config={self.flags.config}"]
         train += [f"--workdir={self.run_folder}", *config]
-        return (
-            f"cd gpt1 && gcloud storage rsync --recursive {self.flags.bucket}/tokens tokens && "
-            + shlex.join(train)
-        )
+        return "cd gpt1 && " + shlex.join(train)
 
     def _ready(self) -> bool:
         """Returns when the slice is there, asked for anew if need be; whether it was."""

@@ -108,7 +108,7 @@ def test_the_training_that_is_asked_for_is_one_of_this_package(tmp_path):
     assert asked.workdir == "gs://books/runs/gpt1"
     described, _ = experiment.load(asked.config, {**asked.keys, "model.dtype": "bfloat16"})
     assert (described.batch_size, described.task.labels) == (128, ("a b",))
-    assert described.data.path == "tokens"
+    assert described.data.path == "gs://books/tokens"
 
 
 @pytest.mark.parametrize("status", [2, 1, 130])

@@ -33,6 +33,8 @@ _NOT_COPIED = {"checkpoints", "damaged", "profile", "unfinished"}
 _OF_THIS_MACHINE, _OF_ORBAX = ("file", "local"), ("gs", "s3")
 # Beside a copy: its URL, and by name which of its files are the same there.
 _RECORD = ".place.json"
+# What changes with an object, in the words of one store or another.
+_TOLD_BY = ("size", "generation", "etag", "ETag", "mtime", "LastModified", "created")
 # Seconds between tries, doubled each time, and in all until a store is given up.
 FIRST_PAUSE, PATIENCE = 1.0, 300.0
 # What no second try mends.
@@ -177,10 +179,7 @@ class _Store:
         found = patiently(find, self.url)
         names = {path: path[len(self._root) :].lstrip("/") for path in found}
         return {
-            name: json.dumps(
-                [found[path].get(key) for key in ("size", "etag", "ETag", "generation", "mtime")]
-                + [str(found[path].get(key)) for key in ("created", "LastModified")]
-            )
+            name: json.dumps([str(found[path].get(key)) for key in _TOLD_BY])
             for path, name in names.items()
             if name.partition("/")[0] not in _NOT_COPIED
             and not any(part.startswith(".") for part in name.split("/"))
@@ -209,7 +208,9 @@ def patiently(action: Callable[[], T], place: str) -> T:
     while True:
         try:
             return action()
-        except _FINAL:
+        except _FINAL as error:
+            if isinstance(error, PermissionError):
+                raise UserError(f"{place}: no permission ({error})") from None
             raise
         except Exception as error:  # each store has errors of its own
             reason = " ".join(str(error).split())[:120] or type(error).__name__

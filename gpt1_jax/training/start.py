@@ -112,8 +112,7 @@ def start(
         held = claim(workdir, config, experiment.extend)
         undone.callback(held.release)
         origin = initial_state(net, experiment.optimizer, mesh)
-        if not places.origin(workdir):
-            checkpoint.check_space(workdir, origin.shapes)
+        checkpoint.check_space(workdir, origin.shapes)
         if not experiment.is_task:
             known = workdir / shards.VERIFIED
             shards.verify(experiment.data.path, known, jax.process_index() == 0)
