@@ -16,7 +16,6 @@ from gpt1_jax.data.batches import Windows
 from gpt1_jax.machine.benchmark import RandomTokens
 from gpt1_jax.machine.step import step
 from gpt1_jax.recipe import experiment, sharding
-from gpt1_jax.training.state import initial_state
 
 # Of the loss, and of the norm of the gradient, which sums up every rounding of every layer.
 TOLERANCES = {"float32": (1e-4, 2e-3), "bfloat16": (1e-2, 5e-2)}
@@ -33,7 +32,7 @@ def terms(dtype: str, batch_size: int, device: jax.Device) -> dict[str, float]:
         model = made.experiment.model
         tokens = RandomTokens(model.vocab_size, 4 * batch_size * model.n_ctx)
         batch = Windows(tokens, model.n_ctx, batch_size, 0, "permuted").batch(0)
-        origin = initial_state(made.network, made.experiment.optimizer, made.mesh)
+        origin = made.origin
         state = origin.fresh(jax.random.key(0))
         _, found = made.update(state, sharding.put_batch(made.mesh, batch), 0)
         return {name: float(value) for name, value in found.items()}

@@ -16,12 +16,10 @@ if __name__ == "__main__":
 import errno
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
@@ -38,6 +36,8 @@ from gpt1_jax.machine.config import (
 from gpt1_jax.messages import answer, say, show
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
+from gpt1_jax.training import processes
+from gpt1_jax.training.processes import Processes
 from gpt1_jax.typed_values import nearest
 
 if TYPE_CHECKING:
@@ -113,37 +113,6 @@ class Compare:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Processes:
-    """Several processes by hand: the three flags go together."""
-
-    coordinator: Annotated[str | None, Flag("of several processes", "HOST:PORT")] = None
-    num_processes: Annotated[int | None, Flag()] = None
-    process_id: Annotated[int | None, Flag()] = None
-
-    def connect(self) -> None:
-        """Joins the others, if there are any. Raises UserError for flags that do not fit."""
-        if (self.coordinator, self.num_processes, self.process_id) == (None, None, None):
-            return
-        if self.coordinator is None or self.num_processes is None or self.process_id is None:
-            raise UserError("--coordinator, --num_processes and --process_id go together")
-        if not re.fullmatch(r".+:\d+", self.coordinator):
-            raise UserError(
-                f"--coordinator={self.coordinator}; expected HOST:PORT, as in 10.0.0.2:8476"
-            )
-        if not 0 <= self.process_id < self.num_processes:
-            raise UserError(
-                f"--process_id={self.process_id}; expected 0 to {self.num_processes - 1}, one less "
-                "than --num_processes"
-            )
-        import jax
-
-        # JAX's own 100 seconds are long to wait for a peer that is gone.
-        jax.distributed.initialize(
-            self.coordinator, self.num_processes, self.process_id, heartbeat_timeout_seconds=30
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
 class Train:
     """Pre-train or fine-tune; the same command again resumes."""
 
@@ -160,11 +129,13 @@ class Train:
     def run(self) -> dict:
         profile = self.profiled()
         initial = {} if self.initial is None else {"initial": self.initial}
+        self.processes.connect()
         from gpt1_jax.recipe import experiment
+        from gpt1_jax.training import agreement
         from gpt1_jax.training.train import train
 
-        self.processes.connect()
-        described, explicit = experiment.load(self.config, {**self.keys, **initial})
+        with agreement.agreed():
+            described, explicit = experiment.load(self.config, {**self.keys, **initial})
         return train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
 
     def profiled(self) -> tuple[int, int] | None:
@@ -385,6 +356,8 @@ VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
 }
 """Each verb by name, and beside it what it becomes with a flag that changes what it does, or with a
 word after it that says what."""
+ALONE = ("quickstart", "reproduce", "evaluate", "sample", "score", "predict", "benchmark")
+"""The verbs that compute, but in one process."""
 
 
 def requested(words: Sequence[str]) -> Verb:
@@ -440,7 +413,7 @@ def help_text(words: Sequence[str]) -> str:
 def _quiet_compiler_of_tpus() -> None:
     """Where libtpu is installed without a TPU, as the tests want it, it complains at each start of
     knowing no machine. Told of one, it finds no chip in it and says nothing."""
-    if not any(Path("/dev").glob("accel*")) and not Path("/dev/vfio").exists():
+    if not processes.has_tpu():
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
@@ -453,7 +426,10 @@ def run(words: Sequence[str]) -> None:
     _quiet_compiler_of_tpus()
     with signals.listening():
         try:
-            result = requested(words).run()
+            verb = requested(words)
+            if words[0] in ALONE:
+                processes.require_alone(words[0])
+            result = verb.run()
         except PartlyFailed as error:
             answer(json.dumps(error.result))
             raise
@@ -462,6 +438,17 @@ def run(words: Sequence[str]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
+    try:
+        status = _status(words)
+    except Exception:
+        processes.leave_by_a_bug()
+        raise
+    processes.leave(status)
+    return status
+
+
+def _status(words: Sequence[str] | None) -> int:
+    """The exit status, what it is for having been said. A bug is raised."""
     try:
         run(sys.argv[1:] if words is None else words)
         return 0

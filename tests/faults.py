@@ -21,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -90,8 +91,11 @@ class Process:
             raise
         return _read(self._output), _read(self._errors)
 
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
     def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
 
 
 def _number(replies: socket.socket) -> int:
@@ -134,12 +138,16 @@ def start(
     stdout: IO | None = None,
     stderr: IO | None = None,
     start_new_session: bool = False,
+    devices: int = 8,
+    variables: Mapping[str, str] | None = None,
 ) -> Process:
     """The verb in a process. `at` a moment (see the module; "%n" is the n-th time) it gets a signal
-    (kill, term, int) or runs the Python statement `do`; `settings` runs before anything else."""
+    (kill, term, int) or runs the Python statement `do`; `settings` runs before anything else. It
+    has so many `devices` of the CPU, and these environment variables besides those of the tests."""
+    environment = runs.environment(devices) | {"PYTHONPATH": str(runs.ROOT)} | (variables or {})
     request = {
         "arguments": [at, do, settings, *map(str, words)],
-        "environment": runs.environment() | {"PYTHONPATH": str(runs.ROOT)},
+        "environment": environment,
         "session": start_new_session,
     }
     content = json.dumps(request).encode()

@@ -1,16 +1,21 @@
 """Checkpoints survive what happens to files, and say what did."""
 
 import json
+import tarfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints, check_space, on_grid
 from gpt1_jax.weights.transfer import transfer
+
+GOLDEN = Path(__file__).with_name("golden")
 
 
 def params(value):
@@ -170,3 +175,37 @@ def test_transfer_names_the_parameter_that_does_not_fit():
         transfer(tree(4, 0.0), source, None)
     with pytest.raises(UserError, match="no h_2"):
         transfer(tree(4, 0.0), tree(4, 1.0, n_layer=2), None)
+
+
+def test_a_run_of_the_first_format_is_read_for_ever(tmp_path):
+    """And goes on, though settings have come since (tests/golden/make_format_1.py)."""
+    with tarfile.open(GOLDEN / "format_1.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    workdir, data = tmp_path / "run", tmp_path / "tokens"
+    expected = json.loads((tmp_path / "evaluated.json").read_text())
+    found = runs.verb("evaluate", f"--workdir={workdir}", f"--data={data}").result
+    assert found["step"] == expected["step"] == 2
+    assert found["metrics"]["valid"] == pytest.approx(expected["metrics"]["valid"], rel=1e-6)
+    config = json.loads((workdir / "config.json").read_text())
+    assert "optimizer.skip_nonfinite" not in config["identity"]
+    keys = {key: value for key, value in config["identity"].items() if value is not None}
+    keys = {key: value for key, value in keys.items() if not key.startswith("resolved.")}
+    del keys["model.vocab_size"]
+    given = {**keys, "data.path": data, "log.tensorboard": False, "mesh.data": 1, "log.every": 1}
+    assert runs.verb(*runs.words(given, workdir), "--quiet").result["step"] == 4
+    rows = [(row["step"], row["split"]) for row in runs.rows(workdir)]
+    assert rows == [(1, "train"), (2, "train"), (3, "train"), (4, "train"), (4, "valid")]
+
+
+def test_a_checkpoint_says_its_format_and_a_later_one_is_refused(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, [7])
+    assert checkpoints.progress(7)["format"] == checkpoint.FORMAT == 1
+    monkeypatch.setattr(checkpoint, "FORMAT", 0)
+    for read in (
+        lambda: checkpoints.restore(7, abstract(params(0)), abstract(moments(0))),
+        checkpoints.newest_params,
+        lambda: checkpoints.load_params(7),
+    ):
+        with pytest.raises(UserError, match="has format 1, and this version of gpt1 reads up to 0"):
+            read()
+    checkpoints.close()

@@ -115,7 +115,7 @@ def test_the_update_compiles_for_a_slice():
     found = json.loads(done.stdout)
     assert (found["topology"], found["layout"]) == ("v5e-8", "v5e:2x4")
     assert (found["chips"], found["fits"], found["hbm_bytes_per_chip"]) == (8, True, 16 * 2**30)
-    assert found["config"]["mesh"] == {"data": 4, "model": 2}
+    assert found["config"]["mesh"] == {"data": 4, "model": 2, "fsdp": False}
     # The kernel of TPUs is part of it.
     assert found["config"]["attention"]["implementation"] == "tpu"
     # Half of the matrices with their moments, at least, and less than all of them.
@@ -196,7 +196,17 @@ def test_shapes_are_those_of_a_real_batch(finetuned):
     keys |= {"task.path": config["task"]["path"], "initial": config["initial"]}
     made = step(experiment.experiment(keys), jax.devices()[:1])
     assert made.experiment.model.n_special == 3
-    assert made.state.params["wte"]["embedding"].shape == (303, 16)
+    assert made.origin.shapes.params["wte"]["embedding"].shape == (303, 16)
+
+
+def test_a_fully_sharded_state_takes_a_share_of_the_memory():
+    """Of 8 chips, but for the vectors and the batch."""
+    keys = {"steps": 1, **TINY}
+    whole, shared = (
+        step(experiment.experiment({**keys, "mesh.fsdp": fsdp}), jax.devices()).argument_bytes
+        for fsdp in (False, True)
+    )
+    assert whole / 8 < shared < whole / 7
 
 
 def test_a_program_too_large_for_a_chip_is_an_answer():

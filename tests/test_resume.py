@@ -7,6 +7,7 @@ import shutil
 import signal
 
 import faults
+import jax
 import numpy as np
 import pytest
 import runs
@@ -278,6 +279,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     assert all(row["step"] < bad for row in read_rows(tmp_path / "metrics.jsonl"))
     runs.run(given, tmp_path)
     runs.assert_same_run(tmp_path, pretrained, LAST)
+
+
+def test_an_update_that_is_not_finite_is_skipped_where_that_is_asked_for(
+    given, tmp_path, monkeypatch
+):
+    """It changes nothing and is counted, also over an interruption."""
+    monkeypatch.setattr(Windows, "batch", nan_at(3))
+    given = {**given, "optimizer.skip_nonfinite": True, "checkpoint.every": 1}
+    runs.run({**given, "stop_after": 3}, tmp_path)
+    before, after = runs.params(tmp_path, 2), runs.params(tmp_path, 3)
+    jax.tree.map(np.testing.assert_array_equal, before, after)
+    result = runs.run(given, tmp_path)
+    assert (result["skipped"], result["metrics"]["train"]["skipped"]) == (1, 1)
+    train = {row["step"]: row for row in runs.rows(tmp_path) if row["split"] == "train"}
+    assert train[3] == {"step": 3, "split": "train", "skipped": 1}
+    assert [train[step]["skipped"] for step in range(1, 7)] == [0, 0, 1, 1, 1, 1]
+    changed = runs.params(tmp_path, 6)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(changed))
+    assert not np.array_equal(changed["wte"]["embedding"], after["wte"]["embedding"])
 
 
 def test_parameters_that_are_not_finite_are_found_by_the_evaluation(

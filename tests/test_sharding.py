@@ -75,6 +75,19 @@ def test_the_papers_arrays_divide_evenly(model):
     assert held == pytest.approx(total / model, rel=0.01)
 
 
+@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2), (1, 8)])
+def test_a_fully_sharded_state_is_a_share_on_each_device(data, model):
+    """Of matrices, a part for each of `data`; vectors, which are small, as the table has them."""
+    state = training_state(ModelConfig(n_special=3))
+    placed = leaves(sharding.state_shardings(mesh_of(data, model), state, fsdp=True))
+    table = leaves(sharding.state_shardings(mesh_of(data, model), state))
+    for name, leaf in leaves(state).items():
+        share, before = (
+            int(np.prod(where[name].shard_shape(leaf.shape))) for where in (placed, table)
+        )
+        assert share == (before // data if leaf.ndim > 1 else before), name
+
+
 @pytest.mark.parametrize("name", ["params/h_0/attn/c_attn/kernels", "params/lstm/kernel", "clf"])
 def test_an_unknown_leaf_is_loud(name):
     with pytest.raises(LookupError, match="0 sharding rules match"):

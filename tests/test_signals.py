@@ -3,7 +3,6 @@
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -232,24 +231,3 @@ def test_handlers_are_as_before(pretrained):
     assert runs.verb("sample", f"--workdir={pretrained}", "--prompt=the", "--length=2").status == 0
     assert [signal.getsignal(number) for number in signals.NUMBERS] == before
     assert signal.set_wakeup_fd(-1) == -1
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("number", [INT, TERM, HUP])
-def test_several_processes_stop_at_the_same_step(number, tokens, tmp_path):
-    """The signal reaches one of them."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    changes = {"mesh.data": 2, "steps": 20_000, "checkpoint.every": 50, "eval.every": 10_000}
-    words = train(tokens, tmp_path / "run", **changes)
-    words += [f"--coordinator={address}", "--num_processes=2"]
-    both = [runs.process([*words, f"--process_id={i}"], devices=1) for i in range(2)]
-    while not (tmp_path / "run" / "checkpoints" / "50").exists():
-        assert [process.poll() for process in both] == [None, None]
-        time.sleep(0.1)
-    both[0].send_signal(number)
-    ends = [process.communicate(timeout=120) for process in both]
-    for process, (_, errors) in zip(both, ends, strict=True):
-        assert process.returncode == 75, errors
-        assert "saved" in errors.splitlines()[-1]

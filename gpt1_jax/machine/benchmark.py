@@ -42,7 +42,6 @@ from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.run_files import versions
 from gpt1_jax.text.shards import Tokens
 from gpt1_jax.training import compilation_cache
-from gpt1_jax.training.state import initial_state
 
 GIB = 2**30
 # Batches that are placed once and taken in turn, as the peer does it.
@@ -75,7 +74,7 @@ class Training:
         """`cached`: the program may be one that was kept from before."""
         self.made = made
         self.seed = made.experiment.seed
-        origin = initial_state(made.network, made.experiment.optimizer, made.mesh)
+        origin = made.origin
         self.state = origin.fresh(jax.random.key(self.seed))
         began = time.perf_counter()
         with contextlib.nullcontext() if cached else compilation_cache.off():
@@ -330,7 +329,7 @@ def _epochs(made: Step, examples: Examples, asked: Rounds) -> Timing:
     """Seconds of an update in each round, which is an epoch. The first epoch compiles every length
     that there is, and is not timed."""
     update, seed = made.update, made.experiment.seed
-    origin = initial_state(made.network, made.experiment.optimizer, made.mesh)
+    origin = made.origin
     state, taken = origin.fresh(jax.random.key(seed)), []
     for _ in range(asked.rounds + 1):
         began = time.perf_counter()

@@ -54,7 +54,7 @@ def config_of(made: Step) -> dict[str, Any]:
         "batch_size": shape[0],
         "candidates": shape[1],
         "length": shape[2],
-        "mesh": dict(made.mesh.shape),
+        "mesh": {**made.mesh.shape, "fsdp": made.experiment.mesh.fsdp},
         **{section: whole[section] for section in sections},
     }
 

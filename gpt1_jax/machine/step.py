@@ -21,7 +21,7 @@ from gpt1_jax.recipe.network import network
 from gpt1_jax.storage.places import is_url
 from gpt1_jax.text import shards
 from gpt1_jax.training.resolve import FREE_MODEL_KEYS, N_SPECIAL, check_devices, check_lengths
-from gpt1_jax.training.state import TrainState, initial_state
+from gpt1_jax.training.state import Origin, initial_state
 from gpt1_jax.training.train import Update, update_function
 from gpt1_jax.weights.source import read_weights
 
@@ -54,24 +54,26 @@ class Step:
             config.objective.lm_coef,
             config.steps or ANY_STEPS,
             self.mesh,
+            self.experiment.mesh.fsdp,
         )
 
     @property
-    def state(self) -> TrainState:
-        """Shapes and places of what an update changes."""
-        return initial_state(self.network, self.experiment.optimizer, self.mesh).abstract
+    def origin(self) -> Origin:
+        """Where a training of it begins."""
+        config = self.experiment
+        return initial_state(self.network, config.optimizer, self.mesh, config.mesh.fsdp)
 
     def lowered(self) -> jax.stages.Lowered:
         """The update for the devices of the mesh, before it is compiled."""
         compilable = cast(jax.stages.Wrapped, self.update)
-        return compilable.lower(self.state, self.batch, self.experiment.seed)
+        return compilable.lower(self.origin.abstract, self.batch, self.experiment.seed)
 
     @property
     def argument_bytes(self) -> int:
         """What state and batch take on one device, without the padding that layouts add."""
         return sum(
             math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-            for leaf in jax.tree.leaves((self.state, self.batch))
+            for leaf in jax.tree.leaves((self.origin.abstract, self.batch))
         )
 
 

@@ -25,8 +25,9 @@ class OptimizerConfig:
     """Rates and decay. The defaults are those of pre-training (section 4.1 of the paper) and, where
     it is silent, of the released code. `warmup` below 1 is a fraction of all updates, as the
     released code has it, otherwise a whole number of updates, as the paper has it; `accumulation`
-    is the number of microbatches that one update is computed in. Raises UserError for a number
-    outside its range."""
+    is the number of microbatches that one update is computed in. With `skip_nonfinite` an update
+    whose loss or gradient is not finite changes nothing and is counted; without, it ends the run.
+    Raises UserError for a number outside its range."""
 
     learning_rate: float = 2.5e-4
     schedule: ScheduleName = "warmup_cosine"
@@ -38,6 +39,7 @@ class OptimizerConfig:
     vector_l2: bool = False
     max_grad_norm: float = 1.0
     accumulation: int = 1
+    skip_nonfinite: bool = False
 
     def __post_init__(self):
         for name in ("learning_rate", "eps", "l2"):

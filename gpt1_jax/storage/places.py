@@ -76,6 +76,11 @@ def origin(folder: str | os.PathLike) -> str | None:
     return _record(Path(folder)).get("url")
 
 
+def shown(folder: Path) -> str:
+    """What a folder is called."""
+    return origin(folder) or str(folder)
+
+
 def original(folder: Path | str) -> epath.Path:
     """A folder where it is: in its object store if it is a copy. UserError for a store that Orbax
     does not write to."""

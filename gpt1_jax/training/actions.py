@@ -64,11 +64,25 @@ class Actions:
         """Records a step's terms, each step's loss being checked and every log.every-th written."""
         values = {name: float(value) for name, value in jax.device_get(terms).items()}
         config = self.run.experiment
+        skipped = values.pop("skipped", 0.0)
+        if skipped:
+            values = self._skipped(step, values)
         self._require_finite(step, "", values)
+        if config.optimizer.skip_nonfinite:
+            values["skipped"] = self.run.standing.skipped
         self.latest["train"] = values
         if step % config.log.every == 0 or step == self.run.total_steps:
             self.writer.row(step, "train", values)
-        self.progress.training(step, values)
+        if not skipped:
+            self.progress.training(step, values)
+
+    def _skipped(self, step: int, values: dict[str, float]) -> dict[str, float]:
+        """Counts an update that changed nothing. Returns what of its values is finite."""
+        run = self.run
+        run.standing = replace(run.standing, skipped=run.standing.skipped + 1)
+        what = ", ".join(f"{name} {values[name]}" for name in ("loss", "grad_norm"))
+        self.progress.say(f"step {step}: {what}; skipped, as {run.standing.skipped} so far")
+        return {name: value for name, value in values.items() if math.isfinite(value)}
 
     def _require_finite(self, step: int, split: str, values: dict[str, float]) -> None:
         names = [name for name in ("loss", "grad_norm") if name in values]

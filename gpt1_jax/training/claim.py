@@ -10,7 +10,7 @@ import jax
 
 from gpt1_jax import disk, run_files
 from gpt1_jax.errors import UserError
-from gpt1_jax.recipe.experiment import Extend
+from gpt1_jax.recipe.experiment import Experiment, Extend, identity
 from gpt1_jax.storage import places
 from gpt1_jax.storage.lease import Lease
 
@@ -115,6 +115,8 @@ def _require_no_run(workdir: Path) -> None:
 def _check_same(workdir: Path, before: dict, now: dict, extends: bool) -> None:
     # What was set comes before what follows from it.
     keys = sorted(set(before) | set(now), key=lambda key: (key.startswith("resolved."), key))
+    # A key that is newer than the run has the value that stands for what was done before.
+    before = identity(Experiment(steps=1)) | before
     for key in keys:
         if extends and key in LENGTH:
             continue

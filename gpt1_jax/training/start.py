@@ -26,6 +26,7 @@ from gpt1_jax.recipe.network import network
 from gpt1_jax.storage import places
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.training import agreement
 from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
 from gpt1_jax.training.goal import Goal, goal, loaded_task
 from gpt1_jax.training.resolve import (
@@ -37,7 +38,15 @@ from gpt1_jax.training.resolve import (
     with_absolute_paths,
     with_softmax_positions,
 )
-from gpt1_jax.training.state import Standing, TrainState, begun, initial_state, resumed
+from gpt1_jax.training.state import (
+    Initial,
+    Origin,
+    Standing,
+    TrainState,
+    begun,
+    initial_state,
+    resumed,
+)
 from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.checkpoint import Checkpoints
@@ -85,12 +94,81 @@ class Run:
         return slice(min(starts), max(stops))
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """A run as far as its settings and its data say, before anything of it is on the devices."""
+
+    experiment: Experiment
+    initial: Initial | None
+    tokenizer: Tokenizer
+    mesh: Mesh
+    network: Network
+    goal: Goal
+    questions: list[Question]
+    total_steps: int
+    config: dict[str, Any]
+
+    @property
+    def origin(self) -> Origin:
+        return initial_state(
+            self.network, self.experiment.optimizer, self.mesh, self.experiment.mesh.fsdp
+        )
+
+
 def start(
     experiment: Experiment, explicit: set[str], workdir: Path, tell: Callable[[str], None] = say
 ) -> Run:
     """The run, resumed or new. `explicit` are the config keys that were set rather than defaulted;
     `tell` gets a line about each thing worth knowing. Raises UserError for whatever does not fit.
     """
+    with contextlib.ExitStack() as undone:
+        with agreement.agreed() as facts:
+            plan = _planned(experiment, explicit, workdir, tell)
+            experiment, config = plan.experiment, plan.config
+            held = claim(workdir, config, experiment.extend)
+            undone.callback(held.release)
+            facts |= agreement.of_a_run(config, workdir)
+        with agreement.agreed():
+            checkpoint.check_space(workdir, plan.origin.shapes)
+            if not experiment.is_task:
+                known = workdir / shards.VERIFIED
+                shards.verify(experiment.data.path, known, jax.process_index() == 0)
+        checkpoints = Checkpoints(workdir, experiment.checkpoint, run_files.made_by(config))
+        undone.callback(checkpoints.close)
+        origin = plan.origin
+        state, standing = resumed(checkpoints, origin, tell) or begun(
+            experiment, origin, plan.initial
+        )
+        extensions = held.extensions(experiment.extend, standing.step, plan.total_steps)
+        schedule_after = schedule_begins_after(extensions)
+        experiment.optimizer.require_room(plan.total_steps - schedule_after)
+        config["resolved"]["extensions"] = extensions
+        if jax.process_index() == 0:
+            disk.write_json(workdir / "config.json", config)
+            plan.tokenizer.save(workdir / "tokenizer")
+            places.send(workdir)
+        undone.pop_all()
+    return Run(
+        experiment=experiment,
+        workdir=workdir,
+        mesh=plan.mesh,
+        network=plan.network,
+        goal=plan.goal,
+        questions=plan.questions,
+        total_steps=plan.total_steps,
+        first_step=standing.step,
+        state=state,
+        standing=standing,
+        checkpoints=checkpoints,
+        held=held,
+        schedule_after=schedule_after,
+        config=config,
+    )
+
+
+def _planned(
+    experiment: Experiment, explicit: set[str], workdir: Path, tell: Callable[[str], None]
+) -> _Plan:
     experiment = with_absolute_paths(experiment)
     initial = named_source(experiment, workdir)
     tokenizer = the_tokenizer(experiment, initial)
@@ -108,43 +186,7 @@ def start(
     net, attention = network(experiment, loaded.task.shape, loaded.n_outputs, mesh)
     tell(f"attention: {attention.implementation} ({attention.reason})")
     config = _config(experiment, tokenizer, towards, total, questions)
-    with contextlib.ExitStack() as undone:
-        held = claim(workdir, config, experiment.extend)
-        undone.callback(held.release)
-        origin = initial_state(net, experiment.optimizer, mesh)
-        checkpoint.check_space(workdir, origin.shapes)
-        if not experiment.is_task:
-            known = workdir / shards.VERIFIED
-            shards.verify(experiment.data.path, known, jax.process_index() == 0)
-        made_by = run_files.made_by(config)
-        checkpoints = Checkpoints(workdir, experiment.checkpoint, made_by)
-        undone.callback(checkpoints.close)
-        state, standing = resumed(checkpoints, origin, tell) or begun(experiment, origin, initial)
-        extensions = held.extensions(experiment.extend, standing.step, total)
-        schedule_after = schedule_begins_after(extensions)
-        experiment.optimizer.require_room(total - schedule_after)
-        config["resolved"]["extensions"] = extensions
-        if jax.process_index() == 0:
-            disk.write_json(workdir / "config.json", config)
-            tokenizer.save(workdir / "tokenizer")
-            places.send(workdir)
-        undone.pop_all()
-    return Run(
-        experiment=experiment,
-        workdir=workdir,
-        mesh=mesh,
-        network=net,
-        goal=towards,
-        questions=questions,
-        total_steps=total,
-        first_step=standing.step,
-        state=state,
-        standing=standing,
-        checkpoints=checkpoints,
-        held=held,
-        schedule_after=schedule_after,
-        config=config,
-    )
+    return _Plan(experiment, initial, tokenizer, mesh, net, towards, questions, total, config)
 
 
 def _updates(experiment: Experiment, towards: Goal) -> int:

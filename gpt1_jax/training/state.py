@@ -19,6 +19,7 @@ from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.training.agreement import agreed, of_arrays
 from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -34,10 +35,12 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a run stands, as its checkpoints say: updates done; of a task also the best score so
-    far, and the step at which it was reached."""
+    """Where a run stands, as its checkpoints say: updates done, and how many of them were skipped
+    (optimizer.skip_nonfinite); of a task also the best score so far, and the step at which it was
+    reached."""
 
     step: int = 0
+    skipped: int = 0
     best_step: int | None = None
     best_score: float | None = None
 
@@ -79,8 +82,8 @@ class Origin:
 
 # Compiled once for all runs of a table.
 @functools.lru_cache(maxsize=8)
-def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh) -> Origin:
-    """Where a training of the network begins."""
+def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh, fsdp: bool) -> Origin:
+    """Where a training of the network begins; `fsdp` is that of MeshConfig."""
     transformation = optimizer(config, total_updates=1)  # the moments do not depend on it
 
     def fresh(key: jax.Array) -> TrainState:
@@ -88,7 +91,7 @@ def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh) -> Origin:
         return TrainState(params, transformation.init(params), jnp.int32(0))
 
     shapes = jax.eval_shape(fresh, jax.random.key(0))
-    shardings = sharding.state_shardings(mesh, shapes)
+    shardings = sharding.state_shardings(mesh, shapes, fsdp)
     return Origin(shapes, shardings, jax.jit(fresh, out_shardings=shardings))
 
 
@@ -98,8 +101,12 @@ def begun(
     """A new state, fresh or with the source's parameters in it."""
     state = origin.fresh(jax.random.key(experiment.seed))
     if source is not None:
+        with agreed() as facts:
+            given = source.params()
+            if jax.process_count() > 1:
+                facts[f"arrays of {source.source}"] = of_arrays(given)
         host = multihost_utils.process_allgather(state.params, tiled=True)
-        params = transfer.transfer(host, source.params(), experiment.n_transfer)
+        params = transfer.transfer(host, given, experiment.n_transfer)
         state = replace(state, params=jax.device_put(params, origin.shardings.params))
     return state, Standing()
 

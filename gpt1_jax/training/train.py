@@ -26,7 +26,7 @@ from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
 from gpt1_jax.storage import places
-from gpt1_jax.training import compilation_cache
+from gpt1_jax.training import compilation_cache, processes
 from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
 from gpt1_jax.training.progress import Progress
@@ -45,18 +45,24 @@ def update_function(
     lm_coef: float,
     total_steps: int,
     mesh: Mesh,
+    fsdp: bool,
     schedule_after: int = 0,
 ) -> Update:
     """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
     chooses the dropout masks. The state is donated."""
     transformation = optimizer(config, total_steps, schedule_after)
     parts = config.accumulation
+    shardings = initial_state(network, config, mesh, fsdp).shardings
 
     def gradients(params, batch, seed, step):
         def loss(params):
+            if fsdp:
+                params = sharding.whole(mesh, params)
             return objective.loss(network, lm_coef, params, batch, seed, step)
 
         (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+        if fsdp:
+            gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
         return gradient, terms
 
     def accumulated(params, batch, seed, step):
@@ -81,9 +87,16 @@ def update_function(
             updates, moments = transformation.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             terms["grad_norm"] = optax.tree.norm(gradient)
+            if config.skip_nonfinite:
+                sound = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["grad_norm"])
+                params, moments = jax.tree.map(
+                    lambda new, old: jnp.where(sound, new, old),
+                    (params, moments),
+                    (state.params, state.optimizer),
+                )
+                terms["skipped"] = ~sound
         return TrainState(params, moments, state.step + 1), terms
 
-    shardings = initial_state(network, config, mesh).shardings
     everywhere = sharding.replicated(mesh)
     return jax.jit(update, donate_argnums=0, out_shardings=(shardings, everywhere))
 
@@ -105,6 +118,7 @@ def run_to_end(
         config.objective.lm_coef,
         run.total_steps,
         run.mesh,
+        config.mesh.fsdp,
         run.schedule_after,
     )
     batches = stream(
@@ -134,13 +148,14 @@ def run_to_end(
             run.checkpoints.wait()
             raise Interrupted(
                 f"stopped by a signal after step {step} of {run.total_steps}, which is saved "
-                f"in {run.workdir}; the same command continues"
+                f"in {places.shown(run.workdir)}; the same command continues"
             )
     progress.pause_clock()
     run.checkpoints.wait()
     return actions.latest
 
 
+@processes.watched()
 def train(
     experiment: Experiment,
     explicit: set[str],
@@ -156,7 +171,7 @@ def train(
     """
     began = time.monotonic()
     workdir = places.here(workdir, new=True)
-    tell = (lambda line: None) if quiet else say
+    tell = (lambda line: None) if quiet or jax.process_index() else say
     with contextlib.ExitStack() as closing:
         compilation_cache.begin()
         run = start(experiment, explicit, workdir, tell)
@@ -171,13 +186,14 @@ def train(
         progress = Progress(run, quiet)
         closing.callback(progress.close)
         signals = closing.enter_context(Signals())
-        latest = run_to_end(run, writer, progress, profile, signals)
+        with processes.watched():
+            latest = run_to_end(run, writer, progress, profile, signals)
         result = _result(run, latest, progress, time.monotonic() - began)
         writer.result(result)
         if signals.came:
             raise Interrupted(
-                f"stopped by a signal after the last step; all is saved in {workdir}, and the same "
-                "command gives the result"
+                "stopped by a signal after the last step; all is saved in "
+                f"{places.shown(workdir)}, and the same command gives the result"
             )
     return result
 
@@ -195,6 +211,8 @@ def _result(run: Run, latest: dict, progress: Progress, wall_seconds: float) -> 
         "tokenizer": run.config["resolved"]["tokenizer"],
         **provenance(run.config),
     }
+    if run.experiment.optimizer.skip_nonfinite:
+        result["skipped"] = run.standing.skipped
     if run.goal.loaded.task.has_head:
         result["best"] = {"step": run.standing.best_step, "score": run.standing.best_score}
     return result

@@ -34,7 +34,9 @@ from gpt1_jax.messages import amount, say
 from gpt1_jax.storage import places
 
 DIGESTS = "digests.json"
-_MADE_BY = "made_by"  # the key of a checkpoint's progress
+# The form of a checkpoint, which docs/formats.md describes; those before the number had the first.
+FORMAT = 1
+_FORMAT, _MADE_BY = "format", "made_by"  # keys of a checkpoint's progress
 _AT_THE_COMMIT = {"commit_success.txt"}  # what Orbax adds when the digests are written
 ITEMS = ("params", "optimizer", "progress")
 # Of a run: the newest step that was ever committed, so that losing all checkpoints is noticed.
@@ -249,7 +251,7 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     params=_TreeSave(params),
                     optimizer=_TreeSave(optimizer),
-                    progress=_JsonSave(progress | {_MADE_BY: self._made_by}),
+                    progress=_JsonSave(progress | {_FORMAT: FORMAT, _MADE_BY: self._made_by}),
                 ),
                 force=True,
             )
@@ -370,24 +372,31 @@ class Checkpoints:
         self._manager.reload()
 
     def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any, dict]:
-        """The state of a step, placed like the abstract trees (ShapeDtypeStruct with shardings)."""
+        """The state of a step, placed like the abstract trees (ShapeDtypeStruct with shardings).
+        UserError like `progress`."""
+        progress = self.progress(step)
         arguments = ocp.checkpoint_utils.construct_restore_args
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 params=_TreeRestore(params, restore_args=arguments(params)),
                 optimizer=_TreeRestore(optimizer, restore_args=arguments(optimizer)),
-                progress=_JsonRestore(),
             ),
         )
-        progress = restored["progress"]
-        progress.pop(_MADE_BY, None)
+        for name in (_FORMAT, _MADE_BY):
+            progress.pop(name, None)
         self._best["step"] = progress.get("best_step")
         return restored["params"], restored["optimizer"], progress
 
     def progress(self, step: int) -> dict:
-        """The small JSON object saved with a step."""
-        return self._restored(step, progress=_JsonRestore())["progress"]
+        """The small JSON object saved with a step. UserError for a format that is unknown here."""
+        progress = self._restored(step, progress=_JsonRestore())["progress"]
+        if progress.get(_FORMAT, 1) > FORMAT:
+            raise UserError(
+                f"{self.folder / str(step)} has format {progress[_FORMAT]}, and this version of "
+                f"gpt1 reads up to {FORMAT}; use a newer one"
+            )
+        return progress
 
     def require_made_by(self, step: int, expected: Mapping[str, Any]) -> None:
         """UserError if a checkpoint was saved by another model than the config.json beside it
@@ -403,6 +412,7 @@ class Checkpoints:
         """The parameters of a step as numpy arrays, after their digests were checked."""
         if damage := self._sound(step):
             raise UserError(f"checkpoint {step} is damaged: {damage}; choose another --step")
+        self.progress(step)
         return self._params(step)
 
     def newest_params(self) -> tuple[int, dict]:
