@@ -528,7 +528,10 @@ def fill(folder: Path, leaving: int, after: Path | None = None) -> Path:
     return path
 
 
-UNSEEN = "import gpt1_jax.weights.checkpoint as c; c.check_space = lambda *_: None"
+UNSEEN = (
+    "from gpt1_jax.weights import checkpoint, space; "
+    "checkpoint.check_space = space.check_space = lambda *_: None"
+)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,9 @@ from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import say
 
 T = TypeVar("T")
+# Orbax's paths go through fsspec, too: TensorFlow takes seconds to import, and all of a GPU. They
+# look at this once, so it is said before the first one is made.
+os.environ.setdefault("EPATH_USE_TF", "false")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 # What stays where it is: Orbax's own, what is only looked at with other tools, what `prepare` has
 # not finished.
@@ -93,8 +96,6 @@ def original(folder: Path | str) -> epath.Path:
     if scheme not in _OF_ORBAX:
         known = ", ".join(f"{one}://" for one in _OF_ORBAX)
         raise UserError(f"{url}: checkpoints are not written there; expected {known} or a folder")
-    # Through fsspec, like all else here: TensorFlow takes seconds to import, and all of a GPU.
-    os.environ.setdefault("EPATH_USE_TF", "false")
     return epath.Path(url)
 
 

@@ -47,7 +47,7 @@ from gpt1_jax.training.state import (
     initial_state,
     resumed,
 )
-from gpt1_jax.weights import checkpoint
+from gpt1_jax.weights import space
 from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -129,7 +129,7 @@ def start(
             undone.callback(held.release)
             facts |= agreement.of_a_run(config, workdir)
         with agreement.agreed():
-            checkpoint.check_space(workdir, plan.origin.shapes)
+            space.check_space(workdir, plan.origin.shapes)
             if not experiment.is_task:
                 known = workdir / shards.VERIFIED
                 shards.verify(experiment.data.path, known, jax.process_index() == 0)

@@ -12,8 +12,6 @@ import json
 import logging
 import math
 import os
-import re
-import shutil
 import sys
 import time
 import warnings
@@ -30,8 +28,9 @@ from jax.experimental import multihost_utils
 
 from gpt1_jax import disk, json_files
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.messages import amount, say
+from gpt1_jax.messages import say
 from gpt1_jax.storage import places
+from gpt1_jax.weights.space import check_space, is_full
 
 DIGESTS = "digests.json"
 # The form of a checkpoint, which docs/formats.md describes; those before the number had the first.
@@ -284,12 +283,12 @@ class Checkpoints:
             self._give_up()
             self._require_there()
             if not self._is_here:
-                reason = " ".join(str(error).split())[:200]
+                reason = " ".join(str(error).split())[:300]
                 raise Interrupted(
                     f"{self.folder}: step {self._saving} was not saved ({reason}); the same "
                     "command goes on from the checkpoint before it"
                 ) from None
-            if not _is_full(error):
+            if not is_full(error):
                 raise
             raise UserError(
                 f"{self.folder}: no space left for the checkpoint of step {self._saving}; free "
@@ -477,30 +476,3 @@ def read_params(
         finally:
             checkpoints.close()
     raise AssertionError
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether a disk without space is behind an error, which libraries tell in words."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in disk.NO_ROOM:
-            return True
-        if re.search(r"No space left|Disk quota|ENOSPC|EDQUOT", str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def check_space(workdir: Path, state: Any) -> None:
-    """UserError unless the disk has room for one more checkpoint of `state` (arrays or shapes). An
-    object store always has."""
-    if places.origin(workdir):
-        return
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    # Another process may not have made the folder yet.
-    made = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(made).free
-    if free < needed:
-        raise UserError(
-            f"{workdir} has {amount(free)} free, one checkpoint takes {amount(needed)}; free some "
-            "space or choose another --workdir"
-        )
