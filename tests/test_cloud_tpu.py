@@ -18,7 +18,7 @@ WHERE = ["--zone=us-west4-a", "--accelerator=v5litepod-16", "--bucket=gs://books
 
 # Answers with what stands first in the files `states` and `trainings`, and takes it away there but
 # for the last. There is no bucket.
-STAND_IN = """#!{python}
+STAND_IN = """#!{python} -IS
 import json, pathlib, sys
 folder, words = pathlib.Path(__file__).parent, sys.argv[1:]
 with (folder / "asked").open("a") as asked:
