@@ -27,6 +27,8 @@ setup(
         "orbax-checkpoint>=0.12",
         "ml_collections>=1.1",
         "filelock>=4.2,<5",
+        "fsspec>=2024.12",  # folders of object stores
+        "etils[epath]>=1.12",
         "typing_extensions>=4.12",
         "pydantic>=2.12,<3",
         "numpy>=2.0",
@@ -58,6 +60,10 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
+        "gcs": ["gcsfs>=2025.3"],  # gs://
+        "s3": ["s3fs>=2025.3"],  # s3://
+        # Not among the pins of requirements.txt, some of which it does not admit: without -c.
+        "beam": ["apache-beam>=2.77"],
         "notebooks": ["jupyterlab>=4"],
         "test": [
             "pytest>=8",

@@ -23,6 +23,7 @@ model
 kernels
 text
 tokenization
+storage
 .
 """
 FLOOR = {room: n for n, line in enumerate(ROOMS.split("\n")) for room in line.split()}

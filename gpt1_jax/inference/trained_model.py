@@ -28,6 +28,7 @@ from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
+from gpt1_jax.storage.places import here
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -283,7 +284,7 @@ def load(source: str | Path, step: int | None = None, tokenizer: str | None = No
     device = attention_choice.device_of(jax.devices()[0])
     attention = attention_choice.choose("auto", device, found.model).implementation
     return TrainedModel(
-        workdir=Path(source).expanduser(),
+        workdir=here(source),
         network=network(found.model, attention, found.task.shape, found.n_outputs),
         params=found.params,
         tokenizer=found.tokenizer,

@@ -73,7 +73,7 @@ def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
             )
         return source.tokenizer
     expected = shards.read_manifest(path)["tokenizer"]["fingerprint"]
-    where = source.source if source else str(Path(path) / "tokenizer")
+    where = source.source if source else f"{path}/tokenizer"
     tokenizer = source.tokenizer if source else loading.load(where)
     if tokenizer.fingerprint != expected:
         kind, folder = parse_source(where)

@@ -25,6 +25,7 @@ from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
+from gpt1_jax.storage import places
 from gpt1_jax.training import compilation_cache, processes
 from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
@@ -160,7 +161,7 @@ def run_to_end(
             run.checkpoints.wait()
             raise Interrupted(
                 f"stopped by a signal after step {step} of {run.total_steps}, which is saved "
-                f"in {run.workdir}; the same command continues"
+                f"in {places.shown(run.workdir)}; the same command continues"
             )
     progress.pause_clock()
     run.checkpoints.wait()
@@ -182,7 +183,7 @@ def train(
     loss is no longer finite; Interrupted after a signal.
     """
     began = time.monotonic()
-    workdir = Path(workdir).expanduser()
+    workdir = places.here(workdir, new=True)
     tell = (lambda line: None) if quiet or jax.process_index() else say
     with contextlib.ExitStack() as closing:
         compilation_cache.begin()
@@ -204,8 +205,8 @@ def train(
         writer.result(result)
         if signals.came:
             raise Interrupted(
-                f"stopped by a signal after the last step; all is saved in {workdir}, and the same "
-                "command gives the result"
+                "stopped by a signal after the last step; all is saved in "
+                f"{places.shown(workdir)}, and the same command gives the result"
             )
     return result
 
