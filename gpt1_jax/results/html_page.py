@@ -3,13 +3,11 @@
 import base64
 from collections.abc import Mapping, Sequence
 
-import jinja2
-
-from gpt1_jax.messages import visible
 from gpt1_jax.results import cells
 from gpt1_jax.results.averages import rounded
 from gpt1_jax.results.figures import Drawing
 from gpt1_jax.results.finished_runs import FinishedRun
+from gpt1_jax.results.html_template import rendered
 from gpt1_jax.results.markdown import to_html
 from gpt1_jax.results.tables import Grid
 
@@ -27,36 +25,16 @@ def page(
 ) -> str:
     """The page. introduction: paragraphs; said: lists by heading; both in Markdown. tasks: titles
     by kind."""
-    return (
-        _environment()
-        .get_template(TEMPLATE)
-        .render(
-            title=title,
-            introduction=introduction,
-            said=said,
-            tasks=tasks,
-            grids=grids,
-            drawings=drawings,
-            single=single,
-            cells=cells,
-            rounded=rounded,
-        )
-    )
-
-
-def _environment() -> jinja2.Environment:
-    """What a template prints is on one line and escaped, but for what is markup by its type."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("gpt1_jax", "results"),
-        autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "markdown": to_html,
-        "base64": lambda data: base64.b64encode(data).decode(),
+    values = {
+        "title": title,
+        "introduction": introduction,
+        "said": said,
+        "tasks": tasks,
+        "grids": grids,
+        "drawings": drawings,
+        "single": single,
+        "cells": cells,
+        "rounded": rounded,
     }
-    return environment
+    filters = {"markdown": to_html, "base64": lambda data: base64.b64encode(data).decode()}
+    return rendered("results", TEMPLATE, values, filters)
