@@ -23,7 +23,7 @@ from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.inference import activations
 from gpt1_jax.inference.config import PATH_LENGTH, PathsConfig
 from gpt1_jax.model.objective import Network
-from gpt1_jax.results.html_template import rendered
+from gpt1_jax.results.html_page import rendered
 
 if TYPE_CHECKING:
     from gpt1_jax.inference.trained_model import TrainedModel
