@@ -169,7 +169,13 @@ class Train:
 
         self.processes.connect()
         described, explicit = experiment.load(self.config, {**self.keys, **initial})
-        return train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
+        result = train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
+        if not self.quiet and not self.processes.process_id:
+            from gpt1_jax.training import banner
+
+            for line in banner.closing(Path(self.workdir), result):
+                say(line)
+        return result
 
     def profiled(self) -> tuple[int, int] | None:
         """The first and the last step of --profile."""
@@ -214,11 +220,30 @@ class Report:
         return report.report(self.runs, self.output)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrintConfig:
+    """Only print every key of the config with its value, default and meaning; nothing is run."""
+
+    config: Annotated[str, Flag("a config file, with its arguments", "FILE[:ARGS]")]
+    keys: Annotated[Mapping[str, str], Flag("a key of the config", "VALUE", name="config.KEY")] = (
+        field(default_factory=dict)
+    )
+    print_config: Annotated[bool, Flag("in place of training")] = False
+
+    def run(self) -> dict:
+        from gpt1_jax.recipe import experiment, explanations
+
+        described, _ = experiment.load(self.config, self.keys)
+        for line in explanations.table(described):
+            answer(line)
+        return experiment.values(described)
+
+
 VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "quickstart": {"": Quickstart},
     "reproduce": {"": Reproduce},
     "prepare": {"": Prepare, "--compare": Compare},
-    "train": {"": Train},
+    "train": {"": Train, "--print_config": PrintConfig},
     "evaluate": {"": Evaluate, "--probes": Probes},
     "sample": {"": Sample},
     "score": {"": Score},
@@ -238,6 +263,42 @@ VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
 word after it that says what."""
 
 
+# Each is typed, as it stands, by a test that does what README.md and docs/ say.
+EXAMPLES: Mapping[str, Sequence[str]] = {
+    "quickstart": ["gpt1 quickstart"],
+    "reproduce": [
+        "gpt1 reproduce --table=5 --workdir=runs/table5 --data=tokens",
+        "gpt1 reproduce --figure=2right --workdir=runs/table5 --data=tokens",
+    ],
+    "prepare": [
+        "gpt1 prepare --output=tokens --input 'books/*.txt' --vocab_size=8192",
+        "gpt1 prepare --compare=original,hf_basic --vocab=gpt1_bpe --input 'books/*.txt'",
+    ],
+    "train": [
+        "gpt1 train --config=configs/pretrain.py:tiny --workdir=runs/lm --config.data.path=tokens",
+        "gpt1 train --config=configs/finetune.py:small_data,path=reviews,shape=classification,"
+        "metric=accuracy --workdir=runs/reviews --initial=runs/lm",
+        "gpt1 train --config=configs/finetune.py:rte --print_config",
+    ],
+    "evaluate": ["gpt1 evaluate --workdir=runs/lm"],
+    "sample": ["gpt1 sample --workdir=runs/lm --prompt='It was a bright cold day' --num_samples=3"],
+    "score": ["gpt1 score --workdir=runs/lm --input=book.txt --output=scores.jsonl"],
+    "predict": ["gpt1 predict --workdir=runs/reviews --input=new.jsonl --output=labels.jsonl"],
+    "inspect": [
+        "gpt1 inspect --workdir=runs/lm --prompt='It was a bright cold day' --output=look.html"
+    ],
+    "convert": [
+        "gpt1 convert --from=openai:model --to=hf:gpt1",
+        "gpt1 convert --from=runs/lm --to=hf:export",
+    ],
+    "report": ["gpt1 report --runs=runs/table5 --output=report"],
+    "compile": [
+        "gpt1 compile --config=configs/pretrain.py --topology=v5e-16 --config.model.dtype=bfloat16"
+    ],
+    "benchmark": ["gpt1 benchmark train --batch=64 --seq=512 --json=update.json"],
+}
+
+
 def requested(words: Sequence[str]) -> Verb:
     """What a command line asks for. Raises UserError for words that make no sense."""
     if not words or words[0].startswith("-"):
@@ -250,8 +311,9 @@ def requested(words: Sequence[str]) -> Verb:
     if "" not in VERBS[verb]:
         what, *rest = rest or ["(nothing)"]
         if what not in VERBS[verb]:
-            expected = ", ".join(VERBS[verb])
-            raise UserError(f"gpt1 {verb} is followed by {what}; expected one of {expected}")
+            expected, near = ", ".join(VERBS[verb]), nearest(what, VERBS[verb])
+            hint = f"did you mean {near}?" if near else f"expected one of {expected}"
+            raise UserError(f"gpt1 {verb} is followed by {what}; {hint}")
         return parse(f"gpt1 {verb} {what}", VERBS[verb][what], rest)
     given = {word.partition("=")[0] for word in rest}
     flag = next((flag for flag in VERBS[verb] if flag in given), "")
@@ -273,7 +335,9 @@ def help_text(words: Sequence[str]) -> str:
     """The verbs, or the flags of the verb that `words` begin with."""
     if words[0] in VERBS:
         forms = VERBS[words[0]].items()
-        return "\n\n".join(usage(f"gpt1 {words[0]} {flag}".rstrip(), form) for flag, form in forms)
+        parts = [usage(f"gpt1 {words[0]} {flag}".rstrip(), form) for flag, form in forms]
+        examples = "\n".join(["as in", *(f"      {example}" for example in EXAMPLES[words[0]])])
+        return "\n\n".join([*parts, examples])
     lines = [f"  {verb:<12}{summary(forms)}" for verb, forms in VERBS.items()]
     return "\n".join(
         [
@@ -283,7 +347,12 @@ def help_text(words: Sequence[str]) -> str:
             "",
             *lines,
             "",
-            "gpt1 VERB --help has the flags of a verb.",
+            "gpt1 VERB --help has the flags of a verb, and examples. To begin with:",
+            "",
+            *(
+                f"      {EXAMPLES[verb][0]}"
+                for verb in ("quickstart", "prepare", "train", "sample")
+            ),
         ]
     )
 

@@ -23,6 +23,7 @@ from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.inference import activations
 from gpt1_jax.inference.config import PATH_LENGTH, PathsConfig
 from gpt1_jax.model.objective import Network
+from gpt1_jax.recipe.network import described
 from gpt1_jax.results.html_page import rendered
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def inspect(model: "TrainedModel", text: str, sampling: PathsConfig) -> Inspecti
     ]
     return Inspection(
         source=str(model.workdir),
-        description=_description(model),
+        description=f"{described(model.model_config, model.params)}, step {model.step}",
         places=tuple(_places(model, ids, expected)),
         following=_alternatives(model, expected, len(ids) - 1),
         attention=None if lstm else found,
@@ -254,17 +255,6 @@ def _branch(begin: int, paths: list[list[Alternative]], length: int) -> Branch:
     ended = sum(len(path) == end < length for path in paths)
     shared = tuple(paths[0][begin:end]) if paths else ()
     return Branch(shared, len(paths), ended, tuple(branches))
-
-
-def _description(model: "TrainedModel") -> str:
-    sizes = model.model_config
-    parameters = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(model.params))
-    body = "LSTM" if sizes.body == "lstm" else "Transformer"
-    heads = "" if sizes.body == "lstm" else f", {sizes.n_head} heads"
-    return (
-        f"{body} of {parameters:,} parameters, {sizes.n_layer} layers{heads}, width "
-        f"{sizes.n_embd}, context {sizes.n_ctx}, step {model.step}"
-    )
 
 
 def _packed(attention: np.ndarray | None) -> dict | None:
