@@ -13,9 +13,9 @@ from xml.etree import ElementTree
 import browser
 import pytest
 import reproductions
-import runs as small_runs
 from markdown_it import MarkdownIt
 
+import runs as small_runs
 from gpt1_jax import results
 from gpt1_jax.__main__ import main
 from gpt1_jax.errors import UserError
@@ -673,6 +673,14 @@ def test_no_matplotlib(runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install matplotlib" in refused(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_notebooks_own_way_of_drawing_stays_as_it_was(runs, tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    report(runs, tmp_path / "out")
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_probes_without_anchors(tmp_path):
