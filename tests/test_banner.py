@@ -1,13 +1,17 @@
 """What a person sees of a training: before its first step, while it runs, and after its last."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 
 import jax
 import pages
 import pytest
-import runs
 
+import runs
 from gpt1_jax.__main__ import EXAMPLES, VERBS, main
 from gpt1_jax.recipe import experiment, explanations
 from gpt1_jax.training import progress
@@ -73,6 +77,23 @@ def test_a_line_has_loss_speed_and_the_time_left_and_none_of_them_before_it_is_k
     )
     assert all(re.fullmatch(form, line) for line in shown)
     assert not [line for line in lines if ", 0 tokens/s" in line]
+
+
+BAR = """
+from gpt1_jax.inference.row_progress import counting
+with counting(3, "rows") as add:
+    add(3)
+"""
+
+
+def test_a_terminal_that_says_it_has_no_columns_shows_the_bar_all_the_same():
+    ours, theirs = pty.openpty()  # of no columns, until somebody sets them
+    command = [sys.executable, "-c", BAR]
+    done = subprocess.run(command, stderr=theirs, cwd=runs.ROOT, check=True)
+    os.close(theirs)
+    assert done.returncode == 0
+    assert b"3/3" in os.read(ours, 10_000)
+    os.close(ours)
 
 
 def test_quiet_says_nothing(words):

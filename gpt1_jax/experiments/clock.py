@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from gpt1_jax.messages import say
+from gpt1_jax.messages import bar_size, say
 
 
 class Clock:
@@ -25,7 +25,12 @@ class Clock:
         self._asked = seconds
         self._left: float | None = None
         self._expected = self._taken = 0.0
-        self._bar = tqdm(total=100, bar_format="{desc} |{bar}|", disable=not sys.stderr.isatty())
+        self._bar = tqdm(
+            total=100,
+            bar_format="{desc} |{bar}|",
+            disable=not sys.stderr.isatty(),
+            **bar_size(),
+        )
 
     @property
     def seconds(self) -> float:

@@ -12,7 +12,7 @@ import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
@@ -71,7 +71,7 @@ def _style() -> Iterator[None]:
         import matplotlib
     except ModuleNotFoundError:
         raise UserError("figures need matplotlib: pip install matplotlib") from None
-    settings = {
+    settings: dict[Any, Any] = {
         # Without a salt of one's own the ids of an SVG change from run to run.
         "svg.hashsalt": "gpt1",
         # Text as text: half the size, and it can be searched and read aloud.

@@ -7,7 +7,7 @@ import time
 import jax
 from tqdm import tqdm
 
-from gpt1_jax.messages import say
+from gpt1_jax.messages import bar_size, say
 from gpt1_jax.training.peaks import known_peak
 from gpt1_jax.training.start import Run
 
@@ -26,6 +26,7 @@ class Progress:
             total=run.last_step,
             initial=run.first_step,
             unit="step",
+            **bar_size(),
             disable=self._quiet or not self._terminal,
         )
         device, dtype = run.mesh.devices.flat[0], run.experiment.model.dtype
