@@ -69,6 +69,7 @@ setup(
             "pytest-xdist>=3.6",  # the suite in two processes
             "nbclient>=0.10",  # runs the notebook
             "ipykernel>=6",
+            "playwright>=1.49",  # opens the pages, where there is a Chromium
             "setuptools>=77",  # builds the wheel that the README's commands are tried on
             "ruff>=0.11",
             "mypy>=1.19",

@@ -141,7 +141,7 @@ function showReading() {
   const named = read.map(([j, weight]) => [data.places[j][0], weight]);
   find("#reading").replaceChildren(
     make("h3", { textContent: `Layer ${chosen.layer}, head ${chosen.head}: “${shown(data.places[place][0])}” reads` }),
-    bars(named));
+    named.length ? bars(named) : make("p", { textContent: "so many that no weight is large enough to be kept here" }));
 }
 
 // Choosing

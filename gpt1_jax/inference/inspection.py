@@ -77,7 +77,7 @@ class Branch:
     branches: tuple["Branch", ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Inspection:
     """What a model makes of a text.
 
@@ -100,6 +100,9 @@ class Inspection:
         """Of all tokens but the first; None if there is no other."""
         bits = [place.bits for place in self.places if place.bits is not None]
         return 2 ** min(sum(bits) / len(bits), 1000) if bits else None
+
+    def __repr__(self) -> str:
+        return f"Inspection of {len(self.places)} tokens by {self.source}"
 
     def page(self) -> str:
         """The page, as HTML that needs nothing from elsewhere."""
