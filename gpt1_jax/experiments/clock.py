@@ -80,6 +80,36 @@ class Clock:
         self._bar.close()
 
 
+class Count:
+    """Cells, one after the other, each of as many runs; and the time left, by the mean of the runs
+    that this call made."""
+
+    def __init__(self, cells: int):
+        self._cells = cells
+        self._seen = self._made = 0
+        self._seconds = 0.0
+
+    @contextlib.contextmanager
+    def run(self, made: bool) -> Iterator[None]:
+        """Times a run; one that was not `made` in this call was there before."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seen += 1
+            if made:
+                self._made += 1
+                self._seconds += time.monotonic() - began
+
+    def said(self, runs_of_a_cell: int) -> str:
+        """How far it is: `run 3 of 24, about 1:20 left`."""
+        total = self._cells * runs_of_a_cell
+        left = ""
+        if self._made and self._seen < total:
+            left = f", about {minutes(self._seconds / self._made * (total - self._seen))} left"
+        return f"run {self._seen} of {total}{left}"
+
+
 def minutes(seconds: float) -> str:
     """m:ss, as in 1:05."""
     whole = round(seconds)
