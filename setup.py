@@ -18,7 +18,11 @@ setup(
     # configs/ lies at the root of the source, where it is edited, and travels inside the package.
     packages=[*find_packages(include=["gpt1_jax*"]), "gpt1_jax.configs"],
     package_dir={"gpt1_jax.configs": "configs"},
-    package_data={"gpt1_jax.results": ["*.jinja"]},
+    package_data={
+        "gpt1_jax": ["py.typed"],
+        "gpt1_jax.inference": ["*.jinja", "*.js"],
+        "gpt1_jax.results": ["*.jinja"],
+    },
     entry_points={"console_scripts": ["gpt1 = gpt1_jax.console:main"]},
     install_requires=[
         "jax>=0.10,<0.13",  # what an update removes is known when it is out
@@ -71,6 +75,7 @@ setup(
             "pytest-xdist>=3.6",  # the suite in two processes
             "nbclient>=0.10",  # runs the notebook
             "ipykernel>=6",
+            "playwright>=1.49",  # opens the pages, where there is a Chromium
             "setuptools>=77",  # builds the wheel that the README's commands are tried on
             "ruff>=0.11",
             "mypy>=1.19",

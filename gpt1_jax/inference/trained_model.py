@@ -20,8 +20,9 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.inference import activations, log_probabilities, sample
-from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference import activations, inspection, log_probabilities, sample
+from gpt1_jax.inference.config import PathsConfig, SampleConfig
+from gpt1_jax.inference.inspection import Inspection
 from gpt1_jax.messages import say
 from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import ModelConfig
@@ -133,6 +134,17 @@ class TrainedModel:
             plt.imshow(model.attention_weights("It was a bright cold day")[0, 3])
         """
         return activations.attention_weights(self.placed, self._ids(text))
+
+    def inspect(self, text: str, sampling: PathsConfig | None = None, **settings) -> Inspection:
+        """A look inside: what was expected at each token, the attention of every layer and head,
+        and sampled paths from the end of the text. It shows itself in a notebook, and saves itself
+        as a page. Settings are those of `sample`, here for the paths.
+
+            model.inspect("It was a bright cold day").save("look.html")
+        """
+        require_keys(settings, keys(PathsConfig))
+        sampling = build(PathsConfig, vars(sampling or PathsConfig()) | settings)
+        return inspection.inspect(self, text, sampling)
 
     def evaluate_tokens(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
         """Held-out metrics on a split of a folder of `prepare`, by default that of the training,

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 from gpt1_jax import signals
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import bar_size, say
 
 PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 
@@ -118,7 +118,9 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=self._what, total=self._total, unit="ch", unit_scale=True)
+            self._bar = tqdm(
+                desc=self._what, total=self._total, unit="ch", unit_scale=True, **bar_size()
+            )
         return self
 
     def __exit__(self, *_) -> None:

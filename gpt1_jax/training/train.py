@@ -26,7 +26,7 @@ from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
 from gpt1_jax.storage import places
-from gpt1_jax.training import compilation_cache, processes
+from gpt1_jax.training import banner, compilation_cache, processes
 from gpt1_jax.training.actions import Actions
 from gpt1_jax.training.preemption import Signals
 from gpt1_jax.training.progress import Progress
@@ -191,8 +191,9 @@ def train(
         closing.callback(run.close)
         finished = read_result(workdir) if run.first_step >= run.last_step else None
         if finished and finished["step"] == run.first_step:
+            tell(f"{workdir} was finished at step {run.first_step:,}; nothing is left to do")
             return finished
-        for line in run.goal.opening(run.total_steps):
+        for line in (*banner.opening(run), *run.goal.opening(run.total_steps)):
             tell(line)
         writer = MetricsWriter(workdir, experiment.log, run.first_step, jax.process_index() == 0)
         closing.callback(writer.close)
