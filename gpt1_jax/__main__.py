@@ -42,10 +42,10 @@ from gpt1_jax.machine.config import (
     TrainBenchmark,
 )
 from gpt1_jax.messages import answer, say
+from gpt1_jax.runtime import processes
+from gpt1_jax.runtime.processes import Processes
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
-from gpt1_jax.training import processes
-from gpt1_jax.training.processes import Processes
 from gpt1_jax.typed_values import nearest
 
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
@@ -135,7 +135,7 @@ class Train:
         initial = {} if self.initial is None else {"initial": self.initial}
         self.processes.connect()
         from gpt1_jax.recipe import experiment
-        from gpt1_jax.training import agreement
+        from gpt1_jax.runtime import agreement
         from gpt1_jax.training.train import train
 
         with agreement.agreed():

@@ -16,6 +16,7 @@ ROOMS = """
 experiments
 machine
 training inference
+runtime
 recipe
 evaluation weights results
 data

@@ -14,8 +14,8 @@ import runs
 
 from gpt1_jax.__main__ import EXAMPLES, VERBS, main
 from gpt1_jax.recipe import experiment, explanations
+from gpt1_jax.runtime.peaks import Peak
 from gpt1_jax.training import progress
-from gpt1_jax.training.peaks import Peak
 
 
 @pytest.fixture

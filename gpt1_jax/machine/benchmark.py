@@ -39,9 +39,9 @@ from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.run_files import versions
+from gpt1_jax.runtime import compilation_cache
+from gpt1_jax.runtime.peaks import peak
 from gpt1_jax.text.shards import Tokens
-from gpt1_jax.training import compilation_cache
-from gpt1_jax.training.peaks import peak
 
 GIB = 2**30
 # Batches that are placed once and taken in turn, as the peer does it.

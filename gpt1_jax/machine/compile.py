@@ -15,7 +15,7 @@ from gpt1_jax.machine.step import Step, step
 from gpt1_jax.machine.topology import Slice
 from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.run_files import versions
-from gpt1_jax.training import compilation_cache
+from gpt1_jax.runtime import compilation_cache
 
 # How the compiler says what a program needs that does not fit.
 _NEEDED = (

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gpt1_jax.machine.step import Step
 from gpt1_jax.machine.topology import Slice
-from gpt1_jax.training.peaks import known_peak
+from gpt1_jax.runtime.peaks import known_peak
 
 _KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
 _OPERATION = re.compile(rf"= (.+?) ({_KINDS})(-start)?\((.*)")

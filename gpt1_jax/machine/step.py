@@ -22,7 +22,7 @@ from gpt1_jax.storage.places import is_url
 from gpt1_jax.text import shards
 from gpt1_jax.training.resolve import FREE_MODEL_KEYS, N_SPECIAL, check_devices, check_lengths
 from gpt1_jax.training.state import Origin, initial_state
-from gpt1_jax.training.train import Update, update_function
+from gpt1_jax.training.update import Update, update_function
 from gpt1_jax.weights.source import read_weights
 
 # Of a run whose length is in epochs: it changes a constant of the schedule, and nothing else.

@@ -72,6 +72,7 @@ EXPLANATIONS = {
     "optimizer.vector_l2": "whether biases and norms decay, too",
     "optimizer.max_grad_norm": "to which gradients are clipped",
     "optimizer.accumulation": "microbatches that an update is computed in",
+    "optimizer.skip_nonfinite": "leave out an update that is not finite rather than end the run",
     "eval.every": "updates; None: 1,000, or after each epoch of a task",
     "eval.stride": "tokens between windows of held-out text; None: model.n_ctx",
     "eval.windows": "read while training, at most; None: all",
@@ -100,6 +101,7 @@ EXPLANATIONS = {
     "log.tensorboard": "write events, too",
     "mesh.data": "devices that divide a batch; -1: all that mesh.model leaves",
     "mesh.model": "devices that divide each layer",
+    "mesh.fsdp": "divide matrices and moments over mesh.data, too",
 }
 
 

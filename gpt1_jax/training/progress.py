@@ -8,7 +8,7 @@ import jax
 from tqdm import tqdm
 
 from gpt1_jax.messages import bar_size, say
-from gpt1_jax.training.peaks import known_peak
+from gpt1_jax.runtime.peaks import known_peak
 from gpt1_jax.training.start import Run
 
 EVERY = 10.0  # seconds between lines where there is no terminal

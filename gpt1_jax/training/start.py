@@ -23,10 +23,10 @@ from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import memory, sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
 from gpt1_jax.recipe.network import network
+from gpt1_jax.runtime import agreement
 from gpt1_jax.storage import places
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-from gpt1_jax.training import agreement
 from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
 from gpt1_jax.training.goal import Goal, goal, loaded_task
 from gpt1_jax.training.resolve import (
