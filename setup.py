@@ -18,7 +18,11 @@ setup(
     # configs/ lies at the root of the source, where it is edited, and travels inside the package.
     packages=[*find_packages(include=["gpt1_jax*"]), "gpt1_jax.configs"],
     package_dir={"gpt1_jax.configs": "configs"},
-    package_data={"gpt1_jax.results": ["*.jinja"]},
+    package_data={
+        "gpt1_jax": ["py.typed"],
+        "gpt1_jax.inference": ["*.jinja", "*.js"],
+        "gpt1_jax.results": ["*.jinja"],
+    },
     entry_points={"console_scripts": ["gpt1 = gpt1_jax.console:main"]},
     install_requires=[
         "jax>=0.10,<0.13",  # what an update removes is known when it is out
@@ -27,6 +31,8 @@ setup(
         "orbax-checkpoint>=0.12",
         "ml_collections>=1.1",
         "filelock>=4.2,<5",
+        "fsspec>=2024.12",  # folders of object stores
+        "etils[epath]>=1.12",
         "typing_extensions>=4.12",
         "pydantic>=2.12,<3",
         "numpy>=2.0",
@@ -58,6 +64,10 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
+        "gcs": ["gcsfs>=2025.3"],  # gs://
+        "s3": ["s3fs>=2025.3"],  # s3://
+        # Not among the pins of requirements.txt, some of which it does not admit: without -c.
+        "beam": ["apache-beam>=2.77"],
         "notebooks": ["jupyterlab>=4"],
         "test": [
             "pytest>=8",
@@ -65,6 +75,7 @@ setup(
             "pytest-xdist>=3.6",  # the suite in two processes
             "nbclient>=0.10",  # runs the notebook
             "ipykernel>=6",
+            "playwright>=1.49",  # opens the pages, where there is a Chromium
             "setuptools>=77",  # builds the wheel that the README's commands are tried on
             "ruff>=0.11",
             "mypy>=1.19",

@@ -1,7 +1,7 @@
 """The update of a config compiled for an NVIDIA GPU that is not there: memory and kernels.
 
     JAX_SKIP_CUDA_CONSTRAINTS_CHECK=1 \\
-        python benchmarks/compile_for_gpu.py h100|t4 CONFIG [KEY=VALUE ...]
+        python benchmarks/compile_for_gpu.py h100|t4[:COUNT] CONFIG [KEY=VALUE ...]
 
 with JAX for CUDA installed (pip install 'jax[cuda13]'), of 0.11 or later. Prints a line of JSON.
 Which algorithm is the fastest is not tried out, so that temporaries may differ a little from those
@@ -22,6 +22,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_autotune
 
 from jax.experimental import topologies
 
+from gpt1_jax.machine.compile import collective_operations
 from gpt1_jax.machine.step import step
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import versions
@@ -98,14 +99,15 @@ def meant(gpu: dict):
 
 
 def main(name: str, config: str, given: list[str]) -> None:
+    name, _, count = name.partition(":")
     gpu = GPUS[name]
-    device = topologies.get_topology_desc(
-        name, "cuda", target_config=target(gpu), topology="1x1x1"
-    ).devices[0]
+    devices = topologies.get_topology_desc(
+        name, "cuda", target_config=target(gpu), topology=f"1x1x{count or 1}"
+    ).devices
     jax.config.update("jax_platforms", "cpu")  # what is computed on the way is computed here
     keys = dict(word.split("=", 1) for word in given)
     described, _ = experiment.load(config, keys)
-    made = step(described, [device])
+    made = step(described, list(devices))
     with meant(gpu):
         lowered = made.lowered()
     began = time.perf_counter()
@@ -118,6 +120,7 @@ def main(name: str, config: str, given: list[str]) -> None:
     kinds = Counter(re.findall(r"= \S+(?: \S+)* (fusion|custom-call|copy)\(", entry))
     line = {
         "gpu": gpu["kind"],
+        "count": made.mesh.size,
         "config": config,
         "keys": keys,
         "attention": made.experiment.attention.implementation,
@@ -125,6 +128,7 @@ def main(name: str, config: str, given: list[str]) -> None:
         "temp_gib": memory.temp_size_in_bytes / GIB,
         "memory_gib": gpu["memory"] / GIB,
         "operations": dict(kinds),
+        "collectives": collective_operations(text),
         "compile_seconds": round(time.perf_counter() - began, 1),
         "versions": versions(),
     }

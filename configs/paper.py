@@ -10,7 +10,7 @@ needs it. QNLI was replaced by a second version after the paper, on which the sa
 (Devlin et al. 2019, table 1); only that version is distributed now.
 """
 
-from gpt1_jax.results.paper import Cell, Column, Figure, Row, Table, Variant
+from gpt1_jax.results.paper import Cell, Column, Figure, Row, Setting, Table, Variant
 
 GLUE_TEST = "test (GLUE server)"
 
@@ -200,4 +200,21 @@ FIGURES = (
             "is lower and varies more."
         ),
     ),
+)
+
+# Section 4.1: the recipe of pre-training, and that of fine-tuning for most tasks.
+SETTINGS = (
+    Setting("pre-training", "model.n_layer", "layers", 12),
+    Setting("pre-training", "model.n_embd", "width", 768),
+    Setting("pre-training", "model.n_head", "heads", 12),
+    Setting("pre-training", "model.n_ctx", "tokens of context", 512),
+    Setting("pre-training", "model.dropout", "dropout", 0.1),
+    Setting("pre-training", "batch_size", "sequences a batch", 64),
+    Setting("pre-training", "optimizer.learning_rate", "highest learning rate", 2.5e-4),
+    Setting("fine-tuning", "batch_size", "examples a batch", 32),
+    Setting("fine-tuning", "epochs", "epochs", 3),
+    Setting("fine-tuning", "optimizer.learning_rate", "highest learning rate", 6.25e-5),
+    Setting("fine-tuning", "model.dropout", "dropout", 0.1),
+    Setting("fine-tuning", "task.train_examples", "training examples, at most", None),
+    Setting("fine-tuning", "task.dev_examples", "dev examples, at most", None),
 )

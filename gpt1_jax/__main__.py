@@ -17,15 +17,23 @@ import errno
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import Annotated, Protocol
 
 from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
 from gpt1_jax.experiments.config import QuickstartConfig, Request
 from gpt1_jax.flags import Flag, names, parse, require_one, usage
-from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference.verbs import (
+    SOURCES,
+    Evaluate,
+    Inspect,
+    Predict,
+    Probes,
+    Sample,
+    Score,
+    Submission,
+)
 from gpt1_jax.machine.config import (
     Compile,
     FineTuneBenchmark,
@@ -33,18 +41,14 @@ from gpt1_jax.machine.config import (
     SampleBenchmark,
     TrainBenchmark,
 )
-from gpt1_jax.messages import answer, say, show
+from gpt1_jax.messages import answer, say
+from gpt1_jax.runtime import processes
+from gpt1_jax.runtime.processes import Processes
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
-from gpt1_jax.training import processes
-from gpt1_jax.training.processes import Processes
 from gpt1_jax.typed_values import nearest
 
-if TYPE_CHECKING:
-    from gpt1_jax.inference.trained_model import TrainedModel
-
 DESCRIPTION = "GPT-1 in JAX: pre-training, fine-tuning and the paper's experiments."
-SOURCES = "a workdir, openai:D, hf:D or hf:NAME on the Hub"
 
 
 class Verb(Protocol):
@@ -131,12 +135,20 @@ class Train:
         initial = {} if self.initial is None else {"initial": self.initial}
         self.processes.connect()
         from gpt1_jax.recipe import experiment
-        from gpt1_jax.training import agreement
+        from gpt1_jax.runtime import agreement
         from gpt1_jax.training.train import train
 
         with agreement.agreed():
             described, explicit = experiment.load(self.config, {**self.keys, **initial})
-        return train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
+        result = train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
+        import jax
+
+        if not self.quiet and jax.process_index() == 0:
+            from gpt1_jax.training import banner
+
+            for line in banner.closing(self.workdir, result):
+                say(line)
+        return result
 
     def profiled(self) -> tuple[int, int] | None:
         """The first and the last step of --profile."""
@@ -148,160 +160,6 @@ class Train:
                 f"--profile={self.profile}; expected FIRST:LAST, two steps, as in 10:12"
             )
         return int(first), int(last)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """Which model a verb uses."""
-
-    workdir: Annotated[str | None, Flag("a run of train")] = None
-    initial: Annotated[str | None, Flag("in its place weights: " + SOURCES, "SOURCE")] = None
-    step: Annotated[int | None, Flag("default: the best of a task, else the newest")] = None
-
-    def __post_init__(self):
-        require_one(workdir=self.workdir, initial=self.initial)
-
-    def load(self) -> "TrainedModel":
-        from gpt1_jax.inference import trained_model
-
-        return trained_model.load(self.initial or self.workdir or "", self.step)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Evaluate:
-    """Held-out perplexity, or the metric of a task."""
-
-    model: Model
-    split: Annotated[str | None, Flag("default: valid for tokens, dev for a task")] = None
-    data: Annotated[str | None, Flag("a folder of prepare", "TOKENS")] = None
-    task: Annotated[str | None, Flag("another task of this shape, or a folder", "NAME")] = None
-
-    def __post_init__(self):
-        if self.data is not None and self.task is not None:
-            raise UserError("--data and --task: give one of them")
-
-    def run(self) -> dict:
-        model = self.model.load()
-        began = time.monotonic()
-        if model.task.has_head and self.data is None:
-            split = self.split or "dev"
-            metrics, n_tokens, n_cut = model.evaluate_task(self.task, split)
-            say(f"{n_cut} examples cut to fit n_ctx")
-            return measured(model, split, metrics, n_tokens, began, truncated=n_cut)
-        if self.task is not None:
-            raise UserError(
-                f"{model.workdir} holds a language model, --task needs a fine-tuned one"
-            )
-        split = self.split or "valid"
-        metrics, n_tokens = model.evaluate_tokens(self.data, split)
-        return measured(model, split, metrics, n_tokens, began)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probes:
-    """The zero-shot probes of figure 2, in place of held-out text or a task."""
-
-    model: Model
-    probes: Annotated[bool, Flag("zero-shot")] = False
-    probe_data: Annotated[
-        str | None, Flag("of the probes' task folders; default: TFDS", "FOLDER")
-    ] = None
-    keys: Annotated[
-        Mapping[str, str], Flag("probes.KEY: a key of the probes", "VALUE", name="config.KEY")
-    ] = field(default_factory=dict)
-
-    def run(self) -> dict:
-        from gpt1_jax.inference import probe_curve
-        from gpt1_jax.recipe import experiment
-
-        keys = dict(self.keys)
-        if self.probe_data is not None:
-            keys["probes.path"] = self.probe_data
-        model = self.model.load()
-        began = time.monotonic()
-        config = experiment.section("probes", model.config.probes, keys)
-        rows, n_tokens = probe_curve.of_trained(model, config)
-        metrics = {row.pop("probe"): row for row in rows}
-        return measured(model, "probes", metrics, n_tokens, began)
-
-
-def measured(model, split: str, metrics: dict, n_tokens: int, began: float, **more) -> dict:
-    """The line of `evaluate`."""
-    seconds = time.monotonic() - began
-    return {
-        "step": model.step,
-        "metrics": {split: metrics},
-        **more,
-        "tokens_per_s": n_tokens / seconds,
-    }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Text that continues a prompt."""
-
-    model: Model
-    prompt: Annotated[str, Flag("how the text begins")]
-    config: SampleConfig
-
-    def run(self) -> dict:
-        model = self.model.load()
-        from gpt1_jax.inference import sample
-
-        tokenizer, samples = model.tokenizer, []
-        for ids in model.sample_ids(self.prompt, self.config):
-            samples.append(tokenizer.decode(ids))
-            added = sample.continuation(tokenizer, self.prompt, ids)
-            show(self.prompt + added + "\n")
-        return {"step": model.step, "prompt": self.prompt, "samples": samples}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """The log-probability of each token of a text, and its perplexity."""
-
-    model: Model
-    input: Annotated[str, Flag("text, or .jsonl; also .gz, .xz", "FILE")]
-    stride: Annotated[int | None, Flag("between windows; default: eval.stride of the run")] = None
-    output: Annotated[str | None, Flag("default: standard output", "G.jsonl")] = None
-
-    def run(self) -> dict:
-        from gpt1_jax.inference import batch_inference
-
-        return batch_inference.score(self.model.load(), self.input, self.output, self.stride)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predict:
-    """Labels and probabilities of a fine-tuned model."""
-
-    model: Model
-    input: Annotated[str, Flag("rows like the task's", "F.jsonl")]
-    output: Annotated[str, Flag("", "G.jsonl")]
-
-    def run(self) -> dict:
-        from gpt1_jax.inference import predictions
-
-        result = predictions.predict(self.model.load(), self.input, self.output)
-        say(f"{result['truncated']} of {result['examples']} examples cut to fit n_ctx")
-        return result
-
-
-@dataclass(frozen=True, kw_only=True)
-class Submission:
-    """A file for the GLUE server, by default of the test set."""
-
-    model: Model
-    glue: Annotated[bool, Flag("in the form of the GLUE server")] = False
-    input: Annotated[str | None, Flag("rows like the task's", "F.jsonl")] = None
-    output: Annotated[str, Flag("", "G.tsv")]
-    task: Annotated[str | None, Flag("another task, such as ax", "NAME")] = None
-
-    def run(self) -> dict:
-        from gpt1_jax.inference import glue_submission
-
-        model = self.model.load()
-        return glue_submission.submit(model, self.output, task=self.task, path=self.input)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,15 +193,35 @@ class Report:
         return report.report(self.runs, self.output)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PrintConfig:
+    """Only print every key of the config with its value, default and meaning; nothing is run."""
+
+    config: Annotated[str, Flag("a config file, with its arguments", "FILE[:ARGS]")]
+    keys: Annotated[Mapping[str, str], Flag("a key of the config", "VALUE", name="config.KEY")] = (
+        field(default_factory=dict)
+    )
+    print_config: Annotated[bool, Flag("in place of training")] = False
+
+    def run(self) -> dict:
+        from gpt1_jax.recipe import experiment, explanations
+
+        described, _ = experiment.load(self.config, self.keys)
+        for line in explanations.table(described):
+            answer(line)
+        return experiment.values(described)
+
+
 VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
     "quickstart": {"": Quickstart},
     "reproduce": {"": Reproduce},
     "prepare": {"": Prepare, "--compare": Compare},
-    "train": {"": Train},
+    "train": {"": Train, "--print_config": PrintConfig},
     "evaluate": {"": Evaluate, "--probes": Probes},
     "sample": {"": Sample},
     "score": {"": Score},
     "predict": {"": Predict, "--glue": Submission},
+    "inspect": {"": Inspect},
     "convert": {"": Convert},
     "report": {"": Report},
     "compile": {"": Compile},
@@ -360,6 +238,42 @@ ALONE = ("quickstart", "reproduce", "evaluate", "sample", "score", "predict", "b
 """The verbs that compute, but in one process."""
 
 
+# Each is typed, as it stands, by a test that does what README.md and docs/ say.
+EXAMPLES: Mapping[str, Sequence[str]] = {
+    "quickstart": ["gpt1 quickstart"],
+    "reproduce": [
+        "gpt1 reproduce --table=5 --workdir=runs/table5 --data=tokens",
+        "gpt1 reproduce --figure=2right --workdir=runs/table5 --data=tokens",
+    ],
+    "prepare": [
+        "gpt1 prepare --output=tokens --input 'books/*.txt' --vocab_size=8192",
+        "gpt1 prepare --compare=original,hf_basic --vocab=gpt1_bpe --input 'books/*.txt'",
+    ],
+    "train": [
+        "gpt1 train --config=configs/pretrain.py:tiny --workdir=runs/lm --config.data.path=tokens",
+        "gpt1 train --config=configs/finetune.py:small_data,path=reviews,shape=classification,"
+        "metric=accuracy --workdir=runs/reviews --initial=runs/lm",
+        "gpt1 train --config=configs/finetune.py:rte --print_config",
+    ],
+    "evaluate": ["gpt1 evaluate --workdir=runs/lm"],
+    "sample": ["gpt1 sample --workdir=runs/lm --prompt='It was a bright cold day' --num_samples=3"],
+    "score": ["gpt1 score --workdir=runs/lm --input=book.txt --output=scores.jsonl"],
+    "predict": ["gpt1 predict --workdir=runs/reviews --input=new.jsonl --output=labels.jsonl"],
+    "inspect": [
+        "gpt1 inspect --workdir=runs/lm --prompt='It was a bright cold day' --output=look.html"
+    ],
+    "convert": [
+        "gpt1 convert --from=openai:model --to=hf:gpt1",
+        "gpt1 convert --from=runs/lm --to=hf:export",
+    ],
+    "report": ["gpt1 report --runs=runs/table5 --output=report"],
+    "compile": [
+        "gpt1 compile --config=configs/pretrain.py --topology=v5e-16 --config.model.dtype=bfloat16"
+    ],
+    "benchmark": ["gpt1 benchmark train --batch=64 --seq=512 --json=update.json"],
+}
+
+
 def requested(words: Sequence[str]) -> Verb:
     """What a command line asks for. Raises UserError for words that make no sense."""
     if not words or words[0].startswith("-"):
@@ -372,8 +286,9 @@ def requested(words: Sequence[str]) -> Verb:
     if "" not in VERBS[verb]:
         what, *rest = rest or ["(nothing)"]
         if what not in VERBS[verb]:
-            expected = ", ".join(VERBS[verb])
-            raise UserError(f"gpt1 {verb} is followed by {what}; expected one of {expected}")
+            expected, near = ", ".join(VERBS[verb]), nearest(what, VERBS[verb])
+            hint = f"did you mean {near}?" if near else f"expected one of {expected}"
+            raise UserError(f"gpt1 {verb} is followed by {what}; {hint}")
         return parse(f"gpt1 {verb} {what}", VERBS[verb][what], rest)
     given = {word.partition("=")[0] for word in rest}
     flag = next((flag for flag in VERBS[verb] if flag in given), "")
@@ -395,7 +310,9 @@ def help_text(words: Sequence[str]) -> str:
     """The verbs, or the flags of the verb that `words` begin with."""
     if words[0] in VERBS:
         forms = VERBS[words[0]].items()
-        return "\n\n".join(usage(f"gpt1 {words[0]} {flag}".rstrip(), form) for flag, form in forms)
+        parts = [usage(f"gpt1 {words[0]} {flag}".rstrip(), form) for flag, form in forms]
+        examples = "\n".join(["as in", *(f"      {example}" for example in EXAMPLES[words[0]])])
+        return "\n\n".join([*parts, examples])
     lines = [f"  {verb:<12}{summary(forms)}" for verb, forms in VERBS.items()]
     return "\n".join(
         [
@@ -405,7 +322,12 @@ def help_text(words: Sequence[str]) -> str:
             "",
             *lines,
             "",
-            "gpt1 VERB --help has the flags of a verb.",
+            "gpt1 VERB --help has the flags of a verb, and examples. To begin with:",
+            "",
+            *(
+                f"      {EXAMPLES[verb][0]}"
+                for verb in ("quickstart", "prepare", "train", "sample")
+            ),
         ]
     )
 

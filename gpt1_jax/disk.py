@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -54,12 +55,23 @@ def as_user_error(place: object, numbers: Iterable[int] = _UNWRITABLE) -> Iterat
 # Files
 
 
+def require_here(path: Path) -> None:
+    """UserError for what is written as a folder of an object store, where only some outputs go."""
+    # However often it was taken for a path: its two slashes are one then.
+    if found := re.search(r"(?:^|/)([a-z][a-z0-9+.-]+):/(.*)", str(path)):
+        raise UserError(
+            f"{found[1]}://{found[2]} is no folder of this machine; write here, and copy what was "
+            "made (`prepare` and `train` alone write there)"
+        )
+
+
 def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
     """Where writing to `path` ends, links followed.
 
     Raises UserError if that is a folder, read-only, in no folder, a loop of links, or one of
     `inputs`, by whatever name.
     """
+    require_here(path)
     real = Path(os.path.realpath(path))
     with as_user_error(path):
         if not real.parent.is_dir():
@@ -227,6 +239,7 @@ class WorkdirLock:
     def __init__(self, workdir: Path, doing: str = "training in", flag: str = "--workdir"):
         """Makes the folder if need be. UserError if another process has it: it is `doing` it; and
         for a name that the libraries and the files of a run have no form for."""
+        require_here(workdir)
         try:
             str(workdir.absolute()).encode()
         except UnicodeEncodeError:

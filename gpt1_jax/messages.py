@@ -28,6 +28,15 @@ def show(text: str) -> None:
         _give_up(sys.stderr)
 
 
+def bar_size() -> dict[str, int]:
+    """Columns and rows for a progress bar, as tqdm takes them. Some terminals say that they have
+    none, and tqdm would then draw nothing."""
+    columns = rows = 0
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    return {"ncols": (columns or 100) - 1, "nrows": rows or 24}
+
+
 def answer(line: str) -> None:
     """One line on standard output, at once. UserError where that is full or nobody reads it."""
     try:

@@ -16,6 +16,7 @@ ROOMS = """
 experiments
 machine
 training inference
+runtime
 recipe
 evaluation weights results
 data
@@ -23,6 +24,7 @@ model
 kernels
 text
 tokenization
+storage
 .
 """
 FLOOR = {room: n for n, line in enumerate(ROOMS.split("\n")) for room in line.split()}

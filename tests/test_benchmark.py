@@ -9,8 +9,8 @@ import jax
 import pytest
 import runs
 
-from gpt1_jax.machine import peaks, profile, text_speed
-from gpt1_jax.training import compilation_cache
+from gpt1_jax.machine import profile, text_speed
+from gpt1_jax.runtime import compilation_cache, peaks
 
 SIZES = ["--layers=1", "--d=16", "--heads=2", "--vocab=300", "--dtype=float32"]
 SIZES.append("--config.mesh.data=1")

@@ -12,7 +12,8 @@ import runs
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.weights import checkpoint
-from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints, check_space, on_grid
+from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints, on_grid
+from gpt1_jax.weights.space import check_space
 from gpt1_jax.weights.transfer import transfer
 
 GOLDEN = Path(__file__).with_name("golden")

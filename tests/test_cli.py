@@ -11,7 +11,6 @@ import pytest
 import runs
 
 from gpt1_jax.__main__ import main
-from gpt1_jax.weights import checkpoint
 
 VERBS = (
     *("quickstart", "reproduce", "prepare", "train", "evaluate", "sample", "predict"),
@@ -292,7 +291,7 @@ def test_shards_that_are_not_whole(refused, train, tokens, tmp_path):
 
 def test_no_space_for_a_checkpoint(refused, train, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
     assert "one checkpoint takes" in refused(*train())
     assert not list((tmp_path / "run").glob("[a-z]*"))
 

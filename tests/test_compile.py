@@ -128,6 +128,24 @@ def test_the_update_compiles_for_a_slice():
     assert reduced["count"] >= 1
     # All gradients of a chip's share, those of the kernels in bfloat16.
     assert reduced["bytes"] > whole / 3 / 2 / 2
+    check_prediction(found)
+
+
+def check_prediction(found: dict) -> None:
+    """By hand: 8 x 128 tokens over eight chips of 197 TFLOP/s, 819 GB/s, and, at the corner of a
+    2 x 4 mesh, two links of 50 GB/s."""
+    guess = found["predicted"]
+    width, rows, length = TINY["model.n_embd"], TINY["model.vocab_size"], TINY["model.n_ctx"]
+    flops = 6 * (12 * width**2 + rows * width) + 12 * width * length
+    assert guess["matrix_seconds"] == pytest.approx(flops * 8 * 128 / 8 / 197e12)
+    assert guess["memory_seconds"] == pytest.approx(guess["memory_bytes_per_chip"] / 819e9)
+    assert guess["link_seconds"] == pytest.approx(guess["sent_bytes_per_chip"] / 100e9)
+    longer = max(guess["matrix_seconds"], guess["memory_seconds"])
+    assert guess["step_seconds"] == pytest.approx(longer + guess["link_seconds"])
+    assert guess["tokens_per_s"] == pytest.approx(8 * 128 / guess["step_seconds"])
+    assert guess["scaling_efficiency"] == pytest.approx(longer / guess["step_seconds"])
+    # At least the gradients of a chip's half, around the four chips that have the same.
+    assert guess["sent_bytes_per_chip"] > compiling_parameters() / 2 * 2 * 2 * 3 / 4
 
 
 def compiling_parameters() -> int:

@@ -27,6 +27,7 @@ from gpt1_jax.tokenization import text_rules, vocabulary
 from gpt1_jax.tokenization.loading import load
 from gpt1_jax.tokenization.sentencepiece_bpe import train_sentencepiece
 
+GOLDEN = Path(__file__).parent / "golden"
 WORDS = ["the", "a", "of", "model", "learns", "text", "then", "it", "was", ",", "—", "naïve"]
 
 
@@ -99,12 +100,9 @@ def test_shards_hold_the_ids_of_the_documents_in_order(folder):
     assert np.concatenate(stored).tolist() == list(chain.from_iterable(expected))
     assert {ids.dtype for ids in stored} == {np.dtype(np.uint16)}
     assert [len(ids) for ids in stored[:-1]] == [500] * (len(stored) - 1)
-    starts = [
-        500 * index + offset
-        for index, shard in enumerate(train["shards"])
-        for offset in shard["offsets"]
-    ]
-    assert starts == [sum(map(len, expected[:index])) for index in range(6)]
+    starts = np.load(out / train["starts"]["file"])
+    assert starts.dtype == np.int64
+    assert starts.tolist() == [sum(map(len, expected[:index])) for index in range(6)]
     assert train["documents"] == 6
     assert train["characters"] == sum(map(len, DOCUMENTS))
     assert train["bytes"] == sum(len(document.encode()) for document in DOCUMENTS)
@@ -112,7 +110,8 @@ def test_shards_hold_the_ids_of_the_documents_in_order(folder):
     assert manifest["tokenizer"]["fingerprint"] == tokenizer.fingerprint
     assert summary["splits"]["train"]["shards"] == len(stored)
     assert sorted(path.name for path in out.iterdir()) == sorted(
-        ["manifest.json", "tokenizer", *(shard["file"] for shard in train["shards"])]
+        ["manifest.json", "tokenizer", "documents-train.npy"]
+        + [shard["file"] for shard in train["shards"]]
     )
 
 
@@ -667,8 +666,7 @@ def test_any_range_of_the_stream_can_be_read(prepared, separator):
     manifest = read_manifest(prepared)
     train = manifest["splits"]["train"]
     stored = np.concatenate([np.load(prepared / shard["file"]) for shard in train["shards"]])
-    starts = [64 * i + o for i, shard in enumerate(train["shards"]) for o in shard["offsets"]]
-    documents = np.split(stored, starts[1:])
+    documents = np.split(stored, np.load(prepared / "documents-train.npy")[1:])
     after = [] if separator is None else [separator]
     stream = np.concatenate([[*document, *after] for document in documents]).astype(np.int32)
 
@@ -685,6 +683,39 @@ def test_any_range_of_the_stream_can_be_read(prepared, separator):
     for start, stop in [(-1, 3), (0, len(stream) + 1), (5, 4)]:
         with pytest.raises(IndexError):
             tokens.read(start, stop)
+
+
+def test_a_folder_of_format_1_is_still_read(tmp_path):
+    """Committed as the first version of the code made it, with the starts in the manifest."""
+    old = GOLDEN / "tokens_format_1"
+    now = PrepareConfig(
+        output=str(tmp_path / "now"),
+        inputs=(str(GOLDEN / "books.jsonl"),),
+        vocab_size=300,
+        valid_fraction=0.2,
+        shard_tokens=128,
+    )
+    prepare(now)
+    assert verify(old)["format"] == 1
+    assert read_manifest(now.output)["format"] == 2
+    for split in ("train", "valid"):
+        streams = [Tokens.open(folder, split, separator=1) for folder in (old, now.output)]
+        before, after = (stream.read(0, len(stream)).tolist() for stream in streams)
+        assert before == after
+        assert before.count(1) >= streams[0].split_info["documents"]
+
+
+def test_starts_of_documents_that_are_damaged_are_named(prepared, tmp_path):
+    folder = _copy(prepared, tmp_path)
+    path = folder / "documents-train.npy"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"documents-train\.npy: not the file that was prepared"):
+        verify(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=r"documents-train\.npy: missing"):
+        Tokens.open(folder, "train", separator=1)
 
 
 def _copy(prepared: Path, folder: Path) -> Path:
@@ -741,7 +772,7 @@ def test_the_tokenizer_belongs_to_the_shards(prepared, tmp_path):
         ("{", r"manifest\.json: damaged"),
         ("[]", r"manifest\.json: damaged"),
         ("{}", r"manifest\.json: damaged"),
-        ('{"format": 2}', r"manifest\.json: format 2, expected 1"),
+        ('{"format": 3}', r"manifest\.json: format 3, expected 1 or 2"),
     ],
 )
 def test_a_folder_without_a_manifest_is_refused(tmp_path, content, message):

@@ -285,13 +285,14 @@ def test_shards_are_verified_once(said, tokens, tmp_path, monkeypatch):
     count = disk.sha256
     monkeypatch.setattr(disk, "sha256", lambda path: hashed.append(path.name) or count(path))
     said(train(copy, workdir, stop_after=1))
-    assert hashed == ["train-00000.npy", "valid-00000.npy"]
+    arrays = ["train-00000.npy", "documents-train.npy", "valid-00000.npy", "documents-valid.npy"]
+    assert hashed == arrays
     said(train(copy, workdir, stop_after=2))
     said(["evaluate", f"--workdir={workdir}"])
-    assert len(hashed) == 2
+    assert len(hashed) == 4
     (copy / "train-00000.npy").touch()
     said(train(copy, workdir, stop_after=3))
-    assert hashed[2:] == ["train-00000.npy"]
+    assert hashed[4:] == ["train-00000.npy"]
 
 
 # Checkpoints
@@ -527,7 +528,10 @@ def fill(folder: Path, leaving: int, after: Path | None = None) -> Path:
     return path
 
 
-UNSEEN = "import gpt1_jax.weights.checkpoint as c; c.check_space = lambda *_: None"
+UNSEEN = (
+    "from gpt1_jax.weights import checkpoint, space; "
+    "checkpoint.check_space = space.check_space = lambda *_: None"
+)
 
 
 @pytest.mark.parametrize(

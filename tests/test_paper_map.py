@@ -85,11 +85,3 @@ def test_every_row_names_its_code_and_its_test_or_says_that_there_is_none():
         names = [symbol for file, symbol in REFERENCE.findall(test) if file.startswith("tests/")]
         assert names or test.startswith("none"), statement
         assert all(name.startswith("test_") for name in names), statement
-
-
-def test_every_link_of_the_page_leads_somewhere():
-    titles = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
-        file, _, anchor = target.partition("#")
-        assert (ROOT / "docs" / file).exists() if file else anchor in anchors, target

@@ -117,7 +117,7 @@ def test_a_killed_process_ends_the_others_and_the_same_job_goes_on_as_one_proces
         pytest.param({"given": {"model.n_layr": 1}}, "model.n_layr", marks=pytest.mark.exhaustive),
         pytest.param({"given": {"data.path": "nowhere"}}, "nowhere", marks=pytest.mark.exhaustive),
         pytest.param(
-            {"settings": "import gpt1_jax.training.agreement as a; a._code = lambda: {'x.py': 1}"},
+            {"settings": "import gpt1_jax.runtime.agreement as a; a._code = lambda: {'x.py': 1}"},
             "code of",
             marks=pytest.mark.exhaustive,
         ),

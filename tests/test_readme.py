@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -98,13 +99,28 @@ def test_every_verb_is_in_the_readme_and_the_other_way_round(installed):
     assert {c.words()[0] for c in TYPED if c.page == "README.md"} == set(verbs)
 
 
-def test_the_code_of_the_page_about_using_models_runs(reader, monkeypatch, capsys):
-    monkeypatch.chdir(reader[0])
+def run_code(page: str) -> dict:
+    """The names that the Python blocks of a page leave, run from top to bottom."""
     names = {}
-    for block in re.findall(
-        r"```python\n(.*?)```", (ROOT / "docs" / "using_models.md").read_text(), re.DOTALL
-    ):
-        exec(compile(block, "block", "exec"), names)
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
+def test_the_code_of_the_page_about_the_library_runs(reader, tmp_path, monkeypatch):
+    shutil.copytree(reader[0] / "books", tmp_path / "books")
+    monkeypatch.chdir(tmp_path)
+    names = run_code("docs/library.md")
+    assert names["result"]["step"] == 4
+    assert names["losses"][4] == names["result"]["metrics"]["valid"]["loss"]
+    assert len(names["look"].places) == len(names["scored"]["ids"])
+    assert "no_such_run" in names["said"]
+    assert names["hidden"].shape == (1, 8, 32)
+
+
+def test_the_code_of_the_page_about_using_models_runs(reader, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(reader[0])
+    names = run_code("docs/using_models.md")
     assert len(names["samples"]) == 3
     assert "'rain'" in capsys.readouterr().out
     assert names["long_context"]["ids"] == names["short_context"]["ids"]
@@ -117,6 +133,9 @@ def test_the_code_of_the_page_about_using_models_runs(reader, monkeypatch, capsy
     assert weights.shape == (model.n_layer, model.n_head, length, length)
     np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
     assert not np.triu(weights, 1).any()
+    assert len(names["surprise"]) == length
+    assert 0 < names["likeliest"].probability <= 1
+    assert (reader[0] / "look.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def notebook() -> nbformat.NotebookNode:

@@ -10,6 +10,7 @@ import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import browser
 import pytest
 import reproductions
 import runs as small_runs
@@ -18,9 +19,10 @@ from markdown_it import MarkdownIt
 from gpt1_jax import results
 from gpt1_jax.__main__ import main
 from gpt1_jax.errors import UserError
-from gpt1_jax.results import claims, figures, finished_runs, paper, tables
+from gpt1_jax.results import charts, claims, figures, finished_runs, paper, tables
 from gpt1_jax.results.averages import percent, rounded
 from gpt1_jax.results.finished_runs import Scores
+from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.report import report
 
 INDEX = paper.read_paper()
@@ -37,6 +39,12 @@ def reported(runs, tmp_path_factory):
     """The folder of a report, and what it returned."""
     output = tmp_path_factory.mktemp("report") / "out"
     return output, report(runs, output)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browser.browser() as running:
+        yield running
 
 
 def keys(tree):
@@ -121,6 +129,7 @@ def test_the_sentences_are_worked_out_from_the_cells():
         INDEX.tables | {4: paper.Table(4, table.title, table.columns, tuple(worse))},
         INDEX.figures,
         INDEX.leaderboard,
+        INDEX.settings,
     )
     won, lost, *_ = claims.published(changed)
     assert "8 of 12" in won
@@ -188,7 +197,7 @@ def test_a_cell_without_a_run_says_why(runs):
     assert found["table-4-full-qqp"].scores.reason == "its files are not here"
     assert found["table-5-full-sst2"].scores.reason == "no folder"
     assert found["table-5-full-mnli"].scores.reason == (
-        "not run: gpt1 reproduce --table=5 --tasks=mnli --scale=small"
+        f"not run: gpt1 reproduce --table=5 --tasks=mnli --workdir={runs} --scale=small"
     )
     assert "without a value: SST2, STSB, QQP, MNLI, QNLI" in found["table-5-full-avg"].scores.reason
     assert not [entry for entry in found.values() if not entry.scores and not entry.scores.reason]
@@ -354,7 +363,8 @@ def test_a_figure_without_runs_says_why(tmp_path, runs):
     path.write_text(json.dumps(whole))
     report(copy, tmp_path / "out")
     index = (tmp_path / "out" / "index.md").read_text()
-    assert "has no runs: not run: gpt1 reproduce --figure=2left --scale=small" in index
+    command = f"gpt1 reproduce --figure=2left --workdir={copy} --scale=small"
+    assert f"has no runs: not run: {escaped(command)}" in index
     assert "has no runs: no data of RACE" in index
     assert not (tmp_path / "out" / "figure2left.png").exists()
 
@@ -399,6 +409,50 @@ def test_the_page_holds_everything_itself(reported):
     assert all(link.startswith("#") for link in found.links)
     assert {link[1:] for link in found.links} <= set(found.ids)
     assert len(set(found.ids)) == len(found.ids)
+
+
+@pytest.mark.parametrize(("width", "scheme"), browser.SCREENS)
+def test_the_page_fits_a_phone_and_a_screen_light_and_dark(reported, chromium, width, scheme):
+    with browser.opened(chromium, reported[0] / "report.html", width, scheme) as page:
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+
+
+def test_charts_come_first_and_say_their_cells_in_words(reported, chromium, runs):
+    with browser.opened(chromium, reported[0] / "report.html", 1280) as page:
+        assert page.locator("section").first.get_attribute("id") == "charts"
+        drawn = page.locator("#charts .dots")
+        spoken = drawn.evaluate_all("all => all.map(one => one.getAttribute('aria-label'))")
+        cell = entries(runs)["table-5-full-cola"]
+        ours, published = tables.shown(cell.scores), cell.published
+        (row,) = [
+            i for i, one in enumerate(spoken) if one.startswith("CoLA, Transformer w/ aux LM (")
+        ]
+        assert f"published {published}, ours {ours}" in spoken[row]
+        places = [
+            drawn.nth(row).locator(f"i.{kind}").evaluate("one => parseFloat(one.style.left)")
+            for kind in ("ours", "published")
+        ]
+        assert places == pytest.approx([cell.scores.median, published], abs=0.01)
+
+
+def test_cells_without_a_run_are_folded_below_the_command_that_runs_them(reported, runs):
+    text = (reported[0] / "report.html").read_text()
+    summary = f"gpt1 reproduce --table=5 --workdir={runs} --scale=small</code></summary>"
+    assert summary in text
+    note = "Published: single runs on test, for the tasks of GLUE by its server."
+    assert text.count(note) == 1
+
+
+def test_where_the_recipe_is_not_the_papers_is_said_once():
+    found = charts.settings(INDEX, finished_runs.read_runs(SMALL))
+    said = {(stage, what): (theirs, ours) for stage, what, theirs, ours in found}
+    config = json.loads((SMALL / "pretrained/transformer" / "config.json").read_text())
+    assert said["pre-training", "width"] == ("768", str(config["model"]["n_embd"]))
+    config = json.loads((SMALL / "finetuned/full/cola-0" / "config.json").read_text())
+    assert said["fine-tuning", "examples a batch"] == ("32", str(config["batch_size"]))
+    assert ("fine-tuning", "dropout") not in said
+    assert len(said) == len(found)
 
 
 def test_the_config_of_each_cell_is_one_click_away(reported, runs):
@@ -619,6 +673,14 @@ def test_no_matplotlib(runs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "pip install matplotlib" in refused(runs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_notebooks_own_way_of_drawing_stays_as_it_was(runs, tmp_path):
+    import matplotlib
+
+    before = dict(matplotlib.rcParams)
+    report(runs, tmp_path / "out")
+    assert dict(matplotlib.rcParams) == before
 
 
 def test_probes_without_anchors(tmp_path):

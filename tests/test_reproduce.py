@@ -7,6 +7,8 @@ import statistics
 import pytest
 import runs
 
+from gpt1_jax.experiments import clock
+
 # Every run of a test has these sizes, pre-training and fine-tuning alike. With one layer the two
 # bodies, and figure 2 (left), cost as little as they can.
 SIZES = {
@@ -93,6 +95,23 @@ def config(workdir):
 def finetuned(folder, variant):
     seeds = (0, 1) if variant == "full" else (0,)
     return [folder / "work" / "finetuned" / variant / f"cola-{seed}" for seed in seeds]
+
+
+def test_it_says_which_run_of_how_many_it_is(reproduce, table):
+    """Those that were there are counted, too."""
+    said = reproduce(SETTINGS, table=4).said
+    counted = [line.rpartition("(")[2] for line in said if line.startswith("full cola, seed")]
+    assert counted == ["run 1 of 2)", "run 2 of 2)"]
+
+
+def test_the_time_left_is_by_the_runs_of_this_call(monkeypatch):
+    now = iter([0.0, 0.0, 10.0, 10.0, 40.0])
+    monkeypatch.setattr(clock.time, "monotonic", lambda: next(now))
+    count = clock.Count(cells=2)
+    for made in (False, True, True):
+        with count.run(made):
+            pass
+    assert count.said(runs_of_a_cell=3) == "run 3 of 6, about 1:00 left"
 
 
 def test_a_cell_is_the_median_of_its_runs_and_each_run_is_what_its_row_says(folder, table):

@@ -251,16 +251,21 @@ def stream(
 ) -> Iterator[Batch]:
     """The batches of the steps first ... last - 1, made ahead in the background.
 
-    `driver`: "tfdata" or "thread", which yield the same; "auto" is the thread unless TensorFlow is
-    loaded already, whose import takes seconds. What goes wrong in the background is raised at its
-    step. A generator that is closed or dropped leaves nothing running. Raises UserError if tf.data
-    is asked for and TensorFlow is absent.
+    `driver`: "tfdata" or "thread", which yield the same, or "auto" (see `chosen_driver`). What goes
+    wrong in the background is raised at its step. A generator that is closed or dropped leaves
+    nothing running. Raises UserError if tf.data is asked for and TensorFlow is absent.
     """
-    if driver == "auto":
-        driver = "tfdata" if sys.modules.get("tensorflow") else "thread"
-    if driver == "tfdata":
+    if chosen_driver(driver) == "tfdata":
         return _tfdata_stream(_tensorflow(), source, first, last, prefetch, rows)
     return _thread_stream(source, first, last, prefetch, rows)
+
+
+def chosen_driver(driver: str) -> str:
+    """Who makes the batches: "auto" is the thread unless TensorFlow is loaded already, whose import
+    takes seconds."""
+    if driver != "auto":
+        return driver
+    return "tfdata" if sys.modules.get("tensorflow") else "thread"
 
 
 def _thread_stream(

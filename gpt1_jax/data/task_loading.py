@@ -36,6 +36,7 @@ from gpt1_jax.data.tfds_tasks import TfdsSplits
 from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
+from gpt1_jax.storage.places import here
 from gpt1_jax.table_files import SUFFIXES
 from gpt1_jax.typed_values import nearest
 
@@ -389,7 +390,7 @@ def task_of(config: TaskConfig) -> Task:
 def _source(config: TaskConfig, task: Task, row: Row | None, whole: bool) -> Source:
     assert task.shape is not None  # it is none for language models alone
     if config.path is not None:
-        path = Path(config.path).expanduser()
+        path = here(config.path)
         same_shape = row is not None and task.shape == row.shape
         row_format = RowFormat(task.shape, config.columns, row if same_shape else None)
         seed = config.split_seed or 0

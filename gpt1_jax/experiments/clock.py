@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from gpt1_jax.messages import say
+from gpt1_jax.messages import bar_size, say
 
 
 class Clock:
@@ -25,7 +25,12 @@ class Clock:
         self._asked = seconds
         self._left: float | None = None
         self._expected = self._taken = 0.0
-        self._bar = tqdm(total=100, bar_format="{desc} |{bar}|", disable=not sys.stderr.isatty())
+        self._bar = tqdm(
+            total=100,
+            bar_format="{desc} |{bar}|",
+            disable=not sys.stderr.isatty(),
+            **bar_size(),
+        )
 
     @property
     def seconds(self) -> float:
@@ -73,6 +78,36 @@ class Clock:
     def __exit__(self, *_) -> None:
         self._bar.leave = False
         self._bar.close()
+
+
+class Count:
+    """Cells, one after the other, each of as many runs; and the time left, by the mean of the runs
+    that this call made."""
+
+    def __init__(self, cells: int):
+        self._cells = cells
+        self._seen = self._made = 0
+        self._seconds = 0.0
+
+    @contextlib.contextmanager
+    def run(self, made: bool) -> Iterator[None]:
+        """Times a run; one that was not `made` in this call was there before."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seen += 1
+            if made:
+                self._made += 1
+                self._seconds += time.monotonic() - began
+
+    def said(self, runs_of_a_cell: int) -> str:
+        """How far it is: `run 3 of 24, about 1:20 left`."""
+        total = self._cells * runs_of_a_cell
+        left = ""
+        if self._made and self._seen < total:
+            left = f", about {minutes(self._seconds / self._made * (total - self._seen))} left"
+        return f"run {self._seen} of {total}{left}"
 
 
 def minutes(seconds: float) -> str:

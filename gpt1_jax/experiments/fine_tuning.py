@@ -7,6 +7,7 @@ from gpt1_jax.data import task_loading
 from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import baselines
+from gpt1_jax.experiments.clock import Count
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.pretraining import Weights
@@ -47,7 +48,7 @@ class FineTuning:
         if source.path is not None:
             task_loading.load_task(described[0].task)
 
-    def fill(self, source: TaskSource, weights: Weights, ledger: Ledger) -> None:
+    def fill(self, source: TaskSource, weights: Weights, ledger: Ledger, count: Count) -> None:
         """Runs what is missing of a task. What fails is noted, and the rest goes on."""
         figure = self.request.figure
         try:
@@ -62,27 +63,31 @@ class FineTuning:
             ledger.save()
         for variant in self.variants:
             try:
-                self.fill_cell(variant, source, weights.of(body_of(variant)), ledger)
+                self.fill_cell(variant, source, weights.of(body_of(variant)), ledger, count)
             except UserError as error:
                 ledger.add_failure(variant.name, source.name, figure, str(error))
 
-    def fill_cell(self, variant: Variant, source: TaskSource, initial: str, ledger: Ledger) -> None:
+    def fill_cell(
+        self, variant: Variant, source: TaskSource, initial: str, ledger: Ledger, count: Count
+    ) -> None:
         """The runs of one variant on one task: a seed each, in figure 2 also a depth each."""
         spec, common = self.config(variant, source)
         depths: list[int | None] = [None]
+        seeds = self.request.seeds
         if self.request.figure == "2left":
             depths = list(range(trained_model.load(initial).model_config.n_layer + 1))
             common = {"eval.train_examples": str(TRAIN_EXAMPLES), **common}
         for depth in depths:
             kind = variant.name if depth is None else f"transfer_{depth}"
-            for seed in self.request.seeds:
+            for seed in seeds:
                 own = {"initial": initial, "seed": str(seed)}
                 if depth is not None:
                     own["n_transfer"] = str(depth)
                 folder = Path("finetuned", kind, f"{source.name}-{seed}")
-                result = result_of(spec, {**common, **own}, ledger.workdir / folder)
-                score = result["best"]["score"]
-                say(f"{kind} {source.name}, seed {seed}: {score:.3f}")
+                with count.run(made=not ledger.has_run(folder)):
+                    result = result_of(spec, {**common, **own}, ledger.workdir / folder)
+                score, far = result["best"]["score"], count.said(len(depths) * len(seeds))
+                say(f"{kind} {source.name}, seed {seed}: {score:.3f} ({far})")
                 if ledger.has_run(folder):
                     continue
                 ledger.add_run(

@@ -15,6 +15,7 @@ from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
 from gpt1_jax.experiments.cell_settings import CellSettings, cell_settings
+from gpt1_jax.experiments.clock import Count
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.fine_tuning import FineTuning, variants_of
 from gpt1_jax.experiments.ledger import Ledger
@@ -111,8 +112,9 @@ def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledg
     for task, reason in found.absent.items():
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
+    count = Count(len(found.tasks) * len(cells.variants))
     for source in found.tasks:
-        cells.fill(source, weights, ledger)
+        cells.fill(source, weights, ledger, count)
 
 
 def _probe(

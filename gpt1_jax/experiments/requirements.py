@@ -13,6 +13,7 @@ from gpt1_jax.results.paper import Paper
 from gpt1_jax.run_files import read_config
 from gpt1_jax.text import shards
 from gpt1_jax.text.tfds_records import available_builder
+from gpt1_jax.typed_values import nearest
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ def _named(name: str, task_data: str | None) -> tuple[str, Path | None]:
     folder = Path(name).expanduser().absolute()
     if folder.is_dir() and folder.name in TASKS:
         return folder.name, folder
-    known = ", ".join(TASKS)
-    raise UserError(f"--tasks={name} is neither a known task nor the folder of one: {known}")
+    near = nearest(name, TASKS)
+    hint = f"did you mean {near}?" if near else f"the known ones are {', '.join(TASKS)}"
+    raise UserError(f"--tasks={name} is neither a known task nor the folder of one; {hint}")
 
 
 def _require_tfds(tasks: Iterable[TaskSource]) -> None:

@@ -8,6 +8,7 @@ from gpt1_jax.flags import Flag
 from gpt1_jax.typed_values import require_seed
 
 DEFAULT_LENGTH = 64
+PATH_LENGTH = 12
 Stop = Literal["newline", "document", "none"]
 
 
@@ -40,3 +41,13 @@ class SampleConfig:
                 "expected --temperature >= 0, --top_k >= 0 and 0 < --top_p <= 1, got "
                 f"{self.temperature}, {self.top_k}, {self.top_p}"
             )
+
+
+@dataclass(frozen=True)
+class PathsConfig(SampleConfig):
+    """The same for the paths of a look inside, of which there are more and shorter ones."""
+
+    length: Annotated[
+        int | None, Flag(f"new tokens of a path; default: {PATH_LENGTH}, or what fits")
+    ] = None
+    num_samples: Annotated[int, Flag("sampling paths")] = 8

@@ -11,6 +11,7 @@ from gpt1_jax.evaluation import probes, zero_shot_scores
 from gpt1_jax.evaluation.probes import ProbeConfig, Question
 from gpt1_jax.inference import trained_model
 from gpt1_jax.inference.trained_model import TrainedModel
+from gpt1_jax.storage.places import here
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 
@@ -26,7 +27,7 @@ def curve(workdir: str | Path, config: ProbeConfig) -> list[dict]:
     """The rows of `probes.measure` for each checkpoint that a run has kept, and as step 0 for the
     parameters it began with if those were fresh; each with its body ("transformer" or "lstm") and
     step: figure 2 (right) of the paper."""
-    checkpoints = Checkpoints(Path(workdir).expanduser())
+    checkpoints = Checkpoints(here(workdir))
     steps = checkpoints.steps()
     checkpoints.close()
     if not steps:

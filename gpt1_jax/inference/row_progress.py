@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from gpt1_jax.messages import say
+from gpt1_jax.messages import bar_size, say
 
 EVERY = 10.0  # seconds between lines
 
@@ -15,7 +15,7 @@ EVERY = 10.0  # seconds between lines
 def counting(total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """A function that takes how many more of `total` are done."""
     done, told = 0, time.monotonic()
-    with tqdm(total=total, unit=unit, disable=None) as bar:
+    with tqdm(total=total, unit=unit, disable=None, **bar_size()) as bar:
 
         def add(more: int) -> None:
             nonlocal done, told

@@ -20,14 +20,16 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.inference import activations, log_probabilities, sample
-from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.inference import activations, inspection, log_probabilities, sample
+from gpt1_jax.inference.config import PathsConfig, SampleConfig
+from gpt1_jax.inference.inspection import Inspection
 from gpt1_jax.messages import say
 from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
+from gpt1_jax.storage.places import here
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -132,6 +134,17 @@ class TrainedModel:
             plt.imshow(model.attention_weights("It was a bright cold day")[0, 3])
         """
         return activations.attention_weights(self.placed, self._ids(text))
+
+    def inspect(self, text: str, sampling: PathsConfig | None = None, **settings) -> Inspection:
+        """A look inside: what was expected at each token, the attention of every layer and head,
+        and sampled paths from the end of the text. It shows itself in a notebook, and saves itself
+        as a page. Settings are those of `sample`, here for the paths.
+
+            model.inspect("It was a bright cold day").save("look.html")
+        """
+        require_keys(settings, keys(PathsConfig))
+        sampling = build(PathsConfig, vars(sampling or PathsConfig()) | settings)
+        return inspection.inspect(self, text, sampling)
 
     def evaluate_tokens(self, folder: str | Path | None, split: str) -> tuple[dict, int]:
         """Held-out metrics on a split of a folder of `prepare`, by default that of the training,
@@ -283,7 +296,7 @@ def load(source: str | Path, step: int | None = None, tokenizer: str | None = No
     device = attention_choice.device_of(jax.devices()[0])
     attention = attention_choice.choose("auto", device, found.model).implementation
     return TrainedModel(
-        workdir=Path(source).expanduser(),
+        workdir=here(source),
         network=network(found.model, attention, found.task.shape, found.n_outputs),
         params=found.params,
         tokenizer=found.tokenizer,

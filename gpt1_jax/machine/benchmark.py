@@ -31,7 +31,6 @@ from gpt1_jax.machine.config import (
     Sizes,
     TrainBenchmark,
 )
-from gpt1_jax.machine.peaks import peak
 from gpt1_jax.machine.step import Step, step
 from gpt1_jax.messages import say
 from gpt1_jax.model.attention_choice import choose, device_of
@@ -40,8 +39,9 @@ from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.run_files import versions
+from gpt1_jax.runtime import compilation_cache
+from gpt1_jax.runtime.peaks import peak
 from gpt1_jax.text.shards import Tokens
-from gpt1_jax.training import compilation_cache
 
 GIB = 2**30
 # Batches that are placed once and taken in turn, as the peer does it.

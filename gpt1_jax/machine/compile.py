@@ -1,7 +1,6 @@
-"""The training step compiled for a TPU slice with no TPU present: memory, collectives, time."""
+"""The training step compiled for a TPU slice with no TPU: memory, collectives, predicted time."""
 
 import dataclasses
-import math
 import re
 import time
 from collections.abc import Mapping
@@ -11,12 +10,12 @@ import jax
 from jax.errors import JaxRuntimeError
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.machine import topology
+from gpt1_jax.machine import roofline, topology
 from gpt1_jax.machine.step import Step, step
 from gpt1_jax.machine.topology import Slice
 from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.run_files import versions
-from gpt1_jax.training import compilation_cache
+from gpt1_jax.runtime import compilation_cache
 
 # How the compiler says what a program needs that does not fit.
 _NEEDED = (
@@ -24,9 +23,6 @@ _NEEDED = (
     r"Used ([\d.]+)([KMGT]?) of",
 )
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
-_COLLECTIVE = re.compile(rf"= (.+?) ({_COLLECTIVES})(-start)?\(")
-_SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 
 
 def compile_for(config: str, keys: Mapping[str, str], where: Slice) -> dict[str, Any]:
@@ -64,8 +60,8 @@ def config_of(made: Step) -> dict[str, Any]:
 
 
 def facts(made: Step, where: Slice) -> dict[str, Any]:
-    """Memory of a chip in bytes, whether it suffices, collective operations and the seconds that
-    the compiler took."""
+    """Memory of a chip in bytes, whether it suffices, collective operations, the seconds that the
+    compiler took and those that are predicted of the update."""
     hbm, began = where.generation.hbm_bytes, time.perf_counter()
     lowered = made.lowered()
     traced = time.perf_counter()
@@ -76,11 +72,14 @@ def facts(made: Step, where: Slice) -> dict[str, Any]:
     except JaxRuntimeError as error:
         arguments = made.argument_bytes
         temporaries = _needed(str(error)) - arguments
-        collectives = None
+        collectives = predicted = None
     else:
         memory = compiled.memory_analysis()
         arguments, temporaries = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-        collectives = collective_operations(compiled.as_text())
+        program = compiled.as_text()
+        collectives = collective_operations(program)
+        moved = compiled.cost_analysis()["bytes accessed"]
+        predicted = roofline.predicted(made, where, program, moved)
     return {
         "chips": where.chips,
         "argument_bytes_per_chip": arguments,
@@ -88,6 +87,7 @@ def facts(made: Step, where: Slice) -> dict[str, Any]:
         "hbm_bytes_per_chip": hbm,
         "fits": compiled is not None and arguments + temporaries <= hbm,
         "collectives": collectives,
+        "predicted": predicted,
         "compile_seconds": round(time.perf_counter() - traced, 3),
         "trace_seconds": round(traced - began, 3),
         "versions": {**versions(), "libtpu": _libtpu()},
@@ -110,20 +110,11 @@ def collective_operations(program: str) -> dict[str, dict[str, int]]:
     {'all-reduce': {'count': 1, 'bytes': 28}}
     """
     found: dict[str, dict[str, int]] = {}
-    for shapes, kind, begun in _COLLECTIVE.findall(program):
-        sizes = [_bytes(dtype, dims) for dtype, dims in _SHAPE.findall(shapes)]
-        # What begins an all-gather holds its operands, too, in front of its results.
-        if begun and kind != "all-reduce":
-            sizes = sizes[len(sizes) // 2 :]
-        entry = found.setdefault(kind, {"count": 0, "bytes": 0})
+    for operation in roofline.collectives(program):
+        entry = found.setdefault(operation.kind, {"count": 0, "bytes": 0})
         entry["count"] += 1
-        entry["bytes"] += sum(sizes)
+        entry["bytes"] += operation.bytes
     return found
-
-
-def _bytes(dtype: str, dims: str) -> int:
-    bits = 8 if dtype == "pred" else int(re.search(r"\d+", dtype)[0])
-    return math.prod(int(size) for size in dims.split(",") if size) * bits // 8
 
 
 def _libtpu() -> str:

@@ -15,7 +15,7 @@ LONG = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 @dataclass(frozen=True, kw_only=True)
 class Compile:
-    """The training step compiled for a TPU slice with no TPU: memory, collectives, does it fit."""
+    """The training step compiled for a TPU slice with no TPU: memory, does it fit, how fast."""
 
     config: Annotated[str, Flag("a config file, with its arguments", "FILE[:ARGS]")]
     keys: Annotated[Mapping[str, str], Flag("a key of the config", "VALUE", name="config.KEY")] = (

@@ -18,10 +18,11 @@ from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.network import network
+from gpt1_jax.storage.places import is_url
 from gpt1_jax.text import shards
 from gpt1_jax.training.resolve import FREE_MODEL_KEYS, N_SPECIAL, check_devices, check_lengths
 from gpt1_jax.training.state import Origin, initial_state
-from gpt1_jax.training.train import Update, update_function
+from gpt1_jax.training.update import Update, update_function
 from gpt1_jax.weights.source import read_weights
 
 # Of a run whose length is in epochs: it changes a constant of the schedule, and nothing else.
@@ -107,8 +108,8 @@ def _with_sizes(experiment: Experiment, task: Task) -> Experiment:
     if experiment.initial is not None:
         free = {name: getattr(model, name) for name in FREE_MODEL_KEYS}
         model = dataclasses.replace(read_weights(experiment.initial).model, **free)
-    elif path is not None and Path(path).expanduser().exists():
-        manifest = shards.read_manifest(Path(path).expanduser())
+    elif path is not None and (is_url(path) or Path(path).expanduser().exists()):
+        manifest = shards.read_manifest(path)
         model = dataclasses.replace(model, vocab_size=manifest["tokenizer"]["vocab_size"])
     if task.has_head:
         model = dataclasses.replace(model, n_special=N_SPECIAL)

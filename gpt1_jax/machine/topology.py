@@ -24,18 +24,29 @@ LOCK_FILE = "/tmp/libtpu_lockfile"  # which libtpu takes when it is loaded, for 
 
 @dataclass(frozen=True)
 class Generation:
-    """hbm_bytes: memory of a chip, as Google's documentation of Cloud TPU has it. options: what
-    libtpu must be told so that a device is a chip."""
+    """What Google's documentation of Cloud TPU says of a chip, and libtpu must be told.
+
+    hbm_bytes: memory of a chip.
+    hbm_bytes_per_s: to and from that memory.
+    link_bytes_per_s: of one link to a neighbour, one way.
+    ring: chips along an axis whose ends are joined; of v4 and v5p any multiple of it, along all
+      axes.
+    options: what libtpu must be told so that a device is a chip.
+    """
 
     hbm_bytes: int
+    hbm_bytes_per_s: float
+    link_bytes_per_s: float
+    ring: int
     options: dict[str, str]
 
 
+# docs/cloud_tpu.md has the pages, and how the bandwidth of a link follows from what they say.
 GENERATIONS = {
-    "v4": Generation(32 * GIB, {"chip_config_name": "megacore"}),
-    "v5e": Generation(16 * GIB, {}),
-    "v5p": Generation(95 * GIB, {}),
-    "v6e": Generation(32 * GIB, {}),
+    "v4": Generation(32 * GIB, 1.2e12, 45e9, 4, {"chip_config_name": "megacore"}),
+    "v5e": Generation(16 * GIB, 819e9, 50e9, 16, {}),
+    "v5p": Generation(95 * GIB, 2.765e12, 100e9, 4, {}),
+    "v6e": Generation(32 * GIB, 1.6e12, 100e9, 16, {}),
 }
 
 _CUBES = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
@@ -64,6 +75,22 @@ class Slice:
     @property
     def chips(self) -> int:
         return math.prod(self.layout)
+
+    @property
+    def links(self) -> int:
+        """Links of the chip that has the fewest: along an axis one at an end of it, two where its
+        ends are joined.
+
+        >>> [slice_named(name).links for name in ("v5e-4", "v5e-256", "v4-8", "v5p-128")]
+        [2, 4, 2, 6]
+        """
+        ring = self.generation.ring
+        joined = [size % ring == 0 for size in self.layout]
+        if len(self.layout) == 3:  # cubes are joined along all axes or none
+            joined = [all(joined)] * 3
+        return sum(
+            2 if ends else 1 for size, ends in zip(self.layout, joined, strict=True) if size > 1
+        )
 
 
 def slice_named(name: str) -> Slice:

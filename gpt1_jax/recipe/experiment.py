@@ -131,9 +131,14 @@ def identity(experiment: Experiment) -> dict[str, Any]:
     """The settings that make the run what it is, as a flat dict of dotted keys."""
     return {
         key: value
-        for key, value in flatten(dataclasses.asdict(experiment)).items()
+        for key, value in values(experiment).items()
         if not any(key == name or key.startswith(name + ".") for name in OPERATIONAL)
     }
+
+
+def values(experiment: Experiment) -> dict[str, Any]:
+    """Every dotted key with its value."""
+    return flatten(dataclasses.asdict(experiment))
 
 
 def run_config(experiment: Experiment, resolved: dict) -> dict:

@@ -1,10 +1,15 @@
 """The network of an experiment, with the attention that suits the devices of its mesh."""
 
+import math
+from typing import Any
+
+import jax
 from jax.sharding import Mesh
 
 from gpt1_jax.model import attention_choice, objective
 from gpt1_jax.model.attention import undivided
 from gpt1_jax.model.attention_choice import Choice
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.sharding import Divided
@@ -22,3 +27,15 @@ def network(
     divide = undivided if mesh.size == 1 else Divided(mesh)
     made = objective.network(experiment.model, choice.implementation, shape, n_outputs, divide)
     return made, choice
+
+
+def described(model: ModelConfig, params: Any) -> str:
+    """The model in a line, with the number of its parameters."""
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    lstm = model.body == "lstm"
+    body = f"LSTM of {model.n_units} units" if lstm else "Transformer"
+    heads = "" if lstm else f", {model.n_head} heads"
+    return (
+        f"{body} with {count:,} parameters: {model.n_layer} layers{heads}, width {model.n_embd}, "
+        f"context {model.n_ctx}, vocabulary {model.vocab_size:,}, {model.dtype}"
+    )

@@ -106,8 +106,8 @@ def fully_sharded(rule: P, shape: tuple[int, ...], mesh: Mesh) -> P:
     so does what divides in neither way.
 
     >>> mesh = Mesh(np.asarray(jax.devices()[:1]).reshape(1, 1), ("data", "model"))
-    >>> fully_sharded(P(None, "model"), (768, 3072), mesh)
-    PartitionSpec('data', 'model')
+    >>> tuple(fully_sharded(P(None, "model"), (768, 3072), mesh))
+    ('data', 'model')
     """
     data, model = mesh.shape["data"], mesh.shape["model"]
     axes = [*rule, *[None] * (len(shape) - len(rule))]

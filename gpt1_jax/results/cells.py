@@ -82,7 +82,7 @@ def command(run: FinishedRun) -> str:
 
 def config_lines(run: FinishedRun) -> str:
     """The config of a run, one `key = value` a line."""
-    return "".join(f"{_json(key)[1:-1]} = {_json(value)}\n" for key, value in _flat(run.config))
+    return "".join(f"{_json(key)[1:-1]} = {_json(value)}\n" for key, value in flat(run.config))
 
 
 def reference(entry: Entry, grid: Grid) -> FinishedRun | None:
@@ -96,7 +96,7 @@ def reference(entry: Entry, grid: Grid) -> FinishedRun | None:
 
 def differences(run: FinishedRun, against: FinishedRun) -> list[str]:
     """What a run was told otherwise than another: `seed = 1 (0)`."""
-    mine, theirs = dict(_flat(run.config)), dict(_flat(against.config))
+    mine, theirs = dict(flat(run.config)), dict(flat(against.config))
     return [
         f"{key} = {_json(mine.get(key))} ({_json(theirs.get(key))})"
         for key in dict.fromkeys((*mine, *theirs))
@@ -109,12 +109,12 @@ def _json(value: object) -> str:
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A config as dotted keys and values, without what follows from them."""
     for name, value in tree.items():
         if not prefix and name in ("identity", "resolved"):
             continue
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value

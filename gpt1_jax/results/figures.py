@@ -3,14 +3,16 @@
 matplotlib is imported where it draws. The same runs give the same bytes with the same matplotlib.
 """
 
+import contextlib
 import io
 import itertools
 import math
 import statistics
 import textwrap
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
@@ -19,6 +21,9 @@ from gpt1_jax.results.finished_runs import FinishedRun, FinishedRuns, ProbeRow, 
 from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Paper
 from gpt1_jax.results.tables import scale_words, task_title
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Colours that are told apart also by most who do not see red and green alike (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -46,25 +51,27 @@ class Drawing:
 
 def drawings(paper: Paper, finished: FinishedRuns) -> list[Drawing]:
     """Every figure that the runs are enough for. UserError if matplotlib is not installed."""
-    made = [
-        _transfer(paper, finished),
-        _probes(paper, finished),
-        _losses(
-            "loss_pretraining", "Loss of pre-training", finished, finished.pretraining.values()
-        ),
-        _losses("loss_finetuning", "Loss of fine-tuning", finished, finished.runs),
-        _losses("loss_single", "Loss of single runs", finished, finished.single),
-    ]
+    with _style():
+        made = [
+            _transfer(paper, finished),
+            _probes(paper, finished),
+            _losses(
+                "loss_pretraining", "Loss of pre-training", finished, finished.pretraining.values()
+            ),
+            _losses("loss_finetuning", "Loss of fine-tuning", finished, finished.runs),
+            _losses("loss_single", "Loss of single runs", finished, finished.single),
+        ]
     return [drawing for drawing in made if drawing]
 
 
-def _pyplot():
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """How all of them are drawn; a notebook's own settings are as before when it ends."""
     try:
         import matplotlib
     except ModuleNotFoundError:
         raise UserError("figures need matplotlib: pip install matplotlib") from None
-    matplotlib.use("Agg")
-    matplotlib.rcParams |= {
+    settings: dict[Any, Any] = {
         # Without a salt of one's own the ids of an SVG change from run to run.
         "svg.hashsalt": "gpt1",
         # Text as text: half the size, and it can be searched and read aloud.
@@ -73,9 +80,16 @@ def _pyplot():
         "axes.spines.top": False,
         "axes.spines.right": False,
     }
-    from matplotlib import pyplot
+    with matplotlib.rc_context(settings):
+        yield
 
-    return pyplot
+
+def _figure(width: float, height: float) -> "Figure":
+    """An empty one of so many inches. It belongs to nobody but the caller: pyplot would show it in
+    a notebook, and want a backend for the whole process."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def _label(name: str) -> str:
@@ -86,15 +100,12 @@ def _label(name: str) -> str:
 
 def _images(figure) -> tuple[bytes, bytes]:
     """PNG and SVG, without the date."""
-    from matplotlib import pyplot
-
     files = io.BytesIO(), io.BytesIO()
     with warnings.catch_warnings():
         # Letters that the font lacks are drawn as boxes in the PNG; the SVG holds text.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(files[0], format="png", dpi=150, metadata={"Software": None})
         figure.savefig(files[1], format="svg", metadata={"Date": None, "Creator": None})
-    pyplot.close(figure)
     return files[0].getvalue(), files[1].getvalue()
 
 
@@ -107,12 +118,10 @@ def _transfer(paper: Paper, finished: FinishedRuns) -> Drawing | None:
     runs = [run for run in finished.runs if run.figure == "2left"]
     if not runs:
         return None
-    pyplot = _pyplot()
     tasks = list(dict.fromkeys(run.task for run in runs))
     pairs = [tasks[first : first + 2] for first in range(0, len(tasks), 2)]
-    figure, panels = pyplot.subplots(
-        1, len(pairs), figsize=(5.6 * len(pairs), 4.2), squeeze=False, layout="constrained"
-    )
+    figure = _figure(5.6 * len(pairs), 4.2)
+    panels = figure.subplots(1, len(pairs), squeeze=False)
     rows = []
     for left, pair in zip(panels[0], pairs, strict=True):
         lines = []
@@ -192,8 +201,8 @@ def _probes(paper: Paper, finished: FinishedRuns) -> Drawing | None:
     solid, the LSTM dashed, a colour for each task."""
     if not finished.probes:
         return None
-    pyplot = _pyplot()
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.8), layout="constrained")
+    figure = _figure(6.4, 4.8)
+    axes = figure.subplots()
     steps = [row["step"] for row in finished.probes]
     # A logarithmic axis has no 0: what was measured before the first update stands left of it all.
     origin = min(filter(None, steps), default=2) / 2
@@ -270,13 +279,11 @@ def _losses(
         groups.setdefault(_panel(run), []).append(run)
     if not groups:
         return None
-    pyplot = _pyplot()
     columns = min(3, len(groups))
     lines = math.ceil(len(groups) / columns)
     size = (6.4, 4.0) if len(groups) == 1 else (3.6 * columns, 2.7 * lines)
-    figure, panels = pyplot.subplots(
-        lines, columns, figsize=size, squeeze=False, layout="constrained"
-    )
+    figure = _figure(*size)
+    panels = figure.subplots(lines, columns, squeeze=False)
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
     for axes, (group, members) in zip(panels.flat, groups.items(), strict=False):

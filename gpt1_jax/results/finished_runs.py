@@ -4,6 +4,7 @@ A reproduction is a folder with reproduction.json, which names its runs (experim
 writes it). Run folders that lie under no reproduction.json are single runs.
 """
 
+import shlex
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -216,10 +217,11 @@ class FinishedRuns:
     scale: None where there are only single runs. runs: those of the tables and of figure 2 (left).
     unfinished: by variant and task, why a run of the reproduction is not in `runs`. pretraining: by
     body. missing, baselines, probes, anchors: as in reproduction.json. single: runs of no
-    reproduction.
+    reproduction. folder: that of the reproduction, as it was named.
     """
 
     scale: Scale | None
+    folder: Path | None = None
     runs: tuple[ReproducedRun, ...] = ()
     unfinished: dict[tuple[str, str], str] = field(default_factory=dict)
     pretraining: dict[str, FinishedRun] = field(default_factory=dict)
@@ -275,16 +277,22 @@ class FinishedRuns:
         for entry in self.missing:
             if (entry["variant"], entry["task"], entry["figure"]) == (variant, task, None):
                 return entry["reason"]
-        return self._to_run(f"--table={table} --tasks={task}") if table else "not run"
+        return (
+            f"not run: {self.command(f'--table={table}', f'--tasks={task}')}"
+            if table
+            else "not run"
+        )
 
-    def _to_run(self, flags: str) -> str:
-        scale = f" --scale={self.scale}" if self.scale else ""
-        return f"not run: gpt1 reproduce {flags}{scale}"
+    def command(self, *flags: str) -> str:
+        """What to type so that what the flags name is run, too."""
+        where = [f"--workdir={self.folder}"] if self.folder else []
+        scale = [f"--scale={self.scale}"] if self.scale else []
+        return shlex.join(["gpt1", "reproduce", *flags, *where, *scale])
 
     def why_no_figure(self, name: str) -> str:
         """Why a figure cannot be drawn."""
         reasons = [entry["reason"] for entry in self.missing if entry.get("figure") == name]
-        return "; ".join(dict.fromkeys(reasons)) or self._to_run(f"--figure={name}")
+        return "; ".join(dict.fromkeys(reasons)) or f"not run: {self.command(f'--figure={name}')}"
 
 
 def read_runs(folder: Path) -> FinishedRuns:
@@ -338,6 +346,7 @@ def _reproduction(root: Path, single: tuple[FinishedRun, ...]) -> FinishedRuns:
     }
     return FinishedRuns(
         scale=whole["scale"],
+        folder=root,
         runs=tuple(runs),
         unfinished=unfinished,
         pretraining=pretraining,

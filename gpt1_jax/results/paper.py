@@ -95,6 +95,16 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What the paper states of its recipe: the value of a config key, None for no limit."""
+
+    stage: Literal["pre-training", "fine-tuning"]
+    key: str
+    title: str
+    value: float | None
+
+
+@dataclass(frozen=True)
 class Cell:
     """A published value. `config` and `pretraining` are config strings, None where nothing here
     produces the value."""
@@ -120,6 +130,7 @@ class Paper:
     tables: dict[int, Table]
     figures: dict[str, Figure]
     leaderboard: tuple[Cell, ...]
+    settings: tuple[Setting, ...]
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -172,4 +183,5 @@ def read_paper() -> Paper:
         tables={table.number: table for table in index["TABLES"]},
         figures={figure.name: figure for figure in index["FIGURES"]},
         leaderboard=index["LEADERBOARD"],
+        settings=index["SETTINGS"],
     )

@@ -118,7 +118,7 @@ def _files(
         title, introduction, said, grids, drawings, found.single
     )
     files["report.html"] = html_page.page(
-        title, introduction, said, tasks, grids, drawings, found.single
+        title, introduction, said, tasks, grids, drawings, paper, found
     )
     return files
 

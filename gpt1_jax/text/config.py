@@ -1,7 +1,7 @@
 """What is to be prepared, and compared."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from gpt1_jax.flags import Flag
 from gpt1_jax.tokenization.tokenizer import Mode, VocabularyMode
@@ -27,6 +27,8 @@ class PrepareConfig:
       document gives its tail; 0 gives none. None is VALID_FRACTION, or the held-out split of a
       TFDS set.
     workers: processes; None is the number of cores.
+    runner: local, or beam: the files of inputs divided over Apache Beam, to the same result.
+    beam_options: what Beam is told, in its own flags; None is its DirectRunner with `workers`.
     shard_tokens: length of a shard; the last one is shorter.
     sample_characters: the tokenizer is trained on about as much text, drawn with seed.
     """
@@ -53,6 +55,10 @@ class PrepareConfig:
         float | None, Flag(f"share of documents for the valid split; default: {VALID_FRACTION}")
     ] = None
     workers: Annotated[int | None, Flag("processes; default: one for each core")] = None
+    runner: Annotated[Literal["local", "beam"], Flag("what does the work")] = "local"
+    beam_options: Annotated[
+        str | None, Flag("Beam's own flags in one word; default: its DirectRunner", "FLAGS")
+    ] = None
     seed: Annotated[int, Flag("of the choice of valid documents")] = 0
     shard_tokens: int = 2**26
     sample_characters: int = 2**27

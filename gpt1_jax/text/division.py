@@ -10,12 +10,13 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
 from gpt1_jax.text import workers
 from gpt1_jax.text.config import PrepareConfig
-from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
+from gpt1_jax.text.inputs import TRAIN, VALID, Inputs, Unit
 from gpt1_jax.text.sources import Source, TextChanged, last_cut
 from gpt1_jax.tokenization import text_rules
 from gpt1_jax.tokenization.long_lines import LongLine, Part, is_open
 
 _NAMED = 5  # empty documents that are named
+_CHANGED = "the text changed while it was prepared; start again when nobody writes to it"
 _SHARE_UNSAID = 0.02  # of the text, by which valid may differ from what was asked for
 
 
@@ -27,15 +28,15 @@ class Survey:
     empty: int
     characters: int  # of everything
     train_characters: int  # of the documents to train on
-    sha256: str  # of all texts
+    sha256: str  # of the digests of all units
     tail: int | None = None  # the single document's characters from here on are for validation
     always_valid: str | None = None
     always_train: str | None = None
 
 
 @dataclass
-class _Count:
-    """Running counts of the documents of one source."""
+class Count:
+    """Counts of the documents of some units, and the digests of their texts."""
 
     documents: int = 0
     empty: int = 0
@@ -44,17 +45,35 @@ class _Count:
     chosen: int = 0
     chosen_characters: int = 0
     # (hash, name, characters) of the documents next to be chosen and to be left
-    lowest: tuple = (2.0, "", 0)
-    highest: tuple = (-1.0, "", 0)
+    lowest: tuple[float, str, int] = (2.0, "", 0)
+    highest: tuple[float, str, int] = (-1.0, "", 0)
+    digests: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of_all(cls, counts: "list[Count]") -> "Count":
+        """Those of several units together, in order."""
+        sums = ("documents", "empty", "characters", "chosen", "chosen_characters")
+        return cls(
+            **{name: sum(getattr(one, name) for one in counts) for name in sums},
+            empty_names=list(chain.from_iterable(one.empty_names for one in counts))[:_NAMED],
+            lowest=min((one.lowest for one in counts), default=cls.lowest),
+            highest=max((one.highest for one in counts), default=cls.highest),
+            digests=list(chain.from_iterable(one.digests for one in counts)),
+        )
 
 
 def take_survey(inputs: Inputs, config: PrepareConfig) -> Survey:
-    digest = hashlib.sha256()
+    """Reads everything once."""
     with workers.Progress("reading", None) as progress:
-        count = _counted(inputs.train, digest, progress, config.seed, inputs.fraction)
-        held_out = _Count()
-        if inputs.valid:
-            held_out = _counted(inputs.valid, digest, progress, config.seed, 0.0)
+        counts = [count(unit, config.seed, inputs.fraction, progress.add) for unit in inputs.units]
+    return survey_of(inputs, counts)
+
+
+def survey_of(inputs: Inputs, counts: list[Count]) -> Survey:
+    """The survey from the counts of all units, in order. UserError where there is no text."""
+    pairs = list(zip(inputs.units, counts, strict=True))
+    count = Count.of_all([one for unit, one in pairs if not unit.held_out])
+    held_out = Count.of_all([one for unit, one in pairs if unit.held_out])
     if not count.documents or (inputs.valid and not held_out.documents):
         blank = inputs.valid if count.documents else inputs.train
         files = list(blank.description.get("files", ["the documents"]))
@@ -65,48 +84,53 @@ def take_survey(inputs: Inputs, config: PrepareConfig) -> Survey:
         names = [*count.empty_names, *held_out.empty_names][:_NAMED]
         more = f" and {empty - len(names)} more" if empty > len(names) else ""
         say(f"{empty} empty documents left out: {', '.join(names)}{more}")
-    fraction = 0.0 if inputs.valid else inputs.fraction
-    division = _division(count, fraction)
+    division = _division(count, inputs.chance)
     share = 1 - division["train_characters"] / count.characters
-    if abs(share - fraction) > _SHARE_UNSAID:
+    if abs(share - inputs.chance) > _SHARE_UNSAID:
         say(
-            f"valid gets {share:.0%} of the text rather than {fraction:.0%}, for documents stay "
-            "whole; --valid names its files, --valid_fraction=0 leaves all to train"
+            f"valid gets {share:.0%} of the text rather than {inputs.chance:.0%}, for documents "
+            "stay whole; --valid names its files, --valid_fraction=0 leaves all to train"
         )
     return Survey(
         documents=count.documents + held_out.documents,
         empty=empty,
         characters=count.characters + held_out.characters,
-        sha256=digest.hexdigest(),
+        sha256=_together(count.digests + held_out.digests),
         **division,
     )
 
 
-def _counted(
-    source: Source, digest, progress: workers.Progress, seed: int, fraction: float
-) -> _Count:
-    count = _Count()
-    for name, blocks in _seen(source, digest):
+def _together(digests: Iterable[str]) -> str:
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def count(
+    unit: Unit, seed: int, chance: float, told: Callable[[int], None] = lambda characters: None
+) -> Count:
+    """What there is to say of a unit that is read; `told` gets the characters of each block."""
+    found, digest = Count(), hashlib.sha256()
+    for name, blocks in _seen(unit.source, digest):
         characters = 0
         for block in blocks:
             characters += len(block)
-            progress.add(len(block))
+            told(len(block))
         if not characters:
-            count.empty += 1
-            count.empty_names += [name] * (count.empty <= _NAMED)
+            found.empty += 1
+            found.empty_names += [name] * (found.empty <= _NAMED)
             continue
         place = unit_hash(seed, name)
-        count.documents += 1
-        count.characters += characters
-        if place < fraction:
-            count.chosen += 1
-            count.chosen_characters += characters
-        count.lowest = min(count.lowest, (place, name, characters))
-        count.highest = max(count.highest, (place, name, characters))
-    return count
+        found.documents += 1
+        found.characters += characters
+        if place < chance and not unit.held_out:
+            found.chosen += 1
+            found.chosen_characters += characters
+        found.lowest = min(found.lowest, (place, name, characters))
+        found.highest = max(found.highest, (place, name, characters))
+    found.digests.append(digest.hexdigest())
+    return found
 
 
-def _division(count: _Count, fraction: float) -> dict:
+def _division(count: Count, fraction: float) -> dict:
     """The fields of Survey that say which documents are for validation, by the rules."""
     if fraction == 0:
         return {"train_characters": count.characters}
@@ -135,11 +159,43 @@ class Block(NamedTuple):
 
 
 def divided_blocks(inputs: Inputs, survey: Survey, config: PrepareConfig) -> Iterator[Block]:
-    """All documents in order, each block with its split; a block can be encoded on its own."""
+    """All documents in order, each block with its split; a block can be encoded on its own.
+    Raises TextChanged at the end where it is not the text of the survey."""
+    return chain.from_iterable(divided_units(inputs, survey, config))
+
+
+def divided_units(
+    inputs: Inputs, survey: Survey, config: PrepareConfig
+) -> Iterator[Iterator[Block]]:
+    """The same by unit, each to be taken whole before the next."""
+    digests = []
+    for unit in inputs.units:
+        digest = hashlib.sha256()
+        yield _blocks_of(unit, inputs.chance, survey, config, digest)
+        digests.append(digest.hexdigest())
+    if _together(digests) != survey.sha256:
+        raise TextChanged(_CHANGED)
+
+
+def blocks_of_unit(
+    unit: Unit, expected: str, chance: float, survey: Survey, config: PrepareConfig
+) -> Iterator[Block]:
+    """Those of one unit, whose digest is to be `expected`. Raises TextChanged like
+    `divided_blocks`."""
+    digest = hashlib.sha256()
+    yield from _blocks_of(unit, chance, survey, config, digest)
+    if digest.hexdigest() != expected:
+        raise TextChanged(_CHANGED)
+
+
+def _blocks_of(
+    unit: Unit, chance: float, survey: Survey, config: PrepareConfig, digest
+) -> Iterator[Block]:
     if config.tokenizer != "original":
-        yield from _split(inputs, survey, config.seed, _before_a_word, iter)
+        yield from _split(unit, chance, survey, config.seed, digest, _before_a_word, iter)
         return
-    blocks = _split(inputs, survey, config.seed, _after_a_line, text_rules.whole_lines)
+    whole = text_rules.whole_lines
+    blocks = _split(unit, chance, survey, config.seed, digest, _after_a_line, whole)
     before, line, split = "", None, TRAIN
     for block in blocks:
         if block.first:
@@ -161,24 +217,24 @@ def divided_blocks(inputs: Inputs, survey: Survey, config: PrepareConfig) -> Ite
 
 
 def _split(
-    inputs: Inputs, survey: Survey, seed: int, cut: Callable, regrouped: Callable
+    unit: Unit,
+    chance: float,
+    survey: Survey,
+    seed: int,
+    digest,
+    cut: Callable,
+    regrouped: Callable,
 ) -> Iterator[Block]:
-    digest = hashlib.sha256()
-    for name, blocks in _seen(inputs.train, digest):
+    for name, blocks in _seen(unit.source, digest):
         text = regrouped(blocks)
-        if survey.tail is not None:
+        if unit.held_out:
+            yield from _labelled(text, VALID)
+        elif survey.tail is not None:
             yield from _with_tail(text, survey.tail, cut, regrouped)
-            continue
-        by_hash = inputs.valid is None and unit_hash(seed, name) < inputs.fraction
-        held_out = (by_hash and name != survey.always_train) or name == survey.always_valid
-        yield from _labelled(text, VALID if held_out else TRAIN)
-    if inputs.valid:
-        for _, blocks in _seen(inputs.valid, digest):
-            yield from _labelled(regrouped(blocks), VALID)
-    if digest.hexdigest() != survey.sha256:
-        raise TextChanged(
-            "the text changed while it was prepared; start again when nobody writes to it"
-        )
+        else:
+            by_hash = unit_hash(seed, name) < chance
+            chosen = (by_hash and name != survey.always_train) or name == survey.always_valid
+            yield from _labelled(text, VALID if chosen else TRAIN)
 
 
 def _seen(source: Source, digest) -> Iterator[tuple[str, Iterator[str]]]:
@@ -192,6 +248,15 @@ def _seen(source: Source, digest) -> Iterator[tuple[str, Iterator[str]]]:
     for name, blocks in source.documents():
         yield name, seen(blocks)
         digest.update(b"\xff")  # a byte that UTF-8 never has keeps documents apart
+
+
+def sampled(blocks: Iterable[Block], number: int, seed: int, share: float) -> Iterator[Block]:
+    """Of the blocks of unit `number` those that the tokenizer is trained on: a share of the
+    training text."""
+    training = (block for block in blocks if block.split == TRAIN)
+    for index, block in enumerate(training):
+        if share == 1 or unit_hash(seed, "tokenizer", number, index) < share:
+            yield block
 
 
 def _before_a_word(text: str, within: bool) -> int:

@@ -17,8 +17,8 @@ from gpt1_jax.messages import say
 from gpt1_jax.text import workers
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks
-from gpt1_jax.text.inputs import TRAIN, VALID, Inputs
-from gpt1_jax.text.shards import Encoded, Shards, State
+from gpt1_jax.text.inputs import Inputs
+from gpt1_jax.text.shards import WHOLE, Encoded, Shards, State, encoded_in
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization.gpt1_bpe import OriginalTokenizer
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def encode_blocks(
     pieces = islice(in_pieces(divided_blocks(inputs, survey, config)), first, None)
     with ExitStack() as stack:
         splits = {}
-        for name in [TRAIN, VALID] if inputs.valid or inputs.fraction > 0 else [TRAIN]:
+        for name in inputs.splits:
             state = journal["splits"].get(name)
             shards = Shards(folder, name, dtype, config.shard_tokens, state)
             splits[name] = stack.enter_context(shards)
@@ -58,6 +58,40 @@ def encode_blocks(
             if time.monotonic() - saved > _JOURNAL_SECONDS:
                 _save_journal(folder, done, splits)
                 saved = time.monotonic()
+        return {name: split.finish() for name, split in splits.items()}
+
+
+def encode_unit(blocks: Iterable[Block], tokenizer_folder: Path, target: Path) -> dict:
+    """The blocks of one unit, each split in one shard of the folder `target`; the splits as they
+    would stand in a manifest."""
+    tokenizer = loading.load(tokenizer_folder)
+    dtype = id_dtype(tokenizer)
+    encode = functools.partial(_encoded, str(tokenizer_folder), tokenizer.fingerprint, dtype.str)
+    with ExitStack() as stack:
+        splits: dict[str, Shards] = {}
+        for piece in map(encode, in_pieces(blocks)):
+            for name, encoded in piece.items():
+                if name not in splits:
+                    shards = Shards(target, name, dtype, WHOLE, None)
+                    splits[name] = stack.enter_context(shards)
+                splits[name].add(encoded)
+        return {name: split.finish() for name, split in splits.items()}
+
+
+def join_units(
+    folder: Path, units: Iterable[tuple[Path, dict]], names: list[str], limit: int, dtype: np.dtype
+) -> dict[str, dict]:
+    """The shards of a folder from what `encode_unit` made, in order: the folder and the splits of
+    each unit. Returns the splits of the manifest."""
+    # That of a run without Beam, whose shards are written over.
+    (folder / "journal.json").unlink(missing_ok=True)
+    with ExitStack() as stack:
+        splits = {
+            name: stack.enter_context(Shards(folder, name, dtype, limit, None)) for name in names
+        }
+        for place, found in units:
+            for name, split in found.items():
+                splits[name].add(encoded_in(place, split, dtype))
         return {name: split.finish() for name, split in splits.items()}
 
 

@@ -25,9 +25,32 @@ class Inputs(NamedTuple):
         return all(source.fixed for source in (self.train, self.valid) if source)
 
     @property
+    def splits(self) -> list[str]:
+        """Those that are made of them."""
+        return [TRAIN, VALID] if self.valid or self.fraction > 0 else [TRAIN]
+
+    @property
+    def chance(self) -> float:
+        """Of a document of `train` to be chosen for validation."""
+        return 0.0 if self.valid else self.fraction
+
+    @property
+    def units(self) -> "list[Unit]":
+        """All documents in parts that can be read on their own, in order."""
+        train = [Unit(source, False) for source in self.train.units]
+        return train + [Unit(source, True) for source in (self.valid.units if self.valid else [])]
+
+    @property
     def paths(self) -> list[Path]:
         """The user's files that are read."""
         return [path for source in (self.train, self.valid) if source for path in source.paths]
+
+
+class Unit(NamedTuple):
+    """Documents of one source, and whether all of them are for validation."""
+
+    source: Source
+    held_out: bool
 
 
 def check_config(config: PrepareConfig) -> None:

@@ -2,10 +2,15 @@
 
 A folder of shards holds
 
-    manifest.json     counts, document starts, checksums, tokenizer, source
-    tokenizer/        see tokenizer.py
-    train-00000.npy   one-dimensional arrays of ids, as many as it takes; documents follow each
-    valid-00000.npy   other without separator, and may go on in the next shard
+    manifest.json         counts, checksums, tokenizer, source
+    tokenizer/            see tokenizer.py
+    train-00000.npy       one-dimensional arrays of ids, as many as it takes; documents follow each
+    valid-00000.npy       other without separator, and may go on in the next shard
+    documents-train.npy   where documents start in the split, int64
+    documents-valid.npy
+
+A folder of format 1 has no documents-*.npy, but the starts of each shard's documents in the
+manifest.
 """
 
 import io
@@ -20,15 +25,18 @@ from typing_extensions import TypedDict
 
 from gpt1_jax import disk, json_files, npy_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.storage.places import here
 from gpt1_jax.tokenization import loading
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
 UNFINISHED = "unfinished"  # subfolder in which a folder of shards is made
 # Of a run: which shards were found to be what they were, at which size and time of change.
 VERIFIED = "verified.json"
 _HEADER_BYTES = 128  # of a one-dimensional .npy file, whatever its length
 REMEDY = "copy the file again"
+WHOLE = 2**62  # tokens of a shard that holds whatever there is
 _CHECKED = 2**20  # ids looked at together
 
 
@@ -43,13 +51,23 @@ class Encoded(NamedTuple):
     counts: Counter  # documents, characters, bytes, words
 
 
-class Shard(TypedDict):
-    """A file of ids; documents start at `offsets` in it."""
+FileName = Annotated[str, StringConstraints(pattern=r"^[\w-]+\.npy$")]
 
-    file: Annotated[str, StringConstraints(pattern=r"^[\w-]+\.npy$")]
+
+class Shard(TypedDict):
+    """A file of ids. In format 1 documents start at `offsets` in it."""
+
+    file: FileName
     tokens: NonNegativeInt
     sha256: str
     offsets: NotRequired[list[NonNegativeInt]]
+
+
+class Starts(TypedDict):
+    """The file of the places in a split where its documents start."""
+
+    file: FileName
+    sha256: str
 
 
 class State(TypedDict):
@@ -65,6 +83,7 @@ class Split(TypedDict):
 
     tokens: int
     shards: list[Shard]
+    starts: NotRequired[Starts]
 
 
 class TokenizerInfo(TypedDict):
@@ -88,11 +107,42 @@ class Manifest(TypedDict):
     splits: dict[str, Split]
 
 
+class _OpenArray:
+    """A .npy file of numbers in one row while it is written: its header is still missing."""
+
+    def __init__(self, path: Path, dtype: np.dtype, length: int):
+        """Goes on after `length` numbers; what stands behind them is cut off."""
+        self.path, self.length, self._dtype = path, length, dtype
+        self._stream = _opened_at(path, (_HEADER_BYTES + length * dtype.itemsize) if length else 0)
+        if not length:
+            self._stream.write(bytes(_HEADER_BYTES))
+
+    def add(self, numbers: np.ndarray) -> None:
+        self._stream.write(numbers.astype(self._dtype, copy=False).tobytes())
+        self.length += len(numbers)
+
+    def sync(self) -> None:
+        """Returns when everything so far is on disk."""
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+
+    def finish(self) -> str:
+        """Writes the header; the checksum of the file."""
+        self._stream.seek(0)
+        self._stream.write(_header(self._dtype, self.length))
+        self.sync()
+        self.close()
+        return disk.sha256(self.path)
+
+    def close(self) -> None:
+        self._stream.close()
+
+
 class Shards:
     """The shards of a split while they are written.
 
-    The last shard is open: its header is still missing. `state` tells how far everything has come;
-    with a state of earlier, what was written after it is cut off and written again.
+    `state` tells how far everything has come; with a state of earlier, what was written after it is
+    cut off and written again.
     """
 
     def __init__(self, folder: Path, split: str, dtype: np.dtype, limit: int, state: State | None):
@@ -100,81 +150,63 @@ class Shards:
         self.counts = Counter(state["counts"])
         self._folder, self._split, self._dtype, self._limit = folder, split, dtype, limit
         self._shards = list(state["shards"])
-        self._open_tokens = state["open_tokens"]
-        self._starts = _opened_at(folder / f"{split}.starts", 8 * self.counts["documents"])
-        self._stream: io.BufferedRandom | None = None
+        self._tokens = sum(shard["tokens"] for shard in self._shards) + state["open_tokens"]
+        self._starts = _OpenArray(
+            folder / f"documents-{split}.npy", np.dtype("<i8"), self.counts["documents"]
+        )
+        self._last = self._opened(state["open_tokens"]) if state["open_tokens"] else None
 
     def __enter__(self) -> "Shards":
         return self
 
     def __exit__(self, *_) -> None:
-        for stream in filter(None, (self._starts, self._stream)):
-            stream.close()
+        for array in filter(None, (self._starts, self._last)):
+            array.close()
 
     def add(self, encoded: Encoded) -> None:
-        starts = np.asarray(encoded.starts, np.int64) + self._tokens()
-        self._starts.write(starts.tobytes())
+        self._starts.add(np.asarray(encoded.starts, np.int64) + self._tokens)
+        self._tokens += len(encoded.ids)
         self.counts.update(encoded.counts)
         ids = encoded.ids
         while len(ids):
-            part, ids = np.split(ids, [self._limit - self._open_tokens])
-            self._open().write(part.tobytes())
-            self._open_tokens += len(part)
-            if self._open_tokens == self._limit:
+            self._last = self._last or self._opened(0)
+            part, ids = np.split(ids, [self._limit - self._last.length])
+            self._last.add(part)
+            if self._last.length == self._limit:
                 self._close()
 
     def state(self) -> State:
         """The state after everything so far is on disk."""
-        for stream in filter(None, (self._starts, self._stream)):
-            stream.flush()
-            os.fsync(stream.fileno())
+        for array in filter(None, (self._starts, self._last)):
+            array.sync()
         return {
             "shards": self._shards,
-            "open_tokens": self._open_tokens,
+            "open_tokens": self._last.length if self._last else 0,
             "counts": self.counts,
         }
 
     def finish(self) -> dict:
         """The split as it stands in the manifest."""
-        if self._open_tokens:
+        if self._last:
             self._close()
-        self._starts.flush()
-        starts = np.fromfile(self._starts.name, np.int64)
-        first = 0
-        shards = []
-        for shard in self._shards:
-            inside = starts[(starts >= first) & (starts < first + shard["tokens"])]
-            shards.append({**shard, "offsets": (inside - first).tolist()})
-            first += shard["tokens"]
-        return {"tokens": first, **self.counts, "shards": shards}
+        starts = Starts(file=self._starts.path.name, sha256=self._starts.finish())
+        return {"tokens": self._tokens, **self.counts, "shards": self._shards, "starts": starts}
 
-    def _tokens(self) -> int:
-        return sum(shard["tokens"] for shard in self._shards) + self._open_tokens
-
-    def _open(self) -> io.BufferedRandom:
-        if self._stream is None and self._open_tokens:
-            written = _HEADER_BYTES + self._open_tokens * self._dtype.itemsize
-            self._stream = _opened_at(self._path(), written)
-        elif self._stream is None:
-            self._stream = _opened_at(self._path(), 0)
-            self._stream.write(bytes(_HEADER_BYTES))
-        return self._stream
+    def _opened(self, length: int) -> _OpenArray:
+        path = self._folder / f"{self._split}-{len(self._shards):05d}.npy"
+        return _OpenArray(path, self._dtype, length)
 
     def _close(self) -> None:
-        stream = self._open()
-        stream.seek(0)
-        stream.write(_header(self._dtype, self._open_tokens))
-        stream.flush()
-        os.fsync(stream.fileno())
-        stream.close()
-        path = self._path()
-        self._shards.append(
-            Shard(file=path.name, tokens=self._open_tokens, sha256=disk.sha256(path))
-        )
-        self._stream, self._open_tokens = None, 0
+        last, self._last = self._last, None
+        self._shards.append(Shard(file=last.path.name, tokens=last.length, sha256=last.finish()))
 
-    def _path(self) -> Path:
-        return self._folder / f"{self._split}-{len(self._shards):05d}.npy"
+
+def encoded_in(folder: Path, split: Split, dtype: np.dtype) -> Encoded:
+    """What `Shards` wrote into a folder, as one shard or none."""
+    ids = [npy_files.read(folder / s["file"], [dtype.str], REMEDY) for s in split["shards"]]
+    starts = npy_files.read(folder / split["starts"]["file"], ["int64"], REMEDY)
+    counts = {k: v for k, v in split.items() if k not in ("tokens", "shards", "starts")}
+    return Encoded(ids[0] if ids else np.empty(0, dtype), starts.tolist(), Counter(counts))
 
 
 def _opened_at(path: Path, position: int) -> io.BufferedRandom:
@@ -200,6 +232,15 @@ def _header(dtype: np.dtype, length: int) -> bytes:
     return header.getvalue()
 
 
+def files(manifest: Manifest) -> list[str]:
+    """The arrays of a folder, by name."""
+    found = []
+    for split in manifest["splits"].values():
+        found += [shard["file"] for shard in split["shards"]]
+        found += [split["starts"]["file"]] if "starts" in split else []
+    return found
+
+
 # Manifest
 
 
@@ -209,7 +250,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     Raises:
       UserError: no such folder, an unfinished or a damaged one, or one of another format.
     """
-    path = Path(folder) / MANIFEST
+    path = here(folder) / MANIFEST
     remedy = "expected the manifest that prepare wrote; copy it again"
     try:
         found = json_files.read(path, dict[str, Any], remedy, "damaged")
@@ -219,8 +260,9 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
                 f"{folder}: unfinished; the prepare command that began it continues"
             ) from None
         raise UserError(f"{path}: missing; expected a folder that prepare made") from None
-    if found.get("format", FORMAT) != FORMAT:
-        raise UserError(f"{path}: format {found['format']}, expected {FORMAT}; prepare it again")
+    if found.get("format", FORMAT) not in READABLE:
+        known = " or ".join(map(str, READABLE))
+        raise UserError(f"{path}: format {found['format']}, expected {known}; prepare it again")
     return json_files.shaped(found, Manifest, f"{path}: damaged", remedy)
 
 
@@ -236,21 +278,22 @@ def verify(
       UserError: names the first file that is not what it was.
     """
     manifest = read_manifest(folder)
+    folder = here(folder)
     before, seen = _verified_before(known), {}
     for split in manifest["splits"].values():
-        for shard in split["shards"]:
-            path = Path(folder).absolute() / shard["file"]
+        for file in [*split["shards"], *([split["starts"]] if "starts" in split else [])]:
+            path = folder.absolute() / file["file"]
             try:
                 status = path.stat()
-                state = [shard["sha256"], status.st_size, status.st_mtime_ns]
-                sound = before.get(str(path)) == state or disk.sha256(path) == shard["sha256"]
+                state = [file["sha256"], status.st_size, status.st_mtime_ns]
+                sound = before.get(str(path)) == state or disk.sha256(path) == file["sha256"]
             except FileNotFoundError:
                 sound = False
             except OSError as error:
                 raise UserError(f"{path}: cannot be read ({error.strerror})") from None
             if not sound:
                 raise UserError(f"{path}: not the file that was prepared (checksum); copy it again")
-            if before.get(str(path)) != state:
+            if before.get(str(path)) != state and file is not split.get("starts"):
                 _check_ids(path, manifest)
             seen[str(path)] = state
     if loading.load(folder).fingerprint != manifest["tokenizer"]["fingerprint"]:
@@ -296,7 +339,14 @@ class Tokens:
       split_info: the split as it stands in the manifest (tokens, documents, bytes, words, ...).
     """
 
-    def __init__(self, shards: list[np.ndarray], split_info: Split, separator: int | None = None):
+    def __init__(
+        self,
+        shards: list[np.ndarray],
+        split_info: Split,
+        starts: np.ndarray | None = None,
+        separator: int | None = None,
+    ):
+        """`starts`, where documents start, int64 [documents], is needed for a separator."""
         self.split_info = split_info
         self._shards = shards
         self._first = np.concatenate([[0], np.cumsum([len(shard) for shard in shards])])
@@ -305,11 +355,7 @@ class Tokens:
         # separators come before it.
         ends = np.empty(0, np.int64)
         if separator is not None:
-            starts = [
-                np.asarray(shard["offsets"], np.int64) + first
-                for shard, first in zip(split_info["shards"], self._first, strict=False)
-            ]
-            ends = np.concatenate([*starts, self._first[-1:]])[1:]
+            ends = np.concatenate([starts, self._first[-1:]])[1:]
         self._separators = ends + np.arange(len(ends))
 
     @classmethod
@@ -319,12 +365,14 @@ class Tokens:
         Raises:
           UserError: no manifest, no such split, a shard that is missing, short or of another type.
         """
+        folder = here(folder)
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
             raise UserError(f"{folder}: no split {split!r}; it has {', '.join(manifest['splits'])}")
         info = manifest["splits"][split]
-        shards = [_mapped(Path(folder), shard, manifest["dtype"]) for shard in info["shards"]]
-        return cls(shards, info, separator)
+        shards = [_mapped(folder, shard, manifest["dtype"]) for shard in info["shards"]]
+        starts = None if separator is None else _starts(folder, info)
+        return cls(shards, info, starts, separator)
 
     def __len__(self) -> int:
         return int(self._first[-1]) + len(self._separators)
@@ -359,12 +407,25 @@ class Tokens:
         return ids
 
 
-def _mapped(folder: Path, shard: Shard, dtype: str) -> np.ndarray:
-    path = folder / shard["file"]
+def _starts(folder: Path, info: Split) -> np.ndarray:
+    """Where the documents of a split start, int64 [documents]."""
+    if "starts" in info:
+        return _array(folder / info["starts"]["file"], "int64")
+    first = np.cumsum([0, *(shard["tokens"] for shard in info["shards"])])
+    pairs = zip(info["shards"], first, strict=False)
+    return np.concatenate([np.asarray(shard["offsets"], np.int64) + at for shard, at in pairs])
+
+
+def _array(path: Path, dtype: str) -> np.ndarray:
     try:
-        ids = npy_files.read(path, [dtype], REMEDY)
+        return npy_files.read(path, [dtype], REMEDY)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; copy the folder again, or prepare it again") from None
+
+
+def _mapped(folder: Path, shard: Shard, dtype: str) -> np.ndarray:
+    path = folder / shard["file"]
+    ids = _array(path, dtype)
     if len(ids) != shard["tokens"]:
         raise UserError(
             f"{path}: {len(ids)} tokens, expected {shard['tokens']} as the manifest says; {REMEDY}"

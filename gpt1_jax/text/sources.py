@@ -9,6 +9,7 @@ so that a document of any length passes through bounded memory. A block ends in 
 a line end, where a text can be cut without changing its ids (see tokenizer.py), unless it has none.
 """
 
+import copy
 import difflib
 import glob
 import hashlib
@@ -65,12 +66,16 @@ class Source(Protocol):
         their names or sizes do.
       fixed: whether the identity tells all changes.
       paths: the files that it reads, if they are the user's own.
+      units: the same documents in parts that can be read on their own, in order.
     """
 
     description: dict
     identity: str
     fixed: bool
     paths: tuple[Path, ...]
+
+    @property
+    def units(self) -> "list[Source]": ...
 
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]: ...
 
@@ -95,6 +100,10 @@ class Texts:
             )
         self.identity = f"{len(self._documents)} texts, sha256 {digest.hexdigest()}"
         self.description = {"kind": "texts", "documents": len(self._documents)}
+
+    @property
+    def units(self) -> list[Source]:
+        return [self]
 
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
         for document in self._documents:
@@ -127,6 +136,21 @@ class Files:
         digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
         self.identity = f"{len(paths)} files, sha256 of names and sizes {digest}"
         self.description = {"kind": "files", "files": sizes}
+
+    @property
+    def units(self) -> list[Source]:
+        """Each file."""
+        return [self._only(name) for name in self._paths]
+
+    def _only(self, name: str) -> "Files":
+        one, path = copy.copy(self), self._paths[name]
+        one.paths, one._paths = (path,), {name: path}
+        one._states = {path: self._states[path]}
+        one._tables = {path: self._tables[path]} if path in self._tables else {}
+        size, changed = self._states[path]
+        one.description = {"kind": "files", "files": {name: size}}
+        one.identity = f"{name}, {size} bytes, written to at {changed}"
+        return one
 
     @property
     def n_tables(self) -> int:
@@ -168,6 +192,10 @@ class TextSet:
         self._key, _ = text_set(name)
         self.identity = f"tfds {name}, {split}"
         self.description = {"kind": "tfds", "name": name, "split": split}
+
+    @property
+    def units(self) -> list[Source]:
+        return [self]
 
     def documents(self) -> Iterator[tuple[str, Iterator[str]]]:
         split = TfdsSplit(self._name, self._split, self._data_dir, "prepare from files")

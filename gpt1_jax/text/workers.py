@@ -1,7 +1,10 @@
-"""Work on much text: in several processes, in order, with a word about the progress."""
+"""Work on much text: in several processes, in order, with a word about the progress; or over
+Apache Beam."""
 
+import logging
 import multiprocessing
 import os
+import shlex
 import sys
 import threading
 import time
@@ -11,15 +14,20 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 
 from gpt1_jax import signals
-from gpt1_jax.messages import say
+from gpt1_jax.errors import UserError
+from gpt1_jax.messages import bar_size, say
 
 PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 
 
 def number(asked: int | None, characters: int) -> int:
     """No more than there are pieces: a process takes longer to start than a small corpus."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(asked or cores, characters // PIECE_CHARACTERS))
+    return max(1, min(asked or cores(), characters // PIECE_CHARACTERS))
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 @contextmanager
@@ -63,6 +71,41 @@ def _follow_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def over_beam(job: Callable, items: Iterable, options: str | None, workers: int) -> None:
+    """Does job(item) for each, over Apache Beam, and returns when all are done. A job may be done
+    more than once, and its files have to be where its item says. `options` are Beam's own flags, by
+    default those of so many processes on this machine.
+
+    Raises UserError where Beam is not installed. What a job raises comes as Beam has it.
+    """
+    beam, flags = _beam(options, workers)
+    with beam.Pipeline(options=flags) as pipeline:
+        # Apart, so that each item can be done by another worker.
+        pipeline | beam.Create(list(items)) | beam.Reshuffle() | beam.Map(job)
+
+
+def _beam(options: str | None, workers: int):
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # at import it says which of its parts are not installed
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise UserError(
+            "runner=beam needs Apache Beam, which is not installed: pip install 'gpt1-jax[beam]'"
+        ) from None
+    finally:
+        root.setLevel(level)
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    if options is None:
+        options = f"--runner=DirectRunner --direct_num_workers={workers}"
+        options += " --default_sdk_harness_log_level=ERROR"
+        if workers > 1:
+            options += " --direct_running_mode=multi_processing"
+    return apache_beam, PipelineOptions(shlex.split(options))
+
+
 class Progress:
     """Characters done: a bar on a terminal, elsewhere a line every ten seconds."""
 
@@ -75,7 +118,9 @@ class Progress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(desc=self._what, total=self._total, unit="ch", unit_scale=True)
+            self._bar = tqdm(
+                desc=self._what, total=self._total, unit="ch", unit_scale=True, **bar_size()
+            )
         return self
 
     def __exit__(self, *_) -> None:

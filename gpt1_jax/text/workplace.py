@@ -15,17 +15,19 @@ from gpt1_jax import json_files
 from gpt1_jax.disk import LOCK, write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.text.division import Survey
-from gpt1_jax.text.shards import MANIFEST, UNFINISHED, read_manifest
+from gpt1_jax.text.shards import MANIFEST, UNFINISHED, files, read_manifest
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL
 from gpt1_jax.tokenization.tokenizer import DESCRIPTION
 from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES
 
 ARGUMENTS, SURVEY, JOURNAL = "arguments.json", "survey.json", "journal.json"
+UNITS = "units"  # what Beam has done, a file or a folder for each unit and pass
 TOKENIZER = "tokenizer"
 _OURS = re.compile(
-    r"(arguments|survey|journal|manifest)\.json|(train|valid)(-\d{5,}\.npy|\.starts)"
+    r"(arguments|survey|journal|manifest)\.json|((train|valid)-\d{5,}|documents-(train|valid))\.npy"
     r"|\.gpt1-[0-9a-f]+\.tmp"
 )
+_OF_A_UNIT = re.compile(_OURS.pattern + r"|(count|words|encode)-\d{6,}\.json|splits\.json|\.lock")
 _OF_TOKENIZER = {DESCRIPTION, MODEL, ENCODER, MERGES}
 _REMEDY = "delete the folder and prepare again"
 
@@ -48,8 +50,7 @@ def check_free(output: Path, arguments: dict) -> None:
         raise UserError(f"{folder}: nothing that prepare began; choose another --output")
     ours = {UNFINISHED, LOCK}
     if (folder / MANIFEST).exists() and begun:
-        splits = read_manifest(folder)["splits"].values()
-        ours |= {shard["file"] for split in splits for shard in split["shards"]} | {TOKENIZER}
+        ours |= {*files(read_manifest(folder)), TOKENIZER}
     others = sorted(path.name for path in output.glob("*") if path.name not in ours)
     if others:
         raise UserError(
@@ -79,23 +80,25 @@ def survey_so_far(output: Path) -> Survey | None:
         return None
 
 
-def begin(output: Path, arguments: dict, survey: Survey) -> Path:
-    """The folder `unfinished`, with its arguments and the survey in it."""
+def begin(output: Path, arguments: dict) -> Path:
+    """The folder `unfinished`, with its arguments in it: before anything else, so that nothing
+    stands beside the arguments of another attempt."""
     folder = output / UNFINISHED
     folder.mkdir(exist_ok=True)
-    # In this order: a survey never stands beside the arguments of another attempt.
     write_json(folder / ARGUMENTS, arguments)
-    write_json(folder / SURVEY, asdict(survey))
     return folder
+
+
+def keep_survey(folder: Path, survey: Survey) -> None:
+    write_json(folder / SURVEY, asdict(survey))
 
 
 def move_up(output: Path) -> None:
     """Puts what is finished in its place; with the manifest, the last, the folder is valid."""
     folder = output / UNFINISHED
-    for split in read_manifest(folder)["splits"].values():
-        for shard in split["shards"]:
-            if (folder / shard["file"]).exists():
-                os.replace(folder / shard["file"], output / shard["file"])
+    for name in files(read_manifest(folder)):
+        if (folder / name).exists():
+            os.replace(folder / name, output / name)
     if (folder / TOKENIZER).exists():
         os.replace(folder / TOKENIZER, output / TOKENIZER)
     os.replace(folder / MANIFEST, output / MANIFEST)
@@ -109,6 +112,7 @@ def clear(output: Path) -> None:
     if not _begun(folder):
         return
     _delete(folder / TOKENIZER, _OF_TOKENIZER.__contains__)
+    _delete_units(folder / UNITS)
     _delete(folder, lambda name: name != ARGUMENTS and _OURS.fullmatch(name))
     _delete(folder, _OURS.fullmatch)
 
@@ -119,6 +123,14 @@ def _begun(folder: Path) -> bool:
 
 def _others(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)]
+
+
+def _delete_units(folder: Path) -> None:
+    """What is kept of units, and the folder if nothing else is in it."""
+    if folder.is_dir() and not folder.is_symlink():
+        for inside in folder.iterdir():
+            _delete(inside, _OF_A_UNIT.fullmatch)
+        _delete(folder, _OF_A_UNIT.fullmatch)
 
 
 def _delete(folder: Path, is_ours) -> None:

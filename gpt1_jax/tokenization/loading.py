@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
+from gpt1_jax.storage.places import here, is_url
 from gpt1_jax.tokenization import vocabulary
 from gpt1_jax.tokenization.gpt1_bpe import BasicTokenizer, OriginalTokenizer, VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL, SentencePieceTokenizer
@@ -30,6 +31,7 @@ def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer
     if mode not in _OF_VOCABULARY:
         known = ", ".join(_OF_VOCABULARY)
         raise UserError(f"tokenizer={mode}: not available here; expected one of: {known}")
+    source = here(source) if is_url(source) else source
     inside = Path(source).expanduser() / "tokenizer"
     folder = inside if inside.is_dir() else Path(source).expanduser()
     made = _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
@@ -60,7 +62,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
     Raises:
       UserError: no tokenizer there, one of another mode, or files that were changed.
     """
-    given, folder = Path(folder), Path(folder)
+    given, folder = folder, here(folder)
     if not (folder / DESCRIPTION).is_file():
         folder = folder / "tokenizer"
     try:

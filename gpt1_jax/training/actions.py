@@ -128,6 +128,7 @@ class Actions:
 
     def save(self, step: int) -> None:
         run = self.run
+        run.held.require()
         run.standing = replace(run.standing, step=step)
         run.checkpoints.save(step, run.state.params, run.state.optimizer, asdict(run.standing))
 

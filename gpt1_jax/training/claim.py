@@ -11,6 +11,8 @@ import jax
 from gpt1_jax import disk, run_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.recipe.experiment import Experiment, Extend, identity
+from gpt1_jax.storage import places
+from gpt1_jax.storage.lease import Lease
 
 # What an extension changes of a run's identity.
 LENGTH = ("steps", "epochs", "resolved.total_steps")
@@ -18,17 +20,26 @@ LENGTH = ("steps", "epochs", "resolved.total_steps")
 
 @dataclass(frozen=True)
 class Claim:
-    """A workdir under its lock, which process 0 holds. `before` is the config.json that was there,
-    empty for a new run; `extends` whether this run is to have more updates than that one."""
+    """A workdir under its lock and, in an object store, its lease, both of which process 0 holds.
+    `before` is the config.json that was there, empty for a new run; `extends` whether this run is
+    to have more updates than that one."""
 
     lock: disk.WorkdirLock | None
+    lease: Lease | None
     before: dict[str, Any]
     extends: bool
 
     def release(self) -> None:
         """Lets another process have the workdir."""
+        if self.lease:
+            self.lease.release()
         if self.lock:
             self.lock.release()
+
+    def require(self) -> None:
+        """Interrupted if another process has the workdir now."""
+        if self.lease:
+            self.lease.require()
 
     def extensions(self, extend: Extend | None, after: int, steps: int) -> list[dict[str, Any]]:
         """How often the run was made longer, for config.json: after which update, to how many, and
@@ -53,6 +64,11 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
         lock = disk.WorkdirLock(workdir) if jax.process_index() == 0 else None
         if lock:
             refused.callback(lock.release)
+        url, lease = places.origin(workdir), None
+        if lock and url:
+            lease = Lease(url)
+            refused.callback(lease.release)
+            places.here(url, new=True)  # what the one before has written until then
         before: dict[str, Any] = {}
         extends = False
         if (workdir / "config.json").exists():
@@ -62,7 +78,7 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
         else:
             _require_no_run(workdir)
         refused.pop_all()
-    return Claim(lock, before, extends)
+    return Claim(lock, lease, before, extends)
 
 
 def _is_longer(workdir: Path, before: dict, now: dict, extend: Extend | None) -> bool:

@@ -7,12 +7,15 @@ import time
 import jax
 from tqdm import tqdm
 
-from gpt1_jax.messages import say
+from gpt1_jax.messages import bar_size, say
+from gpt1_jax.runtime.peaks import known_peak
 from gpt1_jax.training.start import Run
+
+EVERY = 10.0  # seconds between lines where there is no terminal
 
 
 class Progress:
-    """Speed, and what a person sees of it: a bar on a terminal, else a line every ten seconds."""
+    """Speed, and what a person sees of it: a bar on a terminal, else a line every EVERY seconds."""
 
     def __init__(self, run: Run, quiet: bool):
         self._model = run.experiment.model
@@ -23,8 +26,13 @@ class Progress:
             total=run.last_step,
             initial=run.first_step,
             unit="step",
+            **bar_size(),
             disable=self._quiet or not self._terminal,
         )
+        device, dtype = run.mesh.devices.flat[0], run.experiment.model.dtype
+        peak = known_peak(device.device_kind, dtype)
+        self._peak = peak and peak.tflops * run.mesh.size
+        self._first: tuple[int, float] | None = None
         self._said = time.monotonic()
         self._since: float | None = None
         self.seconds = 0.0
@@ -60,13 +68,26 @@ class Progress:
         }
 
     def training(self, step: int, values: dict[str, float]) -> None:
-        """Shows the newest loss."""
-        rates = self.rates()
-        speed = f"{rates['tokens_per_s']:,.0f} tok/s {rates['tflops_per_s']:.3g} TFLOP/s"
-        text = f"loss {values['loss']:.4f} {speed}"
+        """Shows the newest loss, and the speed once there is one."""
+        text = ", ".join([f"loss {values['loss']:.4f}", *self._speed()])
         self._bar.set_postfix_str(text, refresh=False)
-        if not self._terminal and time.monotonic() - self._said > 10:
-            self.say(f"step {step}/{self._bar.total}: {text}")
+        now = time.monotonic()
+        if self._first is None:
+            self._first = step, now
+        if not self._terminal and now - self._said > EVERY:
+            first, began = self._first
+            seconds = (now - began) / max(step - first, 1) * (self._bar.total - step)
+            left = f", {tqdm.format_interval(seconds)} left" if step > first else ""
+            self.say(f"step {step}/{self._bar.total}: {text}{left}")
+
+    def _speed(self) -> list[str]:
+        """Tokens, arithmetic and, where the device's peak is known, the share of it."""
+        rates = self.rates()
+        if not rates["tokens_per_s"]:
+            return []
+        tflops = rates["tflops_per_s"]
+        of_peak = [f"{tflops / self._peak:.0%} of the peak"] if self._peak else []
+        return [f"{rates['tokens_per_s']:,.0f} tokens/s", f"{tflops:.3g} TFLOP/s", *of_peak]
 
     @property
     def visible(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from gpt1_jax.disk import NO_ROOM, as_user_error, write_json, write_text
 from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import read_rows
+from gpt1_jax.storage import places
 
 
 class MetricsWriter:
@@ -53,11 +54,13 @@ class MetricsWriter:
         if self._active:
             with as_user_error(self.workdir, NO_ROOM):
                 os.fsync(self._file.fileno())
+            places.send(self.workdir)
 
     def result(self, result: dict) -> None:
         """Writes result.json."""
         if self._active:
             write_json(self.workdir / "result.json", result)
+            places.send(self.workdir)
 
     def close(self) -> None:
         if self._active:

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from gpt1_jax import run_files
 from gpt1_jax.data.task_loading import LoadedTask
+from gpt1_jax.data.tasks import FIELDS, TASKS
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.recipe.experiment import Experiment
@@ -63,7 +64,9 @@ def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
     path = experiment.data.path
     if path is None and not experiment.is_task:
         raise UserError(
-            "data.path is not set: give a folder that `prepare` made; or task.path, to fine-tune"
+            "data.path is not set: give a folder that `prepare` made; or, to fine-tune, a task, as "
+            f"configs/finetune.py:rte does, of {', '.join(TASKS)}; or task.path and task.shape, "
+            f"one of {', '.join(FIELDS)}"
         )
     if path is None:
         if source is None:
@@ -73,7 +76,7 @@ def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
             )
         return source.tokenizer
     expected = shards.read_manifest(path)["tokenizer"]["fingerprint"]
-    where = source.source if source else str(Path(path) / "tokenizer")
+    where = source.source if source else f"{path}/tokenizer"
     tokenizer = source.tokenizer if source else loading.load(where)
     if tokenizer.fingerprint != expected:
         kind, folder = parse_source(where)

@@ -23,9 +23,10 @@ from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import memory, sharding
 from gpt1_jax.recipe.experiment import Experiment, run_config
 from gpt1_jax.recipe.network import network
+from gpt1_jax.runtime import agreement
+from gpt1_jax.storage import places
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-from gpt1_jax.training import agreement
 from gpt1_jax.training.claim import Claim, claim, schedule_begins_after
 from gpt1_jax.training.goal import Goal, goal, loaded_task
 from gpt1_jax.training.resolve import (
@@ -46,7 +47,7 @@ from gpt1_jax.training.state import (
     initial_state,
     resumed,
 )
-from gpt1_jax.weights import checkpoint
+from gpt1_jax.weights import space
 from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -128,7 +129,7 @@ def start(
             undone.callback(held.release)
             facts |= agreement.of_a_run(config, workdir)
         with agreement.agreed():
-            checkpoint.check_space(workdir, plan.origin.shapes)
+            space.check_space(workdir, plan.origin.shapes)
             if not experiment.is_task:
                 known = workdir / shards.VERIFIED
                 shards.verify(experiment.data.path, known, jax.process_index() == 0)
@@ -145,6 +146,7 @@ def start(
         if jax.process_index() == 0:
             disk.write_json(workdir / "config.json", config)
             plan.tokenizer.save(workdir / "tokenizer")
+            places.send(workdir)
         undone.pop_all()
     return Run(
         experiment=experiment,

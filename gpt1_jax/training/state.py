@@ -18,8 +18,8 @@ from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.runtime.agreement import agreed, of_arrays
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-from gpt1_jax.training.agreement import agreed, of_arrays
 from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
 

@@ -6,113 +6,26 @@ the disk does.
 """
 
 import contextlib
-import functools
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import optax
-from jax.sharding import Mesh
 
 from gpt1_jax.data.batches import stream
 from gpt1_jax.errors import Interrupted
 from gpt1_jax.messages import say
-from gpt1_jax.model import objective
-from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
-from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.run_files import provenance, read_result
-from gpt1_jax.training import compilation_cache, processes
+from gpt1_jax.runtime import compilation_cache, processes
+from gpt1_jax.runtime.preemption import Signals
+from gpt1_jax.storage import places
+from gpt1_jax.training import banner
 from gpt1_jax.training.actions import Actions
-from gpt1_jax.training.preemption import Signals
 from gpt1_jax.training.progress import Progress
 from gpt1_jax.training.record import MetricsWriter
 from gpt1_jax.training.start import Run, start
-from gpt1_jax.training.state import TrainState, initial_state
-
-Update = Callable[[TrainState, dict, int], tuple[TrainState, dict]]
-
-
-# Seeds, starting weights and data are arguments, so the runs of a table share one compiled program.
-@functools.lru_cache(maxsize=8)
-def update_function(
-    network: Network,
-    config: OptimizerConfig,
-    lm_coef: float,
-    total_steps: int,
-    mesh: Mesh,
-    fsdp: bool,
-    schedule_after: int = 0,
-) -> Update:
-    """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
-    chooses the dropout masks. The state is donated."""
-    transformation = optimizer(config, total_steps, schedule_after)
-    parts = config.accumulation
-    shardings = initial_state(network, config, mesh, fsdp).shardings
-
-    def gradients(params, batch, seed, step):
-        def loss(params):
-            if fsdp:
-                params = sharding.whole(mesh, params)
-            return objective.loss(network, lm_coef, params, batch, seed, step)
-
-        (_, terms), gradient = jax.value_and_grad(loss, has_aux=True)(params)
-        if fsdp:
-            gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
-        return gradient, terms
-
-    def accumulated(params, batch, seed, step):
-        """The mean over microbatches, each of which takes its rows from every device's share."""
-        split = jax.tree.map(
-            lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), batch
-        )
-        first = jax.tree.map(lambda x: x[0], split)
-        shapes = jax.eval_shape(gradients, params, first, seed, step)
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-        def add(total, microbatch):
-            return jax.tree.map(jnp.add, total, gradients(params, microbatch, seed, step)), None
-
-        total, _ = jax.lax.scan(add, zeros, split)
-        return jax.tree.map(lambda leaf: leaf / parts, total)
-
-    def update(state, batch, seed):
-        compute = accumulated if parts > 1 else gradients
-        gradient, terms = compute(state.params, batch, seed, state.step)
-        with jax.named_scope("optimizer"):
-            updates, moments = transformation.update(gradient, state.optimizer, state.params)
-            params = optax.apply_updates(state.params, updates)
-            terms["grad_norm"] = optax.tree.norm(gradient)
-            if config.skip_nonfinite:
-                before = (state.params, state.optimizer)
-                params, moments = _unless_skipped(terms, (params, moments), before)
-        return TrainState(params, moments, state.step + 1), terms
-
-    return jax.jit(
-        update,
-        donate_argnums=0,
-        out_shardings=(shardings, sharding.replicated(mesh)),
-        compiler_options=compiler_options(mesh),
-    )
-
-
-def _unless_skipped(terms: dict, new: tuple, old: tuple) -> tuple:
-    """What an update makes, or what was there where its loss or gradient is not finite: a term says
-    so."""
-    sound = jnp.isfinite(terms["loss"]) & jnp.isfinite(terms["grad_norm"])
-    terms["skipped"] = ~sound
-    return jax.tree.map(lambda one, other: jnp.where(sound, one, other), new, old)
-
-
-def compiler_options(mesh: Mesh) -> dict[str, bool]:
-    """Of a GPU the products of its library, which add the bias as they write. XLA's own are tried
-    against them one by one and lose, but leave the bias to a pass of its own (docs/performance.md).
-    """
-    on_gpu = mesh.devices.flat[0].platform == "gpu"
-    return {"xla_gpu_enable_triton_gemm": False} if on_gpu else {}
+from gpt1_jax.training.update import update_function
 
 
 def run_to_end(
@@ -162,7 +75,7 @@ def run_to_end(
             run.checkpoints.wait()
             raise Interrupted(
                 f"stopped by a signal after step {step} of {run.total_steps}, which is saved "
-                f"in {run.workdir}; the same command continues"
+                f"in {places.shown(run.workdir)}; the same command continues"
             )
     progress.pause_clock()
     run.checkpoints.wait()
@@ -184,7 +97,7 @@ def train(
     loss is no longer finite; Interrupted after a signal.
     """
     began = time.monotonic()
-    workdir = Path(workdir).expanduser()
+    workdir = places.here(workdir, new=True)
     tell = (lambda line: None) if quiet or jax.process_index() else say
     with contextlib.ExitStack() as closing:
         compilation_cache.begin()
@@ -192,8 +105,9 @@ def train(
         closing.callback(run.close)
         finished = read_result(workdir) if run.first_step >= run.last_step else None
         if finished and finished["step"] == run.first_step:
+            tell(f"{workdir} was finished at step {run.first_step:,}; nothing is left to do")
             return finished
-        for line in run.goal.opening(run.total_steps):
+        for line in (*banner.opening(run), *run.goal.opening(run.total_steps)):
             tell(line)
         writer = MetricsWriter(workdir, experiment.log, run.first_step, jax.process_index() == 0)
         closing.callback(writer.close)
@@ -206,8 +120,8 @@ def train(
         writer.result(result)
         if signals.came:
             raise Interrupted(
-                f"stopped by a signal after the last step; all is saved in {workdir}, and the same "
-                "command gives the result"
+                "stopped by a signal after the last step; all is saved in "
+                f"{places.shown(workdir)}, and the same command gives the result"
             )
     return result
 

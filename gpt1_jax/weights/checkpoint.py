@@ -12,8 +12,6 @@ import json
 import logging
 import math
 import os
-import re
-import shutil
 import sys
 import time
 import warnings
@@ -29,8 +27,10 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from gpt1_jax import disk, json_files
-from gpt1_jax.errors import UserError
-from gpt1_jax.messages import amount, say
+from gpt1_jax.errors import Interrupted, UserError
+from gpt1_jax.messages import say
+from gpt1_jax.storage import places
+from gpt1_jax.weights.space import check_space, is_full
 
 DIGESTS = "digests.json"
 # The form of a checkpoint, which docs/formats.md describes; those before the number had the first.
@@ -180,7 +180,9 @@ class Checkpoints:
     ):
         """With a config the folder can be written to; without, it is only read. `made_by` is kept
         with every checkpoint that is saved (run_files.made_by)."""
-        self.folder = epath.Path(workdir).resolve() / "checkpoints"
+        self._workdir = Path(workdir)
+        self.folder = places.original(workdir) / "checkpoints"
+        self._is_here = not places.origin(workdir)
         self._best = {"step": None}
         self._saving: int | None = None
         self._made_by = dict(made_by or {})
@@ -207,10 +209,10 @@ class Checkpoints:
                 },
             )
 
-        if config is not None and Path(self.folder).is_dir():
+        if config is not None and self._is_here and Path(self.folder).is_dir():
             # Held open, so that no other folder can be mistaken for it.
             self._place = os.open(self.folder, os.O_RDONLY)
-        self._config = Path(self.folder.parent) / "config.json"
+        self._config = self._workdir / "config.json"
         self._of_a_run = False
 
     def _require_there(self) -> None:
@@ -241,7 +243,7 @@ class Checkpoints:
             self._of_a_run = self._of_a_run or self._config.exists()
             self._manager.wait_until_finished()
             self._require_there()
-            check_space(Path(self.folder.parent), (params, optimizer))
+            check_space(self._workdir, (params, optimizer))
             self._saving = step
             self._manager.save(
                 step,
@@ -280,7 +282,13 @@ class Checkpoints:
         except Exception as error:
             self._give_up()
             self._require_there()
-            if not _is_full(error):
+            if not self._is_here:
+                reason = " ".join(str(error).split())[:300]
+                raise Interrupted(
+                    f"{self.folder}: step {self._saving} was not saved ({reason}); the same "
+                    "command goes on from the checkpoint before it"
+                ) from None
+            if not is_full(error):
                 raise
             raise UserError(
                 f"{self.folder}: no space left for the checkpoint of step {self._saving}; free "
@@ -294,20 +302,21 @@ class Checkpoints:
 
     def _note_committed(self) -> None:
         if jax.process_index() == 0 and self._saving is not None:
-            disk.write_json(Path(self.folder.parent) / COMMITTED, {"step": self._saving})
+            disk.write_json(self._workdir / COMMITTED, {"step": self._saving})
+            places.send(self._workdir)
 
     def ever_saved(self) -> bool:
         """Whether there was a checkpoint once, also if it is gone."""
-        workdir = self.folder.parent
-        return any((workdir / name).exists() for name in (COMMITTED, "result.json"))
+        return any((self._workdir / name).exists() for name in (COMMITTED, "result.json"))
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint's files, or None."""
         for item in ITEMS:
             folder = self.folder / str(step) / item
-            path = Path(folder / DIGESTS)
+            path = folder / DIGESTS
             try:
-                expected = json_files.read(path, dict[str, str], "copy it again")
+                content, remedy = path.read_bytes(), "copy it again"
+                expected = json_files.parse(content, dict[str, str], str(path), remedy)
                 found = {str(p.relative_to(folder)): p for p in _files(folder)}
                 if missing := sorted(set(expected) - set(found)):
                     return f"{folder / missing[0]} is missing"
@@ -356,7 +365,7 @@ class Checkpoints:
                 while target.exists():
                     target = target.with_name(target.name + "+")
                 with disk.as_user_error(target.parent):
-                    target.parent.mkdir(exist_ok=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
                     (self.folder / str(newer)).rename(target)
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
@@ -467,27 +476,3 @@ def read_params(
         finally:
             checkpoints.close()
     raise AssertionError
-
-
-def _is_full(error: BaseException | None) -> bool:
-    """Whether a disk without space is behind an error, which libraries tell in words."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in disk.NO_ROOM:
-            return True
-        if re.search(r"No space left|Disk quota|ENOSPC|EDQUOT", str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def check_space(workdir: Path, state: Any) -> None:
-    """UserError unless the disk has room for one more checkpoint of `state` (arrays or shapes)."""
-    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    # Another process may not have made the folder yet.
-    made = next(folder for folder in (workdir, *workdir.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(made).free
-    if free < needed:
-        raise UserError(
-            f"{workdir} has {amount(free)} free, one checkpoint takes {amount(needed)}; free some "
-            "space or choose another --workdir"
-        )

@@ -21,6 +21,7 @@ from gpt1_jax import json_files
 from gpt1_jax.data.tasks import Shape
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.storage.places import here
 from gpt1_jax.weights import huggingface_heads
 from gpt1_jax.weights.weights import Weights
 
@@ -59,7 +60,7 @@ DEFAULTS = {"n_positions": 512, "n_embd": 768, "n_head": 12, "n_layer": 12}
 
 def folder_of(name: str) -> Path:
     """The folder of that name, or that of a model on the Hub, which is downloaded."""
-    folder = Path(name).expanduser()
+    folder = here(name)
     if folder.exists():
         return folder
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):

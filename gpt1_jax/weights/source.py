@@ -20,6 +20,7 @@ from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
 from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.storage.places import here
 from gpt1_jax.tokenization import loading, sentencepiece_bpe
 from gpt1_jax.tokenization.sentencepiece_bpe import SentencePieceTokenizer
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -81,13 +82,13 @@ def read_weights(
     """
     kind, name = parse_source(source)
     if kind == "native":
-        found = workdir.read_workdir(Path(name).expanduser(), step)
+        found = workdir.read_workdir(here(name), step)
         _check_mode(found.tokenizer.mode, tokenizer, str(source))
         return dataclasses.replace(found, source=str(source))
     if step is not None:
         raise UserError(f"--step={step} chooses a checkpoint of a workdir; {source} has no steps")
     if kind == "openai":
-        return _read_openai(Path(name).expanduser(), str(source), tokenizer)
+        return _read_openai(here(name), str(source), tokenizer)
     return _read_huggingface(huggingface.folder_of(name), str(source), tokenizer)
 
 

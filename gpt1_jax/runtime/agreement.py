@@ -19,6 +19,7 @@ import gpt1_jax
 from gpt1_jax.errors import UserError
 from gpt1_jax.recipe.config_values import flatten
 from gpt1_jax.run_files import versions
+from gpt1_jax.storage import places
 
 # Where a machine has its copy of the data; that it is the same data, resolved.data says.
 _PLACES = ("data.path", "task.path", "task.data_dir", "probes.path")
@@ -86,7 +87,7 @@ def of_a_run(config: Mapping[str, Any], workdir: Path) -> dict[str, Any]:
     (settings before what follows from them), versions, and the code of this package."""
     settings = {key: value for key, value in flatten(config).items() if key not in _PLACES}
     return {
-        "--workdir": str(workdir.absolute()),
+        "--workdir": places.shown(workdir.absolute()),
         **dict(
             sorted(settings.items(), key=lambda one: one[0].startswith(("resolved", "identity")))
         ),

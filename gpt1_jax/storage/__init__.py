@@ -1,0 +1,1 @@
+"""Folders of object stores, worked on as folders of this machine."""

@@ -1,0 +1,231 @@
+"""Folders by name: of this machine, or of an object store (gs://, s3://, whatever fsspec knows).
+
+An object store has whole objects and no folders, locks or lines that are added. So a folder of one
+is worked on as a copy in the user's caches: `here` fetches what is not here yet, and `send` puts
+there what was changed here. The rest of the package knows only folders of this machine. Checkpoints
+alone are not copied: Orbax writes and reads them where they are, from every process at once.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from etils import epath
+
+from gpt1_jax import disk
+from gpt1_jax.errors import Interrupted, UserError
+from gpt1_jax.messages import say
+
+T = TypeVar("T")
+# Orbax's paths go through fsspec, too: TensorFlow takes seconds to import, and all of a GPU. They
+# look at this once, so it is said before the first one is made.
+os.environ.setdefault("EPATH_USE_TF", "false")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+# What stays where it is: Orbax's own, what is only looked at with other tools, what `prepare` has
+# not finished.
+_NOT_COPIED = {"checkpoints", "damaged", "profile", "unfinished"}
+# By the beginning of a URL: fsspec's names of this machine's files, which stand in for a store; and
+# what TensorStore, Orbax's way to arrays, writes to.
+_OF_THIS_MACHINE, _OF_ORBAX = ("file", "local"), ("gs", "s3")
+# Beside a copy: its URL, and by name which of its files are the same there.
+_RECORD = ".place.json"
+# What changes with an object, in the words of one store or another.
+_TOLD_BY = ("size", "generation", "etag", "ETag", "mtime", "LastModified", "created")
+# Seconds between tries, doubled each time, and in all until a store is given up.
+FIRST_PAUSE, PATIENCE = 1.0, 300.0
+# What no second try mends.
+_FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
+
+
+def is_url(name: object) -> bool:
+    return bool(_URL.match(str(name)))
+
+
+def here(name: str | os.PathLike, new: bool = False) -> Path:
+    """The folder or file of a name on this machine: itself, or a copy that is up to date.
+
+    With `new`, of a folder that may not be there yet. Raises UserError where there is nothing of
+    that name in its store, and for a store that nobody knows; Interrupted for one that cannot be
+    reached.
+    """
+    if not is_url(name):
+        return Path(name).expanduser()
+    url = str(name).rstrip("/")
+    store = _Store(url)
+    listed = store.listed()
+    if not listed and not new:
+        raise UserError(f"{url}: nothing is there")
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    copy = Path(caches) / "gpt1_jax" / "places" / digest / url.rpartition("/")[2]
+    if set(listed) == {""}:  # a file
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        store.fetch("", copy)
+        return copy
+    copy.mkdir(parents=True, exist_ok=True)
+    _bring_up_to_date(copy, store, listed)
+    return copy
+
+
+def origin(folder: str | os.PathLike) -> str | None:
+    """The URL of which a folder is a copy; None for any other folder."""
+    return _record(Path(folder)).get("url")
+
+
+def shown(folder: Path) -> str:
+    """What a folder is called."""
+    return origin(folder) or str(folder)
+
+
+def original(folder: Path | str) -> epath.Path:
+    """A folder where it is: in its object store if it is a copy. UserError for a store that Orbax
+    does not write to."""
+    url = origin(folder)
+    if url is None:
+        return epath.Path(folder).resolve()
+    scheme = url.partition("://")[0]
+    if scheme in _OF_THIS_MACHINE:
+        return epath.Path(store_of(url)[1])
+    if scheme not in _OF_ORBAX:
+        known = ", ".join(f"{one}://" for one in _OF_ORBAX)
+        raise UserError(f"{url}: checkpoints are not written there; expected {known} or a folder")
+    return epath.Path(url)
+
+
+def store_of(url: str) -> tuple[Any, str]:
+    """The file system of a URL, as fsspec has it, and the path of the URL in it. UserError for one
+    that is not known."""
+    import fsspec
+
+    more = {"auto_mkdir": True} if url.partition("://")[0] in _OF_THIS_MACHINE else {}
+    try:
+        return fsspec.core.url_to_fs(url, **more)
+    except (ImportError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{url}: no store that is known here ({reason})") from None
+
+
+def send(folder: Path) -> None:
+    """Returns when what was changed in a copy is in its object store, each file whole; of any other
+    folder there is nothing to send. Raises Interrupted where the store cannot be reached."""
+    url = origin(folder)
+    if url is None:
+        return
+    store, same = _Store(url), _record(folder)["same"]
+    for path in _files(folder):
+        name = path.relative_to(folder).as_posix()
+        state = _state(path)
+        if same.get(name, {}).get("here") != state:
+            store.put(path, name)
+            same[name] = {"here": state, "there": None}
+    disk.write_json(folder.with_name(_RECORD), {"url": url, "same": same}, indent=None)
+
+
+def _bring_up_to_date(copy: Path, store: "_Store", listed: dict[str, str]) -> None:
+    same = _record(copy).get("same", {})
+    for path in _files(copy):
+        if path.relative_to(copy).as_posix() not in listed:
+            path.unlink()
+    same = {name: known for name, known in same.items() if name in listed}
+    for name, there in listed.items():
+        path = copy / name
+        known = same.get(name, {})
+        if not path.exists() or known.get("there") != there or known.get("here") != _state(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.fetch(name, path)
+            same[name] = {"here": _state(path), "there": there}
+    disk.write_json(copy.with_name(_RECORD), {"url": store.url, "same": same}, indent=None)
+
+
+def _record(copy: Path) -> dict[str, Any]:
+    """{"url", "same"} of a copy, {} for any other folder."""
+    try:
+        found = json.loads(copy.with_name(_RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if found["url"].rpartition("/")[2] == copy.name else {}
+
+
+def _state(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name in _NOT_COPIED or path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+class _Store:
+    """The objects below a URL, by name relative to it. Each call is tried again for a while."""
+
+    def __init__(self, url: str):
+        self.url = url
+        self._files, self._root = store_of(url)
+
+    def listed(self) -> dict[str, str]:
+        """What tells each object from another of its name, by name; "" for the URL itself."""
+
+        def find() -> dict[str, Any]:
+            self._files.invalidate_cache()
+            return self._files.find(self._root, detail=True)
+
+        found = patiently(find, self.url)
+        names = {path: path[len(self._root) :].lstrip("/") for path in found}
+        return {
+            name: json.dumps([str(found[path].get(key)) for key in _TOLD_BY])
+            for path, name in names.items()
+            if name.partition("/")[0] not in _NOT_COPIED
+            and not any(part.startswith(".") for part in name.split("/"))
+        }
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Takes the place of `target` when it is whole."""
+        temporary = target.with_name(f".gpt1-{secrets.token_hex(8)}.tmp")
+        try:
+            patiently(lambda: self._files.get_file(self._path(name), str(temporary)), self.url)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def put(self, source: Path, name: str) -> None:
+        patiently(lambda: self._files.put_file(str(source), self._path(name)), self.url)
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}" if name else self._root
+
+
+def patiently(action: Callable[[], T], place: str) -> T:
+    """What `action` returns, which is tried again while a store does not answer. Raises Interrupted
+    when that has lasted for PATIENCE seconds, and at once what no second try mends."""
+    pause, began = FIRST_PAUSE, time.monotonic()
+    while True:
+        try:
+            return action()
+        except _FINAL as error:
+            if isinstance(error, PermissionError):
+                raise UserError(f"{place}: no permission ({error})") from None
+            raise
+        except Exception as error:  # each store has errors of its own
+            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            if time.monotonic() - began + pause > PATIENCE:
+                raise Interrupted(
+                    f"{place} did not answer for {time.monotonic() - began:.0f} seconds "
+                    f"({reason}); the same command continues"
+                ) from None
+            say(f"{place} does not answer ({reason}); tried again in {pause:.0f} s")
+        with contextlib.suppress(InterruptedError):
+            time.sleep(pause)
+        pause *= 2

@@ -1,0 +1,296 @@
+"""Folders of an object store: file:// and fsspec's memory:// stand in for one, and a store of its
+own kind that fails as it is told."""
+
+import contextlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import runs
+from fsspec.implementations.memory import MemoryFileSystem
+
+from gpt1_jax.errors import Interrupted, UserError
+from gpt1_jax.storage import lease as leases
+from gpt1_jax.storage import places
+from gpt1_jax.storage.lease import Lease
+from gpt1_jax.weights.checkpoint import Checkpoints
+
+GOLDEN = runs.ROOT / "tests" / "golden" / "huggingface" / "language_model"
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path, monkeypatch) -> Path:
+    """The caches of this machine."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return tmp_path / "caches"
+
+
+@pytest.fixture
+def store():
+    """fsspec's store in memory, empty, and without what it keeps between tests."""
+    files = fsspec.filesystem("memory")
+    files.store.clear()
+    files.pseudo_dirs[:] = [""]
+    yield files
+    files.store.clear()
+
+
+class Flaky(MemoryFileSystem):
+    """Fails as often as `failures` says before each call that goes well."""
+
+    protocol = "flaky"
+    store: dict = {}  # noqa: RUF012, as fsspec has it
+    pseudo_dirs = [""]  # noqa: RUF012
+    failures, calls = 0, 0
+
+    def _fail(self):
+        type(self).calls += 1
+        if type(self).failures > 0:
+            type(self).failures -= 1
+            raise ConnectionError("503 Service Unavailable")
+
+    def find(self, path, **options):
+        self._fail()
+        return super().find(path, **options)
+
+    def get_file(self, *names, **options):
+        self._fail()
+        return super().get_file(*names, **options)
+
+    def put_file(self, *names, **options):
+        self._fail()
+        return super().put_file(*names, **options)
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    fsspec.register_implementation("flaky", Flaky, clobber=True)
+    monkeypatch.setattr(Flaky, "failures", 0)
+    monkeypatch.setattr(places, "FIRST_PAUSE", 0.001)
+    Flaky.store.clear()
+    return Flaky
+
+
+# Copies
+
+
+def test_a_copy_is_brought_up_to_date(store):
+    store.pipe("/bucket/tokens/a.txt", b"one")
+    store.pipe("/bucket/tokens/deep/b.txt", b"two")
+    copy = places.here("memory://bucket/tokens/")
+    assert (copy / "a.txt").read_bytes() == b"one"
+    assert places.origin(copy) == "memory://bucket/tokens"
+    first = (copy / "deep" / "b.txt").stat().st_mtime_ns
+    store.pipe("/bucket/tokens/a.txt", b"changed")
+    store.pipe("/bucket/tokens/c.txt", b"new")
+    assert places.here("memory://bucket/tokens") == copy
+    assert (copy / "a.txt").read_bytes() == b"changed"
+    assert (copy / "c.txt").read_bytes() == b"new"
+    # What is the same is not fetched again; what is gone there is gone here.
+    assert (copy / "deep" / "b.txt").stat().st_mtime_ns == first
+    store.rm("/bucket/tokens/a.txt")
+    places.here("memory://bucket/tokens")
+    assert not (copy / "a.txt").exists()
+    # Nor is anything believed that was changed here alone.
+    (copy / "c.txt").write_text("mine")
+    places.here("memory://bucket/tokens")
+    assert (copy / "c.txt").read_bytes() == b"new"
+
+
+def test_what_was_changed_is_sent_whole(store):
+    copy = places.here("memory://bucket/run", new=True)
+    (copy / "events").mkdir()
+    (copy / "events" / "e").write_text("drawn")
+    (copy / "rows").write_text("1\n")
+    (copy / ".lock").write_text("")
+    places.send(copy)
+    with (copy / "rows").open("a") as file:
+        file.write("2\n")
+    sent = store.created("/bucket/run/events/e")
+    places.send(copy)
+    assert store.cat("/bucket/run/rows") == b"1\n2\n"
+    assert store.created("/bucket/run/events/e") == sent
+    assert sorted(store.find("/bucket")) == ["/bucket/run/events/e", "/bucket/run/rows"]
+
+
+def test_a_name_that_leads_out_of_the_copy_is_left(store):
+    store.pipe("/bucket/tokens/a", b"a")
+    store.store["/bucket/tokens/../../../evil"] = store.store["/bucket/tokens/a"]
+    copy = places.here("memory://bucket/tokens")
+    assert [path.name for path in copy.iterdir()] == ["a"]
+    assert not list(copy.parents[2].rglob("evil"))
+
+
+def test_names_of_this_machine_stay_what_they_are(tmp_path):
+    assert places.here(tmp_path) == tmp_path
+    assert places.here("~/x") == Path.home() / "x"
+    assert places.origin(tmp_path) is None
+    places.send(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["evaluate", "--workdir=memory://bucket/none"], "nothing is there"),
+        (["evaluate", "--workdir=nostore://bucket/none"], "no store that is known"),
+        (["convert", f"--from=hf:{GOLDEN}", "--to=hf:gs://bucket/x"], "gs://bucket/x is no folder"),
+        (["score", f"--initial=hf:{GOLDEN}", "--input=README.md", "--output=gs://b/x"], "gs://b/x"),
+    ],
+)
+def test_mistakes_are_one_line(store, words, said):
+    outcome = runs.verb(*words)
+    assert outcome.status == 2
+    assert len(outcome.said) == 1
+    assert said in outcome.said[0]
+
+
+# Stores that fail
+
+
+def test_a_store_that_fails_for_a_while_is_asked_again(flaky, capsys):
+    copy = places.here("flaky://bucket/run", new=True)
+    (copy / "a").write_text("a")
+    flaky.failures = 3
+    places.send(copy)
+    assert [found.getvalue() for found in flaky.store.values()] == [b"a"]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3
+    assert all("503 Service Unavailable" in line for line in lines)
+
+
+def test_a_store_that_fails_for_good_is_given_up(flaky, monkeypatch):
+    monkeypatch.setattr(places, "PATIENCE", 0.05)
+    flaky.failures = 10**9
+    outcome = runs.verb("evaluate", "--workdir=flaky://bucket/run")
+    assert outcome.status == 75
+    assert "did not answer" in outcome.said[-1]
+    assert "the same command continues" in outcome.said[-1]
+
+
+# The lease
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(leases, "RENEWED", 0.05)
+    monkeypatch.setattr(leases, "EXPIRES", 0.5)
+    monkeypatch.setattr(leases, "LOOK", 0.02)
+
+
+def test_one_that_renews_its_lease_keeps_it(store, quick):
+    first = Lease("memory://bucket/run")
+    with pytest.raises(UserError, match="another process is training in memory://bucket/run"):
+        Lease("memory://bucket/run")
+    first.require()
+    first.release()
+    began = time.monotonic()
+    Lease("memory://bucket/run").release()
+    assert time.monotonic() - began < leases.EXPIRES
+
+
+def test_a_lease_that_is_not_renewed_is_taken_over_and_its_owner_stops(store, quick, monkeypatch):
+    first = Lease("memory://bucket/run")
+    # As if its machine stood still.
+    first._released.set()
+    first._renewing.join()
+    first._released.clear()
+    # Clocks that jump change nothing: nobody compares them.
+    monkeypatch.setattr(time, "time", lambda: -1e9)
+    began = time.monotonic()
+    second = Lease("memory://bucket/run")
+    assert time.monotonic() - began > leases.EXPIRES
+    first._renew()
+    with pytest.raises(Interrupted, match="taken it over"):
+        first.require()
+    second.require()
+    first.release()
+    assert json.loads(store.cat("/bucket/run/.leases/000002.json"))["released"] is False
+    second.release()
+
+
+def test_of_many_one_takes_over(store, quick):
+    """In processes of their own, on a folder: each that has the lease says so."""
+    script = (
+        "import sys, time\nfrom gpt1_jax.storage import lease\n"
+        "lease.RENEWED, lease.EXPIRES, lease.LOOK = 0.1, 1.0, 0.02\n"
+        "held = lease.Lease(sys.argv[1])\nprint('held', flush=True)\ntime.sleep(3)\n"
+        "held.require()\nheld.release()\n"
+    )
+    url = f"file://{Path(places.here('memory://x', new=True)).parent}/bucket"
+    command = [sys.executable, "-c", script, url]
+    running = [
+        subprocess.Popen(
+            command, cwd=runs.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(3)
+    ]
+    outputs = [process.communicate()[0] for process in running]
+    assert sorted(outputs) == ["", "", "held\n"]
+
+
+# Runs
+
+
+def train(tokens: object, workdir: object, **keys: object) -> runs.Outcome:
+    given = {**runs.PRETRAINING, "data.path": tokens, **keys}
+    config = [f"--config.{key}={value}" for key, value in given.items()]
+    return runs.verb("train", "--config=configs/pretrain.py", f"--workdir={workdir}", *config)
+
+
+def parameters(workdir: Path) -> dict:
+    checkpoints = Checkpoints(workdir)
+    with contextlib.closing(checkpoints):
+        return checkpoints.newest_params()[1]
+
+
+def test_a_run_in_a_store_goes_on_on_another_machine(tokens, tmp_path, caches, monkeypatch):
+    """Stopped half way; the other machine knows only the store. In the end there is what a run in a
+    folder leaves, parameters to the bit."""
+    fsspec.filesystem("file").put(f"{tokens}", f"{tmp_path}/bucket/tokens", recursive=True)
+    bucket = f"file://{tmp_path}/bucket"
+    assert train(f"{bucket}/tokens", f"{bucket}/run", stop_after=4).status == 0
+    there = tmp_path / "bucket" / "run"
+    assert (there / "checkpoints" / "4").is_dir()
+    rows = (there / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(rows[-1])["step"] == 4
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+    outcome = train(f"{bucket}/tokens", f"{bucket}/run")
+    assert "resuming after step 4" in outcome.said
+    assert train(tokens, tmp_path / "whole").status == 0
+    there_now = parameters(there)
+    for name, leaf in parameters(tmp_path / "whole").items():
+        for key, value in leaf.items() if isinstance(leaf, dict) else [("", leaf)]:
+            found = there_now[name][key] if key else there_now[name]
+            np.testing.assert_equal(found, value)
+    evaluated = [runs.verb("evaluate", f"--workdir={w}").result for w in (f"{bucket}/run", there)]
+    assert evaluated[0]["metrics"] == evaluated[1]["metrics"]
+
+
+def test_two_runs_in_one_workdir_of_a_store(tokens, tmp_path, quick):
+    url = f"file://{tmp_path}/bucket/run"
+    held = Lease(url)
+    with contextlib.closing(contextlib.ExitStack()) as stack:
+        stack.callback(held.release)
+        outcome = train(tokens, url)
+    assert outcome.status == 2
+    assert "another process is training in" in outcome.said[-1]
+    assert not (tmp_path / "bucket" / "run" / "config.json").exists()
+
+
+def test_prepare_writes_to_a_store_when_all_is_done(tmp_path, store):
+    (tmp_path / "book.txt").write_text("the cat sat on the mat. " * 400)
+    words = ["--input", str(tmp_path / "book.txt"), "--vocab_size=300", "--workers=1"]
+    for output in ("memory://bucket/tokens", str(tmp_path / "tokens")):
+        assert runs.verb("prepare", f"--output={output}", *words).status == 0
+    for path in (tmp_path / "tokens").rglob("*"):
+        if path.is_file():
+            name = path.relative_to(tmp_path / "tokens").as_posix()
+            assert store.cat(f"/bucket/tokens/{name}") == path.read_bytes()
+    again = runs.verb("prepare", "--output=memory://bucket/tokens", *words)
+    assert "already prepared" in again.said[-1]
