@@ -234,7 +234,10 @@ VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
 }
 """Each verb by name, and beside it what it becomes with a flag that changes what it does, or with a
 word after it that says what."""
-ALONE = ("quickstart", "reproduce", "evaluate", "sample", "score", "predict", "benchmark")
+ALONE = (
+    *("quickstart", "reproduce", "evaluate", "sample", "score", "predict", "inspect"),
+    "benchmark",
+)
 """The verbs that compute, but in one process."""
 
 

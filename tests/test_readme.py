@@ -1,6 +1,5 @@
-"""What README and docs/ tell a reader to type is typed, in their order, and the notebook is run."""
+"""What README and docs/ tell a reader to type is typed, in their order."""
 
-import ast
 import json
 import os
 import re
@@ -8,8 +7,6 @@ import shutil
 import subprocess
 import sys
 
-import nbclient
-import nbformat
 import numpy as np
 import pytest
 import reproductions
@@ -20,7 +17,6 @@ import gpt1_jax
 from gpt1_jax.recipe import experiment
 
 README = (ROOT / "README.md").read_text()
-NOTEBOOK = ROOT / "notebooks" / "explore.ipynb"
 
 # What is no command of gpt1: the parts of the line that .ci/run types as it stands, and a download,
 # in place of which pages.RELEASED makes the same files.
@@ -136,39 +132,6 @@ def test_the_code_of_the_page_about_using_models_runs(reader, tmp_path, monkeypa
     assert len(names["surprise"]) == length
     assert 0 < names["likeliest"].probability <= 1
     assert (reader[0] / "look.html").read_text().startswith("<!DOCTYPE html>")
-
-
-def notebook() -> nbformat.NotebookNode:
-    return nbformat.read(NOTEBOOK, as_version=4)
-
-
-def test_the_notebook_runs_on_what_the_quickstart_left(reader, installed, tmp_path, monkeypatch):
-    """From its own folder, with its cells as they are committed."""
-    monkeypatch.setenv("GPT1_QUICKSTART", str(reader[0] / "runs" / "quickstart"))
-    monkeypatch.setenv("PYTHONPATH", str(installed))
-    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
-    found = notebook()
-    # The installation has been done, by the fixture.
-    assert found.cells[1].source.startswith("%pip install")
-    del found.cells[1]
-    nbclient.NotebookClient(
-        found, timeout=300, resources={"metadata": {"path": NOTEBOOK.parent}}
-    ).execute()
-    outputs = [output for cell in found.cells for output in cell.get("outputs", ())]
-    assert sum("image/png" in output.get("data", ()) for output in outputs) == 3
-    text = "".join(output.get("text", "") for output in outputs)
-    assert text.count("This function returns") == 3
-
-
-def test_the_notebook_calls_the_package_and_defines_nothing():
-    cells = [cell.source for cell in notebook().cells if cell.cell_type == "code"]
-    assert cells[0].startswith("%pip install")
-    assert "\n" not in cells[0]
-    code = re.sub(r"!gpt1 .*", "...", "\n".join(cells[1:]))
-    assert sum(bool(line.strip()) for line in code.splitlines()) < 60
-    definitions = (ast.FunctionDef, ast.ClassDef, ast.Lambda)
-    assert not [node for node in ast.walk(ast.parse(code)) if isinstance(node, definitions)]
-    nbformat.validate(notebook())
 
 
 def test_every_key_of_the_table_of_settings_exists():

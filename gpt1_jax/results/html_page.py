@@ -72,4 +72,4 @@ def rendered(
         keep_trailing_newline=True,
     )
     environment.filters |= filters or {}
-    return environment.get_template(template).render(values)
+    return environment.get_template(template).render(values).lstrip()
