@@ -9,6 +9,7 @@ alone are not copied: Orbax writes and reads them where they are, from every pro
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -104,6 +105,9 @@ def store_of(url: str) -> tuple[Any, str]:
     that is not known."""
     import fsspec
 
+    # Each try of their own, with a traceback; `patiently` says it in a line.
+    for talkative in ("gcsfs", "google.auth"):
+        logging.getLogger(talkative).setLevel(logging.CRITICAL)
     more = {"auto_mkdir": True} if url.partition("://")[0] in _OF_THIS_MACHINE else {}
     try:
         return fsspec.core.url_to_fs(url, **more)
