@@ -323,8 +323,7 @@ class _OverBeam:
     the same command does what is missing."""
 
     def __init__(self, folder: Path, inputs: Inputs, config: PrepareConfig):
-        if not isinstance(inputs.train, Files):
-            raise UserError("runner=beam divides files; give --input")
+        assert isinstance(inputs.train, Files)
         self._folder, self._inputs, self._config = folder, inputs, config
 
     def survey(self) -> Survey:

@@ -68,6 +68,8 @@ def check_config(config: PrepareConfig) -> None:
         raise UserError(
             f"valid_fraction={config.valid_fraction}: expected at least 0 and less than 1"
         )
+    if config.runner == "beam" and not config.inputs:
+        raise UserError("runner=beam divides files; give --input")
     for name in ("workers", "shard_tokens", "sample_characters"):
         value = getattr(config, name)
         if value is not None and value < 1:
