@@ -96,7 +96,7 @@ def test_a_closed_terminal_and_its_processes(tmp_path):
     settings = "import gpt1_jax.text.workers as w; w.number = lambda *_: 2"
     here = tmp_path / "here"
     do = f"open({str(here)!r}, 'w'); import time; time.sleep(100)"
-    moment = "after gpt1_jax.text.corpus:_trained"
+    moment = "after gpt1_jax.text.corpus:_learned"
     with faults.start(words, at=moment, do=do, settings=settings, start_new_session=True) as one:
         while not here.exists():
             assert one.poll() is None
