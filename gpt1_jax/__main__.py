@@ -96,9 +96,11 @@ class Prepare:
 
     def run(self) -> dict:
         from gpt1_jax.text import corpus, documentation
+        from gpt1_jax.text.inputs import check_config
 
         if not self.docs:
             return corpus.prepare(self.config)
+        check_config(self.config)  # before a site-packages is read
         found = documentation.documents(workers=self.config.workers or os.cpu_count() or 1)
         say(found.describe())
         return corpus.prepare(self.config, found.documents)

@@ -39,7 +39,7 @@ def test_more_updates_are_a_choice_that_has_a_name(given, pretrained, tmp_path, 
     assert runs.snapshot(workdir) == before
 
 
-@pytest.mark.parametrize("how", ["stretch", "restart"])
+@pytest.mark.parametrize("how", [pytest.param("stretch", marks=pytest.mark.exhaustive), "restart"])
 def test_a_longer_run_is_recorded_and_goes_on_after_a_stop(given, pretrained, tmp_path, how):
     whole, pieces = (runs.copied(pretrained, tmp_path / name) for name in ("whole", "pieces"))
     assert main(extended(given, whole, how)) == 0

@@ -123,7 +123,13 @@ def test_the_backward_pass_keeps_no_scores(form):
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"softmax_rows": "all", "embd_dropout_on": "table"}, {"body": "lstm", "n_units": 8}],
+    [
+        {},
+        pytest.param(
+            {"softmax_rows": "all", "embd_dropout_on": "table"}, marks=pytest.mark.exhaustive
+        ),
+        {"body": "lstm", "n_units": 8},
+    ],
     ids=["tokens", "released", "lstm"],
 )
 def test_a_model_has_the_same_loss_and_gradients_in_chunks(changes):

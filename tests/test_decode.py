@@ -52,7 +52,7 @@ def test_attention_to_a_cache_and_the_cache_after_it(offset):
     np.testing.assert_array_equal(new_values, values)
 
 
-@pytest.mark.parametrize("n_samples", [1, 8])
+@pytest.mark.parametrize("n_samples", [1, pytest.param(8, marks=pytest.mark.exhaustive)])
 def test_a_model_samples_the_same_text_with_the_kernels(n_samples):
     """One row goes through the kernel of products, eight through the library's."""
     config = replace(tiny.CONFIG, n_ctx=256, n_embd=32, n_head=2)

@@ -17,7 +17,10 @@ LAST_SAVED = {"checkpoint.every": 1000}
     [
         pytest.param({"mesh.data": 8}, marks=pytest.mark.exhaustive),
         pytest.param({"mesh.data": -1, "mesh.model": 2}, marks=pytest.mark.exhaustive),
-        {"mesh.data": 2, "optimizer.accumulation": 2, "attention.implementation": "recompute"},
+        pytest.param(
+            {"mesh.data": 2, "optimizer.accumulation": 2, "attention.implementation": "recompute"},
+            marks=pytest.mark.exhaustive,
+        ),
         {
             "mesh.data": -1,
             "mesh.model": 2,

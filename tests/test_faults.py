@@ -536,7 +536,11 @@ UNSEEN = (
 
 @pytest.mark.parametrize(
     ("leaving", "settings"),
-    [(0, ""), (8192, UNSEEN), pytest.param(8192, "", marks=pytest.mark.exhaustive)],
+    [
+        (0, ""),
+        pytest.param(8192, UNSEEN, marks=pytest.mark.exhaustive),
+        pytest.param(8192, "", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_disk_that_fills_up_while_it_is_trained(
     tokens, pretrained, small_disk, leaving, settings

@@ -177,7 +177,14 @@ def test_a_place_that_is_taken(tokens, pretrained, tmp_path, place):
     assert (workdir / place).read_text() == "mine"
 
 
-@pytest.mark.parametrize("step", [1, pytest.param(2, marks=pytest.mark.exhaustive), 3])
+@pytest.mark.parametrize(
+    "step",
+    [
+        1,
+        pytest.param(2, marks=pytest.mark.exhaustive),
+        pytest.param(3, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_workdir_that_is_removed_under_a_training(tokens, tmp_path, step):
     words = [*runs.words(runs.pretraining(tokens), tmp_path / "run"), "--quiet"]
     do = f"import shutil; shutil.rmtree({str(tmp_path / 'run')!r}, ignore_errors=True)"
