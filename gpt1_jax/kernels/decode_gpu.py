@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from gpt1_jax.kernels.gelu_gpu import sigmoid
 from gpt1_jax.kernels.pieces import piece
 from gpt1_jax.kernels.triton import Setting, call
 
@@ -74,8 +75,7 @@ def _linear_body(x_ref, kernel_ref, bias_ref, out_ref, *, rows, n_in, n_rows, ge
         if gelu:
             # Of what the model would round, had it been written.
             x = out.astype(out_ref.dtype).astype(jnp.float32)
-            inner = 2.0 * (2.0 / math.pi) ** 0.5 * x * (1.0 + 0.044715 * x * x)
-            out = x / (1.0 + jnp.exp(-jnp.maximum(inner, -80.0)))
+            out = x * sigmoid(x)[0]
         out_ref[row, :] = out.astype(out_ref.dtype)
 
 

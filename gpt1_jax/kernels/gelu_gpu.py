@@ -71,26 +71,26 @@ def backward(x_TF, gradient_TF):
     )
 
 
-def _sigmoid(x):
-    """Of 2 u, and 1 less it."""
+def sigmoid(x):
+    """What x is multiplied with, and 1 less it; for kernels, in float32."""
     # Below -80 it is nothing, and its reciprocal more than float32 has.
     power = jnp.exp(-jnp.maximum(2.0 * FACTOR * x * (1.0 + CUBIC * x * x), -80.0))
-    sigmoid = 1.0 / (1.0 + power)
-    return sigmoid, power * sigmoid
+    factor = 1.0 / (1.0 + power)
+    return factor, power * factor
 
 
 def _forward_body(x_ref, out_ref, *, rows):
     x = x_ref[...].astype(jnp.float32)
-    out_ref[...] = (x * _sigmoid(x)[0]).astype(out_ref.dtype)
+    out_ref[...] = (x * sigmoid(x)[0]).astype(out_ref.dtype)
 
 
 def _backward_body(x_ref, gradient_ref, by_x_ref, sum_ref, *, rows, group):
     def body(i, total):
         some = pl.dslice(i * rows, rows)
         x = x_ref[some, :].astype(jnp.float32)
-        sigmoid, rest = _sigmoid(x)
+        factor, rest = sigmoid(x)
         inner = 2.0 * FACTOR * (1.0 + 3.0 * CUBIC * x * x)
-        by_x = gradient_ref[some, :].astype(jnp.float32) * sigmoid * (1.0 + x * rest * inner)
+        by_x = gradient_ref[some, :].astype(jnp.float32) * factor * (1.0 + x * rest * inner)
         by_x_ref[some, :] = by_x.astype(by_x_ref.dtype)
         return total + by_x
 
