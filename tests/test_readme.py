@@ -135,8 +135,9 @@ def test_the_code_of_the_page_about_using_models_runs(reader, tmp_path, monkeypa
 
 
 def test_every_key_of_the_table_of_settings_exists():
-    table = README.split("## Settings")[1].split("##")[0]
-    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| `")]
+    page = (ROOT / "docs" / "settings.md").read_text()
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")]
+    assert rows
     for sections, _, keys in rows:
         for section in re.findall(r"`(\w+)`", sections):
             found = {key for key in experiment.KEYS if key.startswith(f"{section}.")}
@@ -145,6 +146,7 @@ def test_every_key_of_the_table_of_settings_exists():
                 assert {f"{section}.{key}" for key in re.findall(r"`(\w+)`", keys)} <= found
 
 
-def test_files_that_the_readme_names_are_there():
-    for name in re.findall(r"`((?:\w+/)*\w+\.py)", README):
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/settings.md"])
+def test_files_that_the_page_names_are_there(page):
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)", (ROOT / page).read_text()):
         assert (ROOT / name).exists() or (ROOT / "gpt1_jax" / name).exists(), name
