@@ -1,4 +1,4 @@
-"""What mkdocs.yml calls while it builds the site: links that are right on GitHub become right there.
+"""What mkdocs.yml calls while it builds: links that are right on GitHub become right in the site.
 
 README.md, which lies beside docs/, becomes the first page. Pages that lie elsewhere in the project
 and are linked to are taken along; a link to anything else there becomes its name.
