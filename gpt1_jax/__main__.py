@@ -23,7 +23,7 @@ from typing import Annotated, Protocol
 
 from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
 from gpt1_jax.experiments.config import QuickstartConfig, Request
-from gpt1_jax.flags import Flag, names, parse, require_one, usage
+from gpt1_jax.flags import Flag, Quiet, names, parse, require_one, usage
 from gpt1_jax.inference.verbs import (
     SOURCES,
     Evaluate,
@@ -41,7 +41,7 @@ from gpt1_jax.machine.config import (
     SampleBenchmark,
     TrainBenchmark,
 )
-from gpt1_jax.messages import answer, say
+from gpt1_jax.messages import answer, hushed, say, tell
 from gpt1_jax.runtime import processes
 from gpt1_jax.runtime.processes import Processes
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
@@ -62,11 +62,12 @@ class Quickstart:
     """The whole paper in miniature, offline, on two cores."""
 
     config: QuickstartConfig
+    quiet: Quiet = False
 
     def run(self) -> dict:
         # At once, for JAX takes seconds to import.
         workdir = self.config.workdir
-        say(f"the paper in miniature, in {workdir}; if stopped, the same command goes on")
+        tell(f"the paper in miniature, in {workdir}; if stopped, the same command goes on")
         from gpt1_jax.experiments.quickstart import quickstart
 
         return quickstart(self.config)
@@ -77,6 +78,7 @@ class Reproduce:
     """The runs of a table or figure of the paper, and its report."""
 
     request: Request
+    quiet: Quiet = False
 
     def run(self) -> dict:
         from gpt1_jax.experiments.reproduce import reproduce
@@ -90,6 +92,7 @@ class Prepare:
 
     config: PrepareConfig
     docs: Annotated[bool, Flag("the documentation installed here, in place of --input")] = False
+    quiet: Quiet = False
 
     def __post_init__(self):
         require_one(input=self.config.inputs, tfds=self.config.tfds, docs=self.docs)
@@ -102,7 +105,7 @@ class Prepare:
             return corpus.prepare(self.config)
         check_config(self.config)  # before a site-packages is read
         found = documentation.documents(workers=self.config.workers or os.cpu_count() or 1)
-        say(found.describe())
+        tell(found.describe())
         return corpus.prepare(self.config, found.documents)
 
 
@@ -129,7 +132,7 @@ class Train:
     workdir: Annotated[str, Flag("the folder of the run")]
     initial: Annotated[str | None, Flag("weights to start from: " + SOURCES, "SOURCE")] = None
     profile: Annotated[str | None, Flag("trace these steps", "FIRST:LAST")] = None
-    quiet: Annotated[bool, Flag("no progress")] = False
+    quiet: Quiet = False
     processes: Processes
 
     def run(self) -> dict:
@@ -142,14 +145,14 @@ class Train:
 
         with agreement.agreed():
             described, explicit = experiment.load(self.config, {**self.keys, **initial})
-        result = train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
+        result = train(described, explicit, self.workdir, profile=profile)
         import jax
 
-        if not self.quiet and jax.process_index() == 0:
+        if jax.process_index() == 0:
             from gpt1_jax.training import banner
 
             for line in banner.closing(self.workdir, result):
-                say(line)
+                tell(line)
         return result
 
     def profiled(self) -> tuple[int, int] | None:
@@ -356,7 +359,8 @@ def run(words: Sequence[str]) -> None:
             verb = requested(words)
             if words[0] in ALONE:
                 processes.require_alone(words[0])
-            result = verb.run()
+            with hushed(getattr(verb, "quiet", False)):
+                result = verb.run()
         except PartlyFailed as error:
             answer(json.dumps(error.result))
             raise

@@ -109,6 +109,9 @@ def test_the_code_of_the_page_about_the_library_runs(reader, tmp_path, monkeypat
     names = run_code("docs/library.md")
     assert names["result"]["step"] == 4
     assert names["losses"][4] == names["result"]["metrics"]["valid"]["loss"]
+    sent = dict(names["sent"])
+    assert sent[4]["valid/loss"] == names["losses"][4]
+    assert names["settings"]["model"]["n_layer"] == 1
     assert len(names["look"].places) == len(names["scored"]["ids"])
     assert "no_such_run" in names["said"]
     assert names["hidden"].shape == (1, 8, 32)

@@ -14,7 +14,7 @@ from gpt1_jax.experiments.pretraining import Weights
 from gpt1_jax.experiments.requirements import TaskSource
 from gpt1_jax.experiments.runs import body_of, config_string, result_of
 from gpt1_jax.inference import trained_model
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, tell
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results.paper import Paper, Variant
 
@@ -87,7 +87,7 @@ class FineTuning:
                 with count.run(made=not ledger.has_run(folder)):
                     result = result_of(spec, {**common, **own}, ledger.workdir / folder)
                 score, far = result["best"]["score"], count.said(len(depths) * len(seeds))
-                say(f"{kind} {source.name}, seed {seed}: {score:.3f} ({far})")
+                tell(f"{kind} {source.name}, seed {seed}: {score:.3f} ({far})")
                 if ledger.has_run(folder):
                     continue
                 ledger.add_run(

@@ -7,7 +7,7 @@ from gpt1_jax.experiments.config import Request, Scale
 from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.requirements import tokens_given, weights_given
 from gpt1_jax.experiments.runs import config_string, result_of
-from gpt1_jax.messages import say
+from gpt1_jax.messages import tell
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
 
@@ -51,7 +51,7 @@ class Weights:
     def _trained(self, body: str) -> str:
         workdir, folder = self._ledger.workdir, Path("pretrained", body)
         tokens = tokens_given(self._request, body, workdir) or _documentation(workdir)
-        say(f"pre-training the {body}")
+        tell(f"pre-training the {body}")
         settings = {"data.path": str(tokens), **self._settings}
         spec = pretraining_config(self._request.scale, body)
         result_of(spec, settings, workdir / folder, quiet=False)
@@ -62,7 +62,7 @@ class Weights:
 def _documentation(workdir: Path) -> Path:
     """Tokens of the documentation installed here, made if they are not there."""
     found = documentation.documents(workers=2)
-    say(found.describe())
+    tell(found.describe())
     output = workdir / "tokens"
     config = PrepareConfig(output=str(output), vocab_size=SMALL_VOCAB_SIZE, workers=2)
     corpus.prepare(config, found.documents)

@@ -19,7 +19,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.inference.batch_inference import written
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, tell
 from gpt1_jax.table_files import plain_suffix
 
 CHUNK = 1024  # rows held at a time
@@ -50,7 +50,7 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
     row_format = model.row_format
     with written(output, [table]) as file:
         count, keys = _surveyed(stream_examples(table, row_format))
-        say(f"{path}: {row_format.open(table).description}")
+        tell(f"{path}: {row_format.open(table).description}")
         write = _writer(output, file, keys)
         measured = Comparison(model, row_format.open(table).text_cells)
         n_truncated = 0

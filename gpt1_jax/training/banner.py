@@ -51,6 +51,12 @@ def closing(workdir: str, result: Mapping[str, Any]) -> list[str]:
     rate = f", {speed:,.0f} tokens/s" if speed else ""
     taken = tqdm.format_interval(result["seconds"])
     lines = [f"step {result['step']:,} after {taken}{rate}", *_table(result["metrics"])]
+    windows = result.get("valid_windows")
+    if windows and windows["read"] < windows["all"]:
+        lines.append(
+            f"valid: the first {windows['read']:,} of {windows['all']:,} windows (eval.windows); "
+            "`evaluate` reads all of them, and finds another value"
+        )
     best = result.get("best")
     if best:
         lines.append(f"the best is step {best['step']:,}, which `evaluate` and `predict` take")
