@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import errno
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,7 +84,9 @@ class Reproduce:
     def run(self) -> dict:
         from gpt1_jax.experiments.reproduce import reproduce
 
-        return reproduce(self.request)
+        result = reproduce(self.request)
+        _show_report(result["report"])
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,12 +104,18 @@ class Prepare:
         from gpt1_jax.text import corpus, documentation
         from gpt1_jax.text.inputs import check_config
 
-        if not self.docs:
-            return corpus.prepare(self.config)
-        check_config(self.config)  # before a site-packages is read
-        found = documentation.documents(workers=self.config.workers or os.cpu_count() or 1)
-        tell(found.describe())
-        return corpus.prepare(self.config, found.documents)
+        documents = None
+        if self.docs:
+            check_config(self.config)  # before a site-packages is read
+            found = documentation.documents(workers=self.config.workers or os.cpu_count() or 1)
+            tell(found.describe())
+            documents = found.documents
+        result = corpus.prepare(self.config, documents)
+        for name, split in result["splits"].items():
+            tell(f"{name}: {split['tokens']:,} tokens, documents: {split['documents']:,}")
+        start = ["gpt1", "train", "--config=configs/pretrain.py:tiny", "--workdir=runs/lm"]
+        tell(f"next: {shlex.join([*start, f'--config.data.path={self.config.output}'])}")
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +204,9 @@ class Report:
     def run(self) -> dict:
         from gpt1_jax.results import report
 
-        return report.report(self.runs, self.output)
+        result = report.report(self.runs, self.output)
+        _show_report(self.output)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +226,10 @@ class PrintConfig:
         for line in explanations.table(described):
             answer(line)
         return experiment.values(described)
+
+
+def _show_report(folder: str) -> None:
+    tell(f"{os.path.join(folder, 'report.html')}: open it in a browser; it needs nothing else")
 
 
 VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
@@ -250,8 +265,9 @@ ALONE = (
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "quickstart": ["gpt1 quickstart"],
     "reproduce": [
-        "gpt1 reproduce --table=5 --workdir=runs/table5 --data=tokens",
-        "gpt1 reproduce --figure=2right --workdir=runs/table5 --data=tokens",
+        "gpt1 reproduce --table=5 --scale=small --tasks=sst2,rte --workdir=runs/table5 "
+        "--data=tokens",
+        "gpt1 reproduce --figure=2right --scale=small --workdir=runs/table5 --data=tokens",
     ],
     "prepare": [
         "gpt1 prepare --output=tokens --input 'books/*.txt' --vocab_size=8192",

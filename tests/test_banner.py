@@ -110,10 +110,16 @@ def test_other_verbs_tell_their_progress_and_with_quiet_nothing(
     text = sorted((tokens.parent / "documents").iterdir())[0]
     lm, task = f"--workdir={pretrained}", f"--workdir={finetuned}"
     rows = f"--input={classification / 'dev.jsonl'}"
+    ends = {
+        "prepare": f"next: gpt1 train --config=configs/pretrain.py:tiny --workdir=runs/lm "
+        f"--config.data.path={tmp_path / 'prepare1'}",
+        "evaluate": "valid, ",
+        "score": "1 of 1 documents",
+        "predict": "gold, predicted:",
+    }
     for verb, *flags in (
         ("prepare", f"--input={text}", "--vocab_size=300", "--workers=1"),
         ("evaluate", lm),
-        ("evaluate", task),
         ("score", lm, f"--input={text}"),
         ("predict", task, rows),
     ):
@@ -121,7 +127,8 @@ def test_other_verbs_tell_their_progress_and_with_quiet_nothing(
             [verb, *flags, *([] if verb == "evaluate" else [f"--output={tmp_path / verb}{n}"])]
             for n in (1, 2)
         )
-        assert runs.verb(*told).said, verb
+        said = "\n".join(runs.verb(*told).said)
+        assert ends[verb] in said, verb
         outcome = runs.verb(*quiet, "--quiet")
         assert (outcome.status, outcome.said) == (0, []), verb
 

@@ -121,7 +121,10 @@ def test_the_code_of_the_page_about_using_models_runs(reader, tmp_path, monkeypa
     monkeypatch.chdir(reader[0])
     names = run_code("docs/using_models.md")
     assert len(names["samples"]) == 3
-    assert "'rain'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "'rain'" in said
+    assert len(names["rows"]) == 5
+    assert said.count(" sure of ") == len(names["mistakes"])
     assert names["long_context"]["ids"] == names["short_context"]["ids"]
     assert names["long_context"]["logprobs"] != names["short_context"]["logprobs"]
     length = len(names["pieces"])

@@ -63,6 +63,8 @@ class Evaluate:
             )
         split = self.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(self.data, split)
+        found = (f"{name.replace('_', ' ')} {value:.5g}" for name, value in metrics.items())
+        tell(f"{split}, {n_tokens:,} tokens predicted: {', '.join(found)}")
         return measured(model, split, metrics, n_tokens, began)
 
 
@@ -155,6 +157,8 @@ class Predict:
 
         result = predictions.predict(self.model.load(), self.input, self.output)
         tell(f"{result['truncated']} of {result['examples']} examples cut to fit n_ctx")
+        for line in predictions.confusion_lines(result):
+            tell(line)
         return result
 
 

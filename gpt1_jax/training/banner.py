@@ -58,7 +58,7 @@ def closing(workdir: str, result: Mapping[str, Any]) -> list[str]:
             "`evaluate` reads all of them, and finds another value"
         )
     best = result.get("best")
-    if best:
+    if best and best["step"] is not None:  # none before the first evaluation
         lines.append(f"the best is step {best['step']:,}, which `evaluate` and `predict` take")
     lines.append(f"in {workdir}: result.json, metrics.jsonl, checkpoints/, tokenizer/")
     return [*lines, f"next: {_next(workdir, bool(best))}"]
