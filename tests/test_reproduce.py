@@ -2,7 +2,11 @@
 
 import json
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
+import time
 
 import pytest
 import runs
@@ -102,6 +106,46 @@ def test_it_says_which_run_of_how_many_it_is(reproduce, table):
     said = reproduce(SETTINGS, table=4).said
     counted = [line.rpartition("(")[2] for line in said if line.startswith("full cola, seed")]
     assert counted == ["run 1 of 2)", "run 2 of 2)"]
+
+
+def test_tasks_are_trained_at_a_time_in_processes_of_their_own(reproduce, folder, table, capfd):
+    """What they leave is what a process alone leaves; what failed in one is said at the end."""
+    changes = {
+        "workdir": folder / "workers",
+        "table": 4,
+        "seeds": 0,
+        "tasks": "cola,rte",
+        "initial": folder / "work" / "pretrained" / "transformer",
+    }
+    done = reproduce(SETTINGS, workers=2, **changes)
+    assert done.status == 2
+    assert "failed: full rte: the training set has 4 examples" in done.said[-1]
+    there = folder / "workers" / "finetuned" / "full" / "cola-0"
+    assert f"{there} is trained" in capfd.readouterr().err  # a process says it for itself
+    alone, beside = (
+        json.loads((one / "result.json").read_text())["best"]
+        for one in (finetuned(folder, "full")[0], there)
+    )
+    assert alone == beside
+
+
+@pytest.mark.exhaustive
+def test_a_signal_stops_the_processes_and_the_same_command_goes_on(folder, tokens):
+    workdir = folder / "stopped"
+    flags = {"table": 4, "tasks": "cola", "seeds": "0,1", "scale": "small", "workers": 2}
+    flags |= {"data": tokens, "task_data": folder / "tasks", "workdir": workdir}
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    words += [f"--config.{key}={value}" for key, value in (SETTINGS | {"steps": 4000}).items()]
+    command = [sys.executable, "-m", "gpt1_jax", "reproduce", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        metrics = workdir / "pretrained" / "transformer" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 75, said
+    steps = [int(path.name) for path in metrics.parent.glob("checkpoints/[0-9]*")]
+    assert 0 < max(steps) < 4000
 
 
 def test_the_time_left_is_by_the_runs_of_this_call(monkeypatch):

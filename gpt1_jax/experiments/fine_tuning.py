@@ -1,5 +1,6 @@
 """The cells that fine-tuning fills: tables 2 to 5 and figure 2 (left), task by task."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.pretraining import Weights
 from gpt1_jax.experiments.requirements import TaskSource
-from gpt1_jax.experiments.runs import body_of, config_string, result_of
+from gpt1_jax.experiments.runs import Run, body_of, config_string
 from gpt1_jax.inference import trained_model
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
@@ -63,47 +64,79 @@ class FineTuning:
             ledger.save()
         for variant in self.variants:
             try:
-                self.fill_cell(variant, source, weights.of(body_of(variant)), ledger, count)
+                self.fill_cell(variant, source, weights, ledger, count)
             except UserError as error:
                 ledger.add_failure(variant.name, source.name, figure, str(error))
 
-    def fill_cell(
-        self, variant: Variant, source: TaskSource, initial: str, ledger: Ledger, count: Count
-    ) -> None:
-        """The runs of one variant on one task: a seed each, in figure 2 also a depth each."""
+    def runs(self, source: TaskSource, weights: Weights, ledger: Ledger) -> list[Run]:
+        """What is to be trained of a task, but for what has no weights."""
+        found = []
+        for variant in self.variants:
+            with contextlib.suppress(UserError):
+                points = self.points(variant, source, weights)
+                found += [point.run for point in points if not ledger.has_run(point.folder)]
+        return found
+
+    def points(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Point"]:
+        """The runs of one variant on one task: a seed each, in figure 2 also a depth each.
+        UserError where its weights could not be had."""
+        initial = weights.of(body_of(variant))
         spec, common = self.config(variant, source)
         depths: list[int | None] = [None]
-        seeds = self.request.seeds
         if self.request.figure == "2left":
             depths = list(range(trained_model.load(initial).model_config.n_layer + 1))
             common = {"eval.train_examples": str(TRAIN_EXAMPLES), **common}
+        found = []
         for depth in depths:
             kind = variant.name if depth is None else f"transfer_{depth}"
-            for seed in seeds:
+            for seed in self.request.seeds:
                 own = {"initial": initial, "seed": str(seed)}
                 if depth is not None:
                     own["n_transfer"] = str(depth)
                 folder = Path("finetuned", kind, f"{source.name}-{seed}")
-                with count.run(made=not ledger.has_run(folder)):
-                    result = result_of(spec, {**common, **own}, ledger.workdir / folder)
-                score, far = result["best"]["score"], count.said(len(depths) * len(seeds))
-                say(f"{kind} {source.name}, seed {seed}: {score:.3f} ({far})")
-                if ledger.has_run(folder):
-                    continue
-                ledger.add_run(
-                    {
-                        "variant": variant.name,
-                        "task": source.name,
-                        "seed": seed,
-                        "n_transfer": depth,
-                        "figure": self.request.figure,
-                        "folder": str(folder),
-                        "value": score,
-                        "further": {}
-                        if depth is not None
-                        else further(ledger.workdir / folder, source),
-                    }
-                )
+                run = Run(spec, {**common, **own}, weights.workdir / folder)
+                found.append(Point(run, kind, seed, depth, str(folder)))
+        return found
+
+    def fill_cell(
+        self, variant: Variant, source: TaskSource, weights: Weights, ledger: Ledger, count: Count
+    ) -> None:
+        """Trains what is missing of one variant on one task."""
+        points = self.points(variant, source, weights)
+        for point in points:
+            known = ledger.has_run(point.folder)
+            with count.run(made=not known):
+                score = point.run.result()["best"]["score"]
+            far = count.said(len(points))
+            say(f"{point.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
+            if known:
+                continue
+            ledger.add_run(
+                {
+                    "variant": variant.name,
+                    "task": source.name,
+                    "seed": point.seed,
+                    "n_transfer": point.depth,
+                    "figure": self.request.figure,
+                    "folder": point.folder,
+                    "value": score,
+                    "further": {}
+                    if point.depth is not None
+                    else further(point.run.workdir, source),
+                }
+            )
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run with its place: the kind of its cell, a seed, in figure 2 (left) a depth, and its
+    folder within the workdir."""
+
+    run: Run
+    kind: str
+    seed: int
+    depth: int | None
+    folder: str
 
 
 def variants_of(request: Request, paper: Paper) -> tuple[Variant, ...]:

@@ -6,7 +6,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request, Scale
 from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.requirements import tokens_given, weights_given
-from gpt1_jax.experiments.runs import config_string, result_of
+from gpt1_jax.experiments.runs import Run, config_string
 from gpt1_jax.messages import say
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
@@ -26,6 +26,11 @@ class Weights:
     def __init__(self, request: Request, settings: dict[str, str], ledger: Ledger):
         self._request, self._settings, self._ledger = request, settings, ledger
         self._found: dict[str, str | UserError] = {}
+
+    @property
+    def workdir(self) -> Path:
+        """That of the reproduction."""
+        return self._ledger.workdir
 
     def of(self, body: str) -> str:
         """A source of weights, a workdir for the most part. Raises UserError where its training
@@ -48,15 +53,24 @@ class Weights:
             self._ledger.add_pretraining(body, str(folder.relative_to(here)) if within else given)
         return given
 
-    def _trained(self, body: str) -> str:
-        workdir, folder = self._ledger.workdir, Path("pretrained", body)
+    def run(self, body: str) -> Run:
+        """The pre-training of a body that is not given."""
+        workdir = self._ledger.workdir
         tokens = tokens_given(self._request, body, workdir) or _documentation(workdir)
-        say(f"pre-training the {body}")
         settings = {"data.path": str(tokens), **self._settings}
         spec = pretraining_config(self._request.scale, body)
-        result_of(spec, settings, workdir / folder, quiet=False)
-        self._ledger.add_pretraining(body, str(folder))
-        return str(workdir / folder)
+        return Run(spec, settings, workdir / _folder(body))
+
+    def _trained(self, body: str) -> str:
+        run = self.run(body)
+        say(f"pre-training the {body}")
+        run.result(quiet=False)
+        self._ledger.add_pretraining(body, str(_folder(body)))
+        return str(run.workdir)
+
+
+def _folder(body: str) -> Path:
+    return Path("pretrained", body)
 
 
 def _documentation(workdir: Path) -> Path:

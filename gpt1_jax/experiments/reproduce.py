@@ -14,6 +14,7 @@ from typing import Any
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
+from gpt1_jax.experiments import ahead
 from gpt1_jax.experiments.cell_settings import CellSettings, cell_settings
 from gpt1_jax.experiments.clock import Count
 from gpt1_jax.experiments.config import Request
@@ -57,13 +58,18 @@ def reproduce(request: Request) -> dict:
     settings = cell_settings(request, pretrains=bool(trained))
     found = sources(request, paper)
     fill = _filling(request, paper, found, settings)
+    if request.workers > 1:
+        ahead.share_devices()
     for body in trained:
         experiment.load(pretraining_config(request.scale, body), settings.pretraining)
     check_weights(request, bodies, workdir)
     say_what_is_not_read(request, bodies, trained)
     with WorkdirLock(workdir):
         ledger = Ledger(request)
-        fill(Weights(request, settings.pretraining, ledger), ledger)
+        weights = Weights(request, settings.pretraining, ledger)
+        if request.workers > 1:
+            ahead.train([[weights.run(body)] for body in trained], request.workers)
+        fill(weights, ledger)
         ledger.save()
         written = report.report(workdir, workdir / "report")
     result = {
@@ -112,6 +118,10 @@ def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledg
     for task, reason in found.absent.items():
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
+    if cells.request.workers > 1:
+        ahead.train(
+            [cells.runs(source, weights, ledger) for source in found.tasks], cells.request.workers
+        )
     count = Count(len(found.tasks) * len(cells.variants))
     for source in found.tasks:
         cells.fill(source, weights, ledger, count)
