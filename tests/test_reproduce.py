@@ -189,7 +189,8 @@ def test_the_ledger_names_every_run_and_the_baselines(folder, table):
     assert len(found["runs"]) == 4 + 1
     for one in found["runs"]:
         assert (folder / "work" / one["folder"] / "result.json").exists()
-    assert {"chance", "majority", "bag_of_words"} <= set(found["baselines"]["cola"])
+    expected = {"chance", "majority", "bag_of_words", "word_pairs"}
+    assert expected <= set(found["baselines"]["cola"])
     assert not found["missing"]
 
 

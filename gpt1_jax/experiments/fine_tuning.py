@@ -151,7 +151,7 @@ def task_baselines(loaded: LoadedTask) -> dict:
     return {
         "split": "dev",
         "metric": loaded.task.metric,
-        **baselines.baselines(loaded),
+        **baselines.baselines(loaded, pairs=True),
         "examples": {split: len(examples) for split, examples in loaded.splits.items()},
     }
 

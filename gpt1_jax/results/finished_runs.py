@@ -209,6 +209,11 @@ class Scores:
         """Between the best and the worst seed."""
         return max(self.values) - min(self.values)
 
+    def paired(self, other: "Scores") -> list[float]:
+        """What another cell has more, for each seed that both have."""
+        both = self.by_seed.keys() & other.by_seed
+        return [other.by_seed[seed] - self.by_seed[seed] for seed in both]
+
 
 @dataclass(frozen=True)
 class FinishedRuns:
