@@ -1,5 +1,6 @@
 """Tables and figures from runs: what is done once, what is missing and why, what is reported."""
 
+import csv
 import json
 import shutil
 import signal
@@ -11,7 +12,7 @@ import time
 import pytest
 import runs
 
-from gpt1_jax.experiments import clock
+from gpt1_jax.experiments import clock, fine_tuning
 
 # Every run of a test has these sizes, pre-training and fine-tuning alike. With one layer the two
 # bodies, and figure 2 (left), cost as little as they can.
@@ -270,6 +271,48 @@ def test_figure_2_left_has_a_run_for_every_depth(folder, table, reproduce):
     assert done.result["table"] == table["table"]
 
 
+def curve(workdir, name):
+    """The rows of a figure, as the report has them."""
+    with (workdir / "report" / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_curve_by_labels_goes_through_few_of_them_more_often(
+    folder, table, reproduce, monkeypatch
+):
+    """With and without pre-training, beside linear models on the same labels."""
+    monkeypatch.setattr(fine_tuning, "LABELS", (8, 16, 1000))
+    monkeypatch.setattr(fine_tuning, "LEAST_UPDATES", 4)
+    initial = folder / "work" / "pretrained" / "transformer"
+    settings = {key: value for key, value in SETTINGS.items() if key != "steps"}
+    workdir = folder / "labels"
+    done = reproduce(settings, figure="labels", seeds=0, initial=initial, workdir=workdir)
+    assert done.status == 0, done.said[-1]
+    for variant, transfer in (("full", None), ("no_pretraining", -1)):
+        for labels, epochs in ((8, 4), (16, 3), (24, 3)):
+            found = config(workdir / "finetuned" / f"{variant}_{labels}_labels" / "cola-0")
+            assert found["task"]["train_examples"] == labels
+            assert (found["epochs"], found["n_transfer"]) == (epochs, transfer)
+    rows = curve(workdir, "labels")
+    for row in ("full", "no_pretraining", "bag_of_words", "word_pairs"):
+        assert [one["labels"] for one in rows if one["row"] == row] == ["8", "16", "24"]
+
+
+def test_the_curve_by_tokens_pre_trains_for_longer_and_longer(folder, table, reproduce):
+    """Each with a schedule of its own; the longest is that of the tables."""
+    done = reproduce(SETTINGS, figure="tokens", seeds=0)
+    assert done.status == 0, done.said[-1]
+    work = folder / "work"
+    assert config(work / "pretrained" / "transformer_1")["steps"] == 1
+    an_update = SIZES["batch_size"] * SIZES["model.n_ctx"]
+    sources = {0: "transformer", an_update: "transformer_1", 2 * an_update: "transformer"}
+    for tokens, source in sources.items():
+        found = config(work / "finetuned" / f"tokens_{tokens}" / "cola-0")
+        assert found["initial"] == str(work / "pretrained" / source)
+        assert found["n_transfer"] == (None if tokens else -1)
+    assert [int(row["tokens"]) for row in curve(work, "tokens")] == list(sources)
+
+
 def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, reproduce):
     named = {"tasks": folder / "tasks" / "cola", "task_data": None}
     done = reproduce({**SIZES, "probes.examples": 10}, figure="2right", **named)
@@ -297,6 +340,8 @@ def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, ta
         ({"table": 5, "data": "nowhere"}, "nowhere"),
         ({"table": 5, "data": None, "scale": "paper"}, "--data"),
         ({"table": 2, "initial": "nowhere"}, "nowhere"),
+        ({"figure": "tokens", "initial": "somewhere"}, "leave out --initial"),
+        ({"table": 5, "workers": 0}, "--workers=0"),
         ({"figure": "2right", "tasks": "cola,rte"}, "question_answering=rte"),
         ({"table": 5, "settings": {"model.layers": 2}}, "model.n_layer"),
         ({"table": 5, "settings": {"model.n_layer": "two"}}, "model.n_layer"),

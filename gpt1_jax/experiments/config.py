@@ -10,7 +10,7 @@ from gpt1_jax.flags import Flag, require_one
 from gpt1_jax.typed_values import require_seed
 
 TableNumber = Literal[1, 2, 3, 4, 5]
-FigureName = Literal["2left", "2right"]
+FigureName = Literal["2left", "2right", "labels", "tokens"]
 Scale = Literal["paper", "small"]
 MOST_MINUTES = 60 * 24 * 31
 
@@ -41,7 +41,7 @@ class Request:
     settings: config keys for the runs that read them, as on the command line of `train`.
 
     Raises UserError for both or none of table and figure, for seeds that are equal or too large,
-    and for no workers.
+    for weights where the figure is about making them, and for no workers.
     """
 
     table: Annotated[TableNumber | None, Flag()] = None
@@ -70,5 +70,7 @@ class Request:
             raise UserError(f"--seeds={','.join(map(str, self.seeds))}; expected different numbers")
         for seed in self.seeds:
             require_seed(seed, "--seeds")
+        if self.figure == "tokens" and self.initial is not None:
+            raise UserError("--figure=tokens pre-trains for longer and longer; leave out --initial")
         if self.workers < 1:
             raise UserError(f"--workers={self.workers}; expected 1 or more")

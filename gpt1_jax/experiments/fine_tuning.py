@@ -1,7 +1,10 @@
-"""The cells that fine-tuning fills: tables 2 to 5 and figure 2 (left), task by task."""
+"""The cells that fine-tuning fills, task by task: tables 2 to 5, figure 2 (left), and two curves
+that the paper does not have, by labels and by tokens of pre-training."""
 
 import contextlib
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpt1_jax.data import task_loading
@@ -27,6 +30,9 @@ FURTHER: dict[str, dict[str, tuple[str | None, str]]] = {
 }
 # Training examples on which figure 2 (left) is drawn as well.
 TRAIN_EXAMPLES = 500
+# Labels of the curve by labels, before all that there are; and the updates for which few of them
+# are gone through again: three epochs of a hundred would leave a classifier where it began.
+LABELS, LEAST_UPDATES = (100, 300, 1000, 3000), 300
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,14 @@ class FineTuning:
         if source.name not in ledger.content["baselines"]:
             ledger.content["baselines"][source.name] = task_baselines(loaded)
             ledger.save()
+        if figure == "labels" and source.name not in ledger.content["by_labels"]:
+            ledger.content["by_labels"][source.name] = [
+                task_baselines(
+                    task_loading.load_task(replace(described.task, train_examples=count))
+                )
+                for count in label_counts(loaded)
+            ]
+            ledger.save()
         for variant in self.variants:
             try:
                 self.fill_cell(variant, source, weights, ledger, count)
@@ -78,24 +92,39 @@ class FineTuning:
         return found
 
     def points(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Point"]:
-        """The runs of one variant on one task: a seed each, in figure 2 also a depth each.
-        UserError where its weights could not be had."""
-        initial = weights.of(body_of(variant))
+        """The runs of one variant on one task: a seed each, in a figure also a place on its axis
+        each. UserError where its weights could not be had."""
         spec, common = self.config(variant, source)
-        depths: list[int | None] = [None]
-        if self.request.figure == "2left":
-            depths = list(range(trained_model.load(initial).model_config.n_layer + 1))
-            common = {"eval.train_examples": str(TRAIN_EXAMPLES), **common}
         found = []
-        for depth in depths:
-            kind = variant.name if depth is None else f"transfer_{depth}"
+        for place in self.places(variant, source, weights):
             for seed in self.request.seeds:
-                own = {"initial": initial, "seed": str(seed)}
-                if depth is not None:
-                    own["n_transfer"] = str(depth)
-                folder = Path("finetuned", kind, f"{source.name}-{seed}")
+                folder = Path("finetuned", place.kind, f"{source.name}-{seed}")
+                own = {"initial": place.initial, "seed": str(seed), **place.settings}
                 run = Run(spec, {**common, **own}, weights.workdir / folder)
-                found.append(Point(run, kind, seed, depth, str(folder)))
+                found.append(Point(run, seed, place, str(folder)))
+        return found
+
+    def places(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Place"]:
+        """What is different between the runs of a variant on a task, but for seeds."""
+        figure = self.request.figure
+        if figure == "tokens":
+            return by_tokens(weights)
+        initial = weights.of(body_of(variant))
+        if figure == "labels":
+            return self.by_labels(variant, source, initial)
+        if figure == "2left":
+            return by_depth(initial)
+        return [Place(variant.name, initial)]
+
+    def by_labels(self, variant: Variant, source: TaskSource, initial: str) -> list["Place"]:
+        described, _ = experiment.load(*self.config(variant, source))
+        found = []
+        for count in label_counts(task_loading.load_task(described.task)):
+            settings = {"task.train_examples": str(count)}
+            epochs = math.ceil(LEAST_UPDATES / max(1, count // described.batch_size))
+            if described.steps is None and epochs > (described.epochs or 0):
+                settings["epochs"] = str(epochs)
+            found.append(Place(f"{variant.name}_{count}_labels", initial, settings))
         return found
 
     def fill_cell(
@@ -108,39 +137,77 @@ class FineTuning:
             with count.run(made=not known):
                 score = point.run.result()["best"]["score"]
             far = count.said(len(points))
-            say(f"{point.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
+            say(f"{point.place.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
             if known:
                 continue
+            of_table = self.request.figure is None
             ledger.add_run(
                 {
                     "variant": variant.name,
                     "task": source.name,
                     "seed": point.seed,
-                    "n_transfer": point.depth,
+                    "n_transfer": point.place.depth,
                     "figure": self.request.figure,
+                    "tokens": point.place.tokens,
                     "folder": point.folder,
                     "value": score,
-                    "further": {}
-                    if point.depth is not None
-                    else further(point.run.workdir, source),
+                    "further": further(point.run.workdir, source) if of_table else {},
                 }
             )
 
 
 @dataclass(frozen=True)
+class Place:
+    """A kind of run, by whose name its folder goes: its weights and its settings; in figure 2
+    (left) how many blocks are transferred, in the curve by tokens what the weights have read."""
+
+    kind: str
+    initial: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    depth: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
 class Point:
-    """A run with its place: the kind of its cell, a seed, in figure 2 (left) a depth, and its
-    folder within the workdir."""
+    """A run of a place with a seed, and its folder within the workdir."""
 
     run: Run
-    kind: str
     seed: int
-    depth: int | None
+    place: Place
     folder: str
 
 
+def by_depth(initial: str) -> list[Place]:
+    """Figure 2 (left)."""
+    n_layer = trained_model.load(initial).model_config.n_layer
+    shown = {"eval.train_examples": str(TRAIN_EXAMPLES)}
+    return [
+        Place(f"transfer_{depth}", initial, {"n_transfer": str(depth), **shown}, depth)
+        for depth in range(n_layer + 1)
+    ]
+
+
+def by_tokens(weights: Weights) -> list[Place]:
+    """From no pre-training at all to the whole of it."""
+    whole = weights.of("transformer")
+    found = [Place("tokens_0", whole, {"n_transfer": "-1"}, tokens=0)]
+    for steps, tokens in weights.lengths():
+        found.append(Place(f"tokens_{tokens}", weights.after(steps), {}, tokens=tokens))
+    return found
+
+
+def label_counts(loaded: LoadedTask) -> list[int]:
+    """Those of the curve by labels that there are, and all."""
+    there = len(loaded.splits["train"])
+    return [*(count for count in LABELS if count < there), there]
+
+
 def variants_of(request: Request, paper: Paper) -> tuple[Variant, ...]:
-    """The ways to train that a table compares; of a figure the full one."""
+    """The ways to train that a table compares, with and without pre-training by labels; of another
+    figure the full one."""
+    if request.figure == "labels":
+        return paper.variants["full"], paper.variants["no_pretraining"]
     rows = paper.tables[request.table].rows if request.table in paper.tables else ()
     found = tuple(paper.variants[row.variant] for row in rows if row.variant)
     return found or (paper.variants["full"],)

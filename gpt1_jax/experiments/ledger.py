@@ -30,6 +30,7 @@ class Ledger:
             "pretraining": {},
             "missing": [],
             "baselines": {},
+            "by_labels": {},
             "probes": [],
             "anchors": {},
         }

@@ -8,11 +8,14 @@ from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.requirements import tokens_given, weights_given
 from gpt1_jax.experiments.runs import Run, config_string
 from gpt1_jax.messages import say
+from gpt1_jax.recipe import experiment
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
 
 # Small pre-training without tokens of one's own reads the documentation that is installed.
 SMALL_VOCAB_SIZE = 4096
+# Of the curve by tokens, as parts of the whole.
+LENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def pretraining_config(scale: Scale, body: str) -> str:
@@ -53,13 +56,36 @@ class Weights:
             self._ledger.add_pretraining(body, str(folder.relative_to(here)) if within else given)
         return given
 
-    def run(self, body: str) -> Run:
-        """The pre-training of a body that is not given."""
-        workdir = self._ledger.workdir
+    def run(self, body: str, steps: int | None = None) -> Run:
+        """The pre-training of a body that is not given, or one of so many updates."""
+        workdir, folder = self._ledger.workdir, _folder(body)
         tokens = tokens_given(self._request, body, workdir) or _documentation(workdir)
         settings = {"data.path": str(tokens), **self._settings}
+        if steps is not None:
+            settings["steps"], folder = str(steps), folder.with_name(f"{body}_{steps}")
         spec = pretraining_config(self._request.scale, body)
-        return Run(spec, settings, workdir / _folder(body))
+        return Run(spec, settings, workdir / folder)
+
+    def lengths(self) -> list[tuple[int, int]]:
+        """Updates and tokens of the Transformer's pre-training and of shorter ones, each with a
+        schedule of its own."""
+        described, _ = experiment.load(self.run("transformer").spec, self._settings)
+        if described.steps is None:
+            raise UserError("--figure=tokens needs a number of updates; give --config.steps")
+        found = sorted({max(1, round(part * described.steps)) for part in LENGTHS})
+        return [(n, n * described.batch_size * described.model.n_ctx) for n in found]
+
+    def shorter(self) -> list[Run]:
+        """All but the whole one."""
+        return [self.run("transformer", steps) for steps, _ in self.lengths()[:-1]]
+
+    def after(self, steps: int) -> str:
+        """The weights of the Transformer after so many updates, those of `lengths`."""
+        if steps == self.lengths()[-1][0]:
+            return self.of("transformer")
+        run = self.run("transformer", steps)
+        run.result()
+        return str(run.workdir)
 
     def _trained(self, body: str) -> str:
         run = self.run(body)

@@ -68,7 +68,9 @@ def reproduce(request: Request) -> dict:
         ledger = Ledger(request)
         weights = Weights(request, settings.pretraining, ledger)
         if request.workers > 1:
-            ahead.train([[weights.run(body)] for body in trained], request.workers)
+            runs = [weights.run(body) for body in trained]
+            runs += weights.shorter() if request.figure == "tokens" else []
+            ahead.train([[run] for run in runs], request.workers)
         fill(weights, ledger)
         ledger.save()
         written = report.report(workdir, workdir / "report")
@@ -114,7 +116,7 @@ def _filling(
 
 
 def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledger) -> None:
-    """Tables 2 to 5 and figure 2 (left)."""
+    """Tables 2 to 5, figure 2 (left), and the curves by labels and by tokens."""
     for task, reason in found.absent.items():
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
