@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import signal
 import statistics
@@ -105,6 +106,11 @@ def finetuned(folder, variant):
 def test_it_says_which_run_of_how_many_it_is(reproduce, table):
     """Those that were there are counted, too."""
     said = reproduce(SETTINGS, table=4).said
+    assert re.fullmatch(
+        r"in all: 0\.0 million tokens of pre-training, 2 runs of fine-tuning; 1 to 1 minutes on "
+        r"8 x cpu, [\d.]+ .B for models",
+        next(line for line in said if line.startswith("in all")),
+    )
     counted = [line.rpartition("(")[2] for line in said if line.startswith("full cola, seed")]
     assert counted == ["run 1 of 2)", "run 2 of 2)"]
 

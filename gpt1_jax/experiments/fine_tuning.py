@@ -20,6 +20,7 @@ from gpt1_jax.experiments.runs import Run, body_of, config_string
 from gpt1_jax.inference import trained_model
 from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
+from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.results.paper import Paper, Variant
 
 # The columns of the paper that are other splits of a task, or a part of it that is a task as well:
@@ -54,6 +55,21 @@ class FineTuning:
         described = [experiment.load(*self.config(variant, source))[0] for variant in self.variants]
         if source.path is not None:
             task_loading.load_task(described[0].task)
+
+    def work(self, source: TaskSource, weights: Weights) -> tuple[int, float]:
+        """How many runs a task has, and the FLOPs of their products by a guess of how many tokens a
+        text has. UserError where the task cannot be read."""
+        runs, flops = 0, 0.0
+        for variant in self.variants:
+            described, _ = experiment.load(*self.config(variant, source))
+            loaded, model = task_loading.load_task(described.task), weights.model(body_of(variant))
+            parts = {None: [1.0], "2left": [1.0] * (model.n_layer + 1), "tokens": [1.0] * 6}
+            lengths = parts.get(self.request.figure) or _parts_by_labels(described, loaded)
+            tokens = tokens_of_an_epoch(loaded) * (described.epochs or 1)
+            an_epoch = tokens * model.flops_per_token(model.n_ctx // 2)
+            runs += len(self.request.seeds) * len(lengths)
+            flops += len(self.request.seeds) * sum(lengths) * an_epoch
+        return runs, flops
 
     def fill(self, source: TaskSource, weights: Weights, ledger: Ledger, count: Count) -> None:
         """Runs what is missing of a task. What fails is noted, and the rest goes on."""
@@ -121,8 +137,8 @@ class FineTuning:
         found = []
         for count in label_counts(task_loading.load_task(described.task)):
             settings = {"task.train_examples": str(count)}
-            epochs = math.ceil(LEAST_UPDATES / max(1, count // described.batch_size))
-            if described.steps is None and epochs > (described.epochs or 0):
+            epochs = epochs_of(count, described)
+            if epochs != described.epochs:
                 settings["epochs"] = str(epochs)
             found.append(Place(f"{variant.name}_{count}_labels", initial, settings))
         return found
@@ -195,6 +211,30 @@ def by_tokens(weights: Weights) -> list[Place]:
     for steps, tokens in weights.lengths():
         found.append(Place(f"tokens_{tokens}", weights.after(steps), {}, tokens=tokens))
     return found
+
+
+def tokens_of_an_epoch(loaded: LoadedTask) -> int:
+    """About so many: four characters to a token, by the first examples."""
+    examples = loaded.splits["train"]
+    some = examples[:200]
+    letters = sum(
+        len(" ".join(one.texts)) * max(1, len(one.choices)) + len("".join(one.choices))
+        for one in some
+    )
+    return round(len(examples) * letters / max(1, len(some)) / 4)
+
+
+def epochs_of(count: int, described: Experiment) -> float | None:
+    """Those of so many labels in the curve by labels; None where updates are counted."""
+    if described.epochs is None:
+        return None
+    return max(described.epochs, math.ceil(LEAST_UPDATES / max(1, count // described.batch_size)))
+
+
+def _parts_by_labels(described: Experiment, loaded: LoadedTask) -> list[float]:
+    """How much is trained for each point of the curve by labels, of what is for all."""
+    whole = len(loaded.splits["train"]) * (described.epochs or 1)
+    return [count * (epochs_of(count, described) or 1) / whole for count in label_counts(loaded)]
 
 
 def label_counts(loaded: LoadedTask) -> list[int]:

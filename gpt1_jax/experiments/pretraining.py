@@ -1,5 +1,7 @@
 """The weights that a reproduction starts from: those given, or those pre-trained in its workdir."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from gpt1_jax.errors import UserError
@@ -7,10 +9,13 @@ from gpt1_jax.experiments.config import Request, Scale
 from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.requirements import tokens_given, weights_given
 from gpt1_jax.experiments.runs import Run, config_string
+from gpt1_jax.inference import trained_model
 from gpt1_jax.messages import say
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.recipe import experiment
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
+from gpt1_jax.text.shards import read_manifest
 
 # Small pre-training without tokens of one's own reads the documentation that is installed.
 SMALL_VOCAB_SIZE = 4096
@@ -34,6 +39,33 @@ class Weights:
     def workdir(self) -> Path:
         """That of the reproduction."""
         return self._ledger.workdir
+
+    def model(self, body: str) -> ModelConfig:
+        """The sizes of a body, also before there are weights."""
+        given = weights_given(self._request, body)
+        if given is not None:
+            return trained_model.load(given).model_config
+        described, _ = experiment.load(
+            pretraining_config(self._request.scale, body), self._settings
+        )
+        tokens = tokens_given(self._request, body, self.workdir)
+        n_ids = SMALL_VOCAB_SIZE
+        if tokens is not None:
+            n_ids = read_manifest(tokens)["tokenizer"]["vocab_size"]
+        return replace(described.model, vocab_size=n_ids)
+
+    def work(self, bodies: Iterable[str]) -> tuple[int, float]:
+        """Tokens of the pre-trainings of these bodies, and the FLOPs of their products."""
+        tokens, flops = 0, 0.0
+        for body in bodies:
+            described, _ = experiment.load(
+                pretraining_config(self._request.scale, body), self._settings
+            )
+            model = self.model(body)
+            read = (described.steps or 0) * described.batch_size * model.n_ctx
+            tokens += read
+            flops += read * model.flops_per_token(model.n_ctx)
+        return tokens, flops
 
     def of(self, body: str) -> str:
         """A source of weights, a workdir for the most part. Raises UserError where its training
