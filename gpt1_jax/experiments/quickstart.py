@@ -32,7 +32,7 @@ from gpt1_jax.experiments.plan import (
     save_plan,
     saved_plan,
 )
-from gpt1_jax.experiments.runs import BODIES, body_of, result_of
+from gpt1_jax.experiments.runs import BODIES, Run, body_of
 from gpt1_jax.experiments.summary import described
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.config import SampleConfig
@@ -147,7 +147,7 @@ def _costs(prepared: Prepared) -> Costs:
     tokens_of_update = described.batch_size * described.model.n_ctx
     speed, run = {}, {}
     for body in BODIES:
-        result = result_of(f"{CONFIG}:{body}", settings, prepared.workdir / "speed" / body)
+        result = Run(f"{CONFIG}:{body}", settings, prepared.workdir / "speed" / body).result()
         speed[body] = result["tokens_per_s"]
         # The first update compiles, and is not in tokens_per_s.
         run[body] = result["seconds"] - (SPEED_STEPS - 1) * tokens_of_update / speed[body]
@@ -226,7 +226,7 @@ def _pretrained(prepared: Prepared, body: str, costs: Costs, plan: Plan, clock: 
     done = read_result(workdir) is not None
     name = f"pre-training the {body}, {steps} updates"
     with clock.part(name, costs.pretraining(body, plan), done):
-        return result_of(f"{CONFIG}:{body}", settings, workdir, quiet=done)
+        return Run(f"{CONFIG}:{body}", settings, workdir).result(quiet=done)
 
 
 def _with_labels(cut: Cut, labels: int) -> Cut:
@@ -264,7 +264,7 @@ def _fine_tuned(prepared: Prepared, variant: Variant, folder: Path, seed: int) -
         "seed": str(seed),
     }
     workdir = prepared.finetuned(variant.name, folder.name, seed)
-    result = result_of(f"{CONFIG}:finetune,{variant.arguments}", settings, workdir)
+    result = Run(f"{CONFIG}:finetune,{variant.arguments}", settings, workdir).result()
     return result["metrics"]["dev"]["accuracy"]
 
 

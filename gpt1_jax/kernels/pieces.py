@@ -16,7 +16,7 @@ def piece(width: int) -> int:
     return width & -width
 
 
-def of(width: int) -> list[pl.Slice]:
+def of(width: int) -> list[slice | pl.Slice]:
     """The columns of a row of this width, piece by piece."""
     return [pl.dslice(start, piece(width)) for start in range(0, width, piece(width))]
 

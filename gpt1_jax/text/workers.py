@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shlex
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -41,7 +40,7 @@ def mapping(workers: int) -> Iterator[Callable]:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     # Not forked: a fork of a process with threads, as JAX and TensorFlow start them, may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=signals.follow_parent)
 
     def mapped(function: Callable, items: Iterable) -> Iterator:
         waiting = deque()
@@ -58,17 +57,6 @@ def mapping(workers: int) -> Iterator[Callable]:
         yield mapped
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """A worker ends with its parent, however that ends."""
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def over_beam(job: Callable, items: Iterable, options: str | None, workers: int) -> None:
