@@ -8,6 +8,7 @@ report needs besides the folders of the runs.
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,8 @@ def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledg
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
     if cells.request.workers > 1:
-        ahead.train(
-            [cells.runs(source, weights, ledger) for source in found.tasks], cells.request.workers
-        )
+        groups = [cells.runs(source, weights, ledger) for source in found.tasks]
+        cells = replace(cells, ready=ahead.train(groups, cells.request.workers))
     count = Count(len(found.tasks) * len(cells.variants))
     for source in found.tasks:
         cells.fill(source, weights, ledger, count)
