@@ -453,6 +453,20 @@ def test_the_page_fits_a_phone_and_a_screen_light_and_dark(reported, chromium, w
         assert page.locator("img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
 
 
+def test_on_paper_no_table_is_wider_than_the_page_and_no_group_of_bars_is_divided(
+    reported, chromium
+):
+    a4 = 718  # pixels between margins of a centimetre
+    with browser.opened(chromium, reported[0] / "report.html", a4) as page:
+        page.emulate_media(media="print")
+        tables = page.locator("table:visible").evaluate_all(
+            "all => all.map(one => one.offsetWidth)"
+        )
+        assert max(tables) <= a4
+        divided = "all => all.map(one => getComputedStyle(one).breakInside)"
+        assert set(page.locator(".group").evaluate_all(divided)) == {"avoid"}
+
+
 def test_charts_come_first_and_say_their_cells_in_words(reported, chromium, runs):
     with browser.opened(chromium, reported[0] / "report.html", 1280) as page:
         assert page.locator("section").first.get_attribute("id") == "charts"

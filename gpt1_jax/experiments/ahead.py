@@ -17,7 +17,7 @@ from typing import NamedTuple
 from gpt1_jax import signals
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.experiments.runs import Run
-from gpt1_jax.messages import say
+from gpt1_jax.messages import hushed, is_hushed, tell
 
 STOPPED = 75
 # Seconds after which a signal is noticed.
@@ -87,26 +87,30 @@ def _begun(runs: list[Run], place: int, workers: int) -> _Worker:
     # Not forked: JAX has threads, and a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_train, args=(runs, sender, place, workers), daemon=True)
+    given = runs, sender, place, workers, is_hushed()
+    process = context.Process(target=_train, args=given, daemon=True)
     with signals.kept_from_children(), sender:
         process.start()
     return _Worker(process, receiver)
 
 
-def _train(runs: list[Run], sender: connection.Connection, place: int, workers: int) -> None:
+def _train(
+    runs: list[Run], sender: connection.Connection, place: int, workers: int, quiet: bool
+) -> None:
     """What a process does."""
     signals.follow_parent()
     signals.start()
     _take_cores(place, workers)
-    for run in runs:
-        try:
-            result = run.result()
-        except UserError:
-            continue
-        except Interrupted:
-            sys.exit(STOPPED)
-        sender.send((run.workdir, result))
-        say(f"{run.workdir} is trained")
+    with hushed(quiet):
+        for run in runs:
+            try:
+                result = run.result()
+            except UserError:
+                continue
+            except Interrupted:
+                sys.exit(STOPPED)
+            sender.send((run.workdir, result))
+            tell(f"{run.workdir} is trained")
 
 
 def _take_cores(place: int, workers: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from gpt1_jax.messages import bar_size, say
+from gpt1_jax.messages import bar_size, is_hushed, tell
 
 
 class Clock:
@@ -32,7 +32,7 @@ class Clock:
         self._bar = tqdm(
             total=100,
             bar_format="{desc} |{bar}|",
-            disable=not sys.stderr.isatty(),
+            disable=is_hushed() or not sys.stderr.isatty(),
             **bar_size(),
         )
 
@@ -69,7 +69,7 @@ class Clock:
     def _announce(self, name: str) -> None:
         line = f"[{minutes(self.seconds)}] {name}; about {minutes(self.seconds_left)} left"
         if self._bar.disable:
-            say(line)
+            tell(line)
             return
         done = self.seconds / max(1e-9, self.seconds + self.seconds_left)
         self._bar.set_description_str(line, refresh=False)

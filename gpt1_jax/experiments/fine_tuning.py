@@ -18,7 +18,7 @@ from gpt1_jax.experiments.pretraining import Weights
 from gpt1_jax.experiments.requirements import TaskSource
 from gpt1_jax.experiments.runs import Run, body_of, config_string
 from gpt1_jax.inference import trained_model
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, tell
 from gpt1_jax.recipe import experiment
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.results.paper import Paper, Variant
@@ -156,7 +156,7 @@ class FineTuning:
                 result = self.ready.get(point.run.workdir) or point.run.result()
             score = result["best"]["score"]
             far = count.said(len(points))
-            say(f"{point.place.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
+            tell(f"{point.place.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
             if known:
                 continue
             of_table = self.request.figure is None

@@ -10,7 +10,7 @@ from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.requirements import tokens_given, weights_given
 from gpt1_jax.experiments.runs import Run, config_string
 from gpt1_jax.inference import trained_model
-from gpt1_jax.messages import say
+from gpt1_jax.messages import tell
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.recipe import experiment
 from gpt1_jax.text import corpus, documentation
@@ -121,7 +121,7 @@ class Weights:
 
     def _trained(self, body: str) -> str:
         run = self.run(body)
-        say(f"pre-training the {body}")
+        tell(f"pre-training the {body}")
         run.result(quiet=False)
         self._ledger.add_pretraining(body, str(_folder(body)))
         return str(run.workdir)
@@ -134,7 +134,7 @@ def _folder(body: str) -> Path:
 def _documentation(workdir: Path) -> Path:
     """Tokens of the documentation installed here, made if they are not there."""
     found = documentation.documents(workers=2)
-    say(found.describe())
+    tell(found.describe())
     output = workdir / "tokens"
     config = PrepareConfig(output=str(output), vocab_size=SMALL_VOCAB_SIZE, workers=2)
     corpus.prepare(config, found.documents)

@@ -33,7 +33,7 @@ from gpt1_jax.experiments.requirements import (
 )
 from gpt1_jax.experiments.runs import BODIES, body_of
 from gpt1_jax.inference import probe_curve
-from gpt1_jax.messages import amount, say
+from gpt1_jax.messages import amount, say, tell
 from gpt1_jax.recipe import experiment, memory
 from gpt1_jax.results import report
 from gpt1_jax.results.paper import Paper, read_paper
@@ -71,7 +71,7 @@ def reproduce(request: Request) -> dict:
     with WorkdirLock(workdir):
         ledger = Ledger(request)
         weights = Weights(request, settings.pretraining, ledger)
-        say(f"in all: {how_much(request, found, settings, weights, trained, paper)}")
+        tell(f"in all: {how_much(request, found, settings, weights, trained, paper)}")
         if request.workers > 1:
             runs = [weights.run(body) for body in trained]
             runs += weights.shorter() if request.figure == "tokens" else []

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from gpt1_jax import signals
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import bar_size, say
+from gpt1_jax.messages import bar_size, is_hushed, tell
 
 PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 
@@ -103,7 +103,7 @@ class Progress:
         self._bar = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_hushed():
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -122,4 +122,4 @@ class Progress:
         elif time.monotonic() - self._told > 10:
             self._told = time.monotonic()
             total = f" of {self._total / 1e6:.1f}" if self._total else ""
-            say(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")
+            tell(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")
