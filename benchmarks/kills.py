@@ -1,8 +1,7 @@
 r"""A pre-training that is killed again and again, beside one that nobody disturbs.
 
     gpt1 prepare --output=TOKENS --input 'books/train/*' --valid 'books/valid/*' --vocab_size=2048
-    nice -n 12 python benchmarks/kills.py --data=TOKENS --runs=RUNS \
-        --result=benchmarks/results/kills.json
+    python benchmarks/kills.py --data=TOKENS --runs=RUNS --result=benchmarks/results/kills.json
 
 Both are the same command, on a core of their own each. One is stopped at moments that are drawn
 from the seed: half of them by SIGKILL, half by SIGTERM; some seconds after it was started, at a
@@ -36,7 +35,6 @@ from gpt1_jax.run_files import read_result, versions
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/pretrain.py:tiny"
 KEYS = {
-    "model.n_ctx": 128,
     "eval.every": 250,
     "eval.windows": 64,
     "checkpoint.every": 50,
@@ -224,7 +222,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="where both are trained, anew")
     parser.add_argument("--result", type=Path, required=True, help="the JSON file")
     parser.add_argument("--kills", type=int, default=30, help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=7000, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=3000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
     parser.add_argument("--cores", default="0,1", help="one for each; default: %(default)s")
     flags = parser.parse_args()

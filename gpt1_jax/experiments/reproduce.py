@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt1_jax.disk import WorkdirLock
+from gpt1_jax.disk import WorkdirLock, require_here
 from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
 from gpt1_jax.experiments.cell_settings import CellSettings, cell_settings
@@ -49,6 +49,7 @@ def reproduce(request: Request) -> dict:
     """
     paper = read_paper()
     workdir = Path(request.workdir).expanduser()
+    require_here(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
     Ledger(request)  # one that is damaged is said before anything is looked for
