@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import fsspec
+import jax
 import numpy as np
 import pytest
 import runs
@@ -325,7 +326,13 @@ def parameters(workdir: Path) -> dict:
         return checkpoints.newest_params()[1]
 
 
-def test_a_run_in_a_store_goes_on_on_another_machine(tokens, tmp_path, caches, monkeypatch):
+def assert_same(found: dict, expected: dict) -> None:
+    """To the bit."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_run_in_a_store_goes_on_on_another_machine(tokens, pretrained, tmp_path, monkeypatch):
     """Stopped half way; the other machine knows only the store. In the end there is what a run in a
     folder leaves, parameters to the bit."""
     fsspec.filesystem("file").put(f"{tokens}", f"{tmp_path}/bucket/tokens", recursive=True)
@@ -338,14 +345,27 @@ def test_a_run_in_a_store_goes_on_on_another_machine(tokens, tmp_path, caches, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
     outcome = train(f"{bucket}/tokens", f"{bucket}/run")
     assert "resuming after step 4" in outcome.said
-    assert train(tokens, tmp_path / "whole").status == 0
-    there_now = parameters(there)
-    for name, leaf in parameters(tmp_path / "whole").items():
-        for key, value in leaf.items() if isinstance(leaf, dict) else [("", leaf)]:
-            found = there_now[name][key] if key else there_now[name]
-            np.testing.assert_equal(found, value)
+    assert_same(parameters(there), parameters(pretrained))
     evaluated = [runs.verb("evaluate", f"--workdir={w}").result for w in (f"{bucket}/run", there)]
     assert evaluated[0]["metrics"] == evaluated[1]["metrics"]
+
+
+def test_checkpoints_are_copied_where_orbax_has_no_way(
+    tokens, pretrained, store, tmp_path, monkeypatch
+):
+    """Whole; one that was not sent to its end is left for the one before."""
+    assert train(tokens, "memory://bucket/run", stop_after=4).status == 0
+    sent = store.find("/bucket/run/checkpoints")
+    assert {path.split("/")[4] for path in sent} == {"2", "4"}
+    store.rm("/bucket/run/checkpoints/4/params/digests.json")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+    outcome = train(tokens, "memory://bucket/run")
+    assert "resuming after step 2" in outcome.said
+    assert runs.rows(places.here("memory://bucket/run")) == runs.rows(pretrained)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "third machine"))
+    copy = places.here("memory://bucket/run")
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["4", "6"]
+    assert_same(parameters(copy), parameters(pretrained))
 
 
 def test_two_runs_in_one_workdir_of_a_store(tokens, tmp_path, quick):

@@ -4,8 +4,8 @@ An object store has whole objects and no folders, locks or lines that are added.
 is worked on as a copy in the user's caches: `here` fetches what is not here yet, and `send` puts
 there what was changed here. `matching` fetches the files that a glob names, and what is made in one
 go is written to an `output`, which is sent when it is whole. The rest of the package knows only
-files and folders of this machine. Checkpoints alone are not copied: Orbax writes and reads them
-where they are, from every process at once.
+files and folders of this machine. Checkpoints alone are not copied where Orbax can write and read
+them as they are, from every process at once: on gs://.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,16 +36,19 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 # What stays where it is: Orbax's own, what is only looked at with other tools, what `prepare` has
 # not finished.
-_NOT_COPIED = {"checkpoints", "damaged", "profile", "unfinished"}
+_CHECKPOINTS, _NOT_COPIED = "checkpoints", {"damaged", "profile", "unfinished"}
+_UNFINISHED = ".orbax-checkpoint-tmp"  # within the name of a checkpoint that Orbax is writing
 # By the beginning of a URL: fsspec's names of this machine's files, which stand in for a store; and
-# what TensorStore, Orbax's way to arrays, writes to.
-_OF_THIS_MACHINE, _OF_ORBAX = ("file", "local"), ("gs", "s3")
+# where Orbax writes to. It has no way to s3://, though TensorStore has.
+_OF_THIS_MACHINE, _OF_ORBAX = ("file", "local"), ("gs",)
 # Beside a copy: its URL, and by name which of its files are the same there.
 _RECORD = ".place.json"
 # What changes with an object, in the words of one store or another.
 _TOLD_BY = ("size", "generation", "etag", "ETag", "mtime", "LastModified", "created")
 # Seconds between tries, doubled each time, and in all until a store is given up.
 FIRST_PAUSE, PATIENCE = 1.0, 300.0
+# Who trains sends, and so does the thread that has saved a checkpoint.
+_sending = threading.Lock()
 # What no second try mends.
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
 
@@ -114,7 +118,7 @@ def output(name: str | os.PathLike, new: bool = False) -> Iterator[Path]:
     with signals.at_the_end(lambda: shutil.rmtree(around, ignore_errors=True)):
         made = around / url.rpartition("/")[2]
         yield made
-        for path in _files(made) if made.is_dir() else [made]:
+        for path in _files(made, url) if made.is_dir() else [made]:
             name_there = path.relative_to(made).as_posix()
             store.put(path, "" if path == made else name_there)
 
@@ -137,18 +141,23 @@ def shown(folder: Path) -> str:
 
 
 def original(folder: Path | str) -> epath.Path:
-    """A folder where it is: in its object store if it is a copy. UserError for a store that Orbax
-    does not write to."""
+    """Where the checkpoints of a folder are: in its object store if it is a copy, and Orbax writes
+    there; else in the folder."""
     url = origin(folder)
-    if url is None:
+    if url is None or _copies_checkpoints(url):
         return epath.Path(folder).resolve()
-    scheme = url.partition("://")[0]
-    if scheme in _OF_THIS_MACHINE:
-        return epath.Path(store_of(url)[1])
-    if scheme not in _OF_ORBAX:
-        known = ", ".join(f"{one}://" for one in _OF_ORBAX)
-        raise UserError(f"{url}: checkpoints are not written there; expected {known} or a folder")
-    return epath.Path(url)
+    here = url.partition("://")[0] in _OF_THIS_MACHINE
+    return epath.Path(store_of(url)[1] if here else url)
+
+
+def is_alone(folder: Path | str) -> bool:
+    """Whether one process alone can write the checkpoints of a folder, since they are copied."""
+    url = origin(folder)
+    return url is not None and _copies_checkpoints(url)
+
+
+def _copies_checkpoints(url: str) -> bool:
+    return url.partition("://")[0] not in _OF_THIS_MACHINE + _OF_ORBAX
 
 
 def store_of(url: str) -> tuple[Any, str]:
@@ -174,17 +183,19 @@ def send(folder: Path) -> None:
     url = origin(folder)
     if url is None:
         return
-    store, same = _Store(url), _record(folder)["same"]
-    paths = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-    for name in same.keys() - paths.keys():
-        store.delete(name)
-        del same[name]
-    for name, path in paths.items():
-        state = _state(path)
-        if same.get(name, {}).get("here") != state:
-            store.put(path, name)
-            same[name] = {"here": state, "there": None}
-    disk.write_json(folder.with_name(_RECORD), {"url": url, "same": same}, indent=None)
+    with _sending:
+        store, same = _Store(url), _record(folder)["same"]
+        paths = {path.relative_to(folder).as_posix(): path for path in _files(folder, url)}
+        for name, path in paths.items():
+            with contextlib.suppress(FileNotFoundError):  # a checkpoint that has just been deleted
+                state = _state(path)
+                if same.get(name, {}).get("here") != state:
+                    store.put(path, name)
+                    same[name] = {"here": state, "there": None}
+        for name in same.keys() - paths.keys():
+            store.delete(name)
+            del same[name]
+        disk.write_json(folder.with_name(_RECORD), {"url": url, "same": same}, indent=None)
 
 
 def _bring_up_to_date(
@@ -195,9 +206,10 @@ def _bring_up_to_date(
     copy.mkdir(parents=True, exist_ok=True)
     same = _record(copy).get("same", {})
     if whole:
-        for path in _files(copy):
+        for path in list(_files(copy, store.url)):
             if path.relative_to(copy).as_posix() not in listed:
                 path.unlink()
+                _remove_empty(path.parent, copy)
         same = {name: known for name, known in same.items() if name in listed}
     for name, there in listed.items():
         path = copy / name
@@ -207,6 +219,14 @@ def _bring_up_to_date(
             store.fetch(name, path)
             same[name] = {"here": _state(path), "there": there}
     disk.write_json(copy.with_name(_RECORD), {"url": store.url, "same": same}, indent=None)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Folders up to the one below `top`, as far as they are empty: a store has no such."""
+    with contextlib.suppress(OSError):
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _record(copy: Path) -> dict[str, Any]:
@@ -223,14 +243,23 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, url: str) -> Iterator[Path]:
+    """What is copied of a folder, to or from its place in a store."""
     for path in sorted(folder.iterdir()):
-        if path.name in _NOT_COPIED or path.name.startswith("."):
+        if not _is_copied(path.name, url):
             continue
         if path.is_dir():
-            yield from _files(path)
+            with contextlib.suppress(FileNotFoundError):
+                yield from _files(path, url)
         else:
             yield path
+
+
+def _is_copied(name: str, url: str) -> bool:
+    """By the name of a file or of a folder in a folder of the store."""
+    if name == _CHECKPOINTS:
+        return _copies_checkpoints(url)
+    return not (name in _NOT_COPIED or name.startswith(".") or _UNFINISHED in name)
 
 
 class _Store:
@@ -248,7 +277,11 @@ class _Store:
             return self._files.find(self._root, detail=True)
 
         told = self.told(patiently(find, self.url))
-        return {name: by for name, by in told.items() if name.split("/")[0] not in _NOT_COPIED}
+        return {
+            name: by
+            for name, by in told.items()
+            if all(_is_copied(part, self.url) for part in name.split("/") if part)
+        }
 
     def told(self, found: dict[str, dict]) -> dict[str, str]:
         """The same of what the store says of its paths."""
