@@ -1,13 +1,11 @@
 """A run in gs://, against a stand-in of Google's store, where gcsfs is installed (`.ci/extras`)."""
 
-import json
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 import runs
 from google_storage import Store
+from in_a_store import gpt1, holders
 
 pytestmark = pytest.mark.skipif(find_spec("gcsfs") is None, reason="gcsfs is not installed")
 
@@ -29,20 +27,6 @@ def bucket(store):
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks for what only Google has
     }
-
-
-def gpt1(bucket: dict, caches: object, *words: str) -> dict:
-    environment = {**runs.environment(devices=1), **bucket, "XDG_CACHE_HOME": str(caches)}
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt1_jax", *words],
-        cwd=runs.ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_a_run_in_a_bucket_goes_on_on_another_machine(bucket, tmp_path):
@@ -86,23 +70,4 @@ def test_text_is_read_from_a_bucket_and_results_are_written_there(store, bucket,
 
 
 def test_a_lease_in_a_bucket_is_one_alone(bucket):
-    """Whoever has it says so, and lets go of it only after the other has seen it renewed."""
-    script = (
-        "import time\nfrom gpt1_jax.storage import lease\n"
-        "lease.RENEWED, lease.LOOK = 0.2, 0.05\n"
-        "held = lease.Lease('gs://books/held')\nprint('held', flush=True)\ntime.sleep(8)\n"
-        "held.require()\nheld.release()\n"
-    )
-    environment = {**runs.environment(devices=1), **bucket}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=runs.ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    assert sorted(process.communicate()[0] for process in running) == ["", "held\n"]
+    assert holders(bucket, "gs://books/held") == ["", "held\n"]
