@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from gpt1_jax.disk import WorkdirLock
+from gpt1_jax.disk import WorkdirLock, require_here
 from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
 from gpt1_jax.experiments import ahead
@@ -54,6 +54,7 @@ def reproduce(request: Request) -> dict:
     """
     paper = read_paper()
     workdir = Path(request.workdir).expanduser()
+    require_here(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
     Ledger(request)  # one that is damaged is said before anything is looked for
