@@ -56,12 +56,12 @@ def as_user_error(place: object, numbers: Iterable[int] = _UNWRITABLE) -> Iterat
 
 
 def require_here(path: Path) -> None:
-    """UserError for what is written as a folder of an object store, where only some outputs go."""
+    """UserError for a name in an object store, where storage/places.py sends some outputs."""
     # However often it was taken for a path: its two slashes are one then.
     if found := re.search(r"(?:^|/)([a-z][a-z0-9+.-]+):/(.*)", str(path)):
         raise UserError(
-            f"{found[1]}://{found[2]} is no folder of this machine; write here, and copy what was "
-            "made (`prepare` and `train` alone write there)"
+            f"{found[1]}://{found[2]} is no folder of this machine, and this is not written there; "
+            "write here, and copy what was made"
         )
 
 

@@ -1,46 +1,32 @@
-"""A run in gs://, against an emulator of Google's store, where that and gcsfs are installed:
+"""A run in gs://, against a stand-in of Google's store, where gcsfs is installed (`.ci/extras`)."""
 
-pip install gcsfs gcp-storage-emulator
-"""
-
-import json
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
 import runs
 from google_storage import Store
+from in_a_store import gpt1, holders
 
 pytestmark = pytest.mark.skipif(find_spec("gcsfs") is None, reason="gcsfs is not installed")
 
 
 @pytest.fixture(scope="module")
-def bucket():
+def store():
+    made = Store()
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture
+def bucket(store):
     """Variables of the environment with which gcsfs and TensorStore find the stand-in."""
-    store = Store()
-    yield {
+    return {
         "STORAGE_EMULATOR_HOST": store.url,
         "TENSORSTORE_GCS_HTTP_URL": store.url,
         "GOOGLE_AUTH_TOKEN_FOR_TESTING": "none",
         "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # asks for what only Google has
     }
-    store.shutdown()
-    store.server_close()
-
-
-def gpt1(bucket: dict, caches: object, *words: str) -> dict:
-    environment = {**runs.environment(devices=1), **bucket, "XDG_CACHE_HOME": str(caches)}
-    done = subprocess.run(
-        [sys.executable, "-m", "gpt1_jax", *words],
-        cwd=runs.ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_a_run_in_a_bucket_goes_on_on_another_machine(bucket, tmp_path):
@@ -63,24 +49,25 @@ def test_a_run_in_a_bucket_goes_on_on_another_machine(bucket, tmp_path):
     assert evaluated[0] == evaluated[1]
 
 
+def test_text_is_read_from_a_bucket_and_results_are_written_there(store, bucket, tmp_path):
+    glob = runs.write_documents(tmp_path / "books", count=3)
+    for number in range(3):
+        content = (tmp_path / "books" / f"{number}.txt").read_bytes()
+        store.objects["books", f"text/{number}.txt"] = (content, 1)
+    for name, books in (("here", glob), ("there", "gs://books/text/*.txt")):
+        words = [f"--output={tmp_path}/{name}", "--vocab_size=300", "--workers=1"]
+        gpt1(bucket, tmp_path, "prepare", "--input", books, *words)
+    assert runs.snapshot(tmp_path / "there") == runs.snapshot(tmp_path / "here")
+    golden = runs.ROOT / "tests" / "golden" / "huggingface" / "language_model"
+    for place in (tmp_path, "gs://books"):
+        gpt1(bucket, tmp_path, "convert", f"--from=hf:{golden}", f"--to=hf:{place}/weights")
+        words = [f"--initial=hf:{place}/weights", f"--output={place}/scores.jsonl"]
+        gpt1(bucket, tmp_path, "score", "--input", books, *words)
+    there = {name: content for (_, name), (content, _) in store.objects.items()}
+    assert there["scores.jsonl"] == (tmp_path / "scores.jsonl").read_bytes()
+    for name, content in runs.snapshot(tmp_path / "weights").items():
+        assert there[f"weights/{name}"] == content, name
+
+
 def test_a_lease_in_a_bucket_is_one_alone(bucket):
-    """Whoever has it says so, and lets go of it only after the other has seen it renewed."""
-    script = (
-        "import time\nfrom gpt1_jax.storage import lease\n"
-        "lease.RENEWED, lease.LOOK = 0.2, 0.05\n"
-        "held = lease.Lease('gs://books/held')\nprint('held', flush=True)\ntime.sleep(8)\n"
-        "held.require()\nheld.release()\n"
-    )
-    environment = {**runs.environment(devices=1), **bucket}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", script],
-            cwd=runs.ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    assert sorted(process.communicate()[0] for process in running) == ["", "held\n"]
+    assert holders(bucket, "gs://books/held") == ["", "held\n"]

@@ -3,12 +3,14 @@ own kind that fails as it is told."""
 
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import fsspec
+import jax
 import numpy as np
 import pytest
 import runs
@@ -20,7 +22,9 @@ from gpt1_jax.storage import places
 from gpt1_jax.storage.lease import Lease
 from gpt1_jax.weights.checkpoint import Checkpoints
 
-GOLDEN = runs.ROOT / "tests" / "golden" / "huggingface" / "language_model"
+FOREIGN = runs.ROOT / "tests" / "golden" / "huggingface"
+GOLDEN = FOREIGN / "language_model"
+SCORED = [f"--initial=hf:{GOLDEN}", "--input=README.md"]
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +120,11 @@ def test_what_was_changed_is_sent_whole(store):
     assert store.cat("/bucket/run/rows") == b"1\n2\n"
     assert store.created("/bucket/run/events/e") == sent
     assert sorted(store.find("/bucket")) == ["/bucket/run/events/e", "/bucket/run/rows"]
+    # What a verb deletes, as a report does with files of the one before, is deleted there.
+    store.pipe("/bucket/run/of somebody else", b"")
+    (copy / "rows").unlink()
+    places.send(copy)
+    assert sorted(store.find("/bucket")) == ["/bucket/run/events/e", "/bucket/run/of somebody else"]
 
 
 def test_a_name_that_leads_out_of_the_copy_is_left(store):
@@ -139,8 +148,10 @@ def test_names_of_this_machine_stay_what_they_are(tmp_path):
     [
         (["evaluate", "--workdir=memory://bucket/none"], "nothing is there"),
         (["evaluate", "--workdir=nostore://bucket/none"], "no store that is known"),
-        (["convert", f"--from=hf:{GOLDEN}", "--to=hf:gs://bucket/x"], "gs://bucket/x is no folder"),
-        (["score", f"--initial=hf:{GOLDEN}", "--input=README.md", "--output=gs://b/x"], "gs://b/x"),
+        (["score", *SCORED, "--output=nostore://b/x"], "no store that is known"),
+        (["prepare", "--output=x", "--input=memory://bucket/none/*"], "no file matches"),
+        (["convert", f"--from=hf:{GOLDEN}", "--to=native:memory://bucket/x"], "hf: are written"),
+        (["reproduce", "--table=4", "--workdir=memory://b/x"], "memory://b/x is no folder"),
     ],
 )
 def test_mistakes_are_one_line(store, words, said):
@@ -148,6 +159,72 @@ def test_mistakes_are_one_line(store, words, said):
     assert outcome.status == 2
     assert len(outcome.said) == 1
     assert said in outcome.said[0]
+
+
+# What is read and what is made in one go
+
+
+@pytest.fixture
+def in_turn(store, tmp_path):
+    """in_turn(words): what a verb leaves in a folder, where "{bucket}" stands in its words, and
+    what it leaves in the store that has what was in the folder."""
+
+    def both(*words: str) -> list[dict[str, bytes]]:
+        before = runs.snapshot(tmp_path / "bucket")
+        for name, content in before.items():
+            store.pipe(f"/bucket/{name}", content)
+        for bucket in (tmp_path / "bucket", "memory://bucket"):
+            outcome = runs.verb(*(word.format(bucket=bucket) for word in words))
+            assert outcome.status == 0, outcome.said
+            assert str(tmp_path) not in str(outcome.result) or bucket != "memory://bucket"
+        here = runs.snapshot(tmp_path / "bucket")
+        there = {path.removeprefix("/bucket/"): store.cat(path) for path in store.find("/bucket")}
+        assert here.keys() > before.keys()
+        return [here, there]
+
+    (tmp_path / "bucket").mkdir()
+    return both
+
+
+def test_text_is_read_from_a_store(in_turn, tmp_path):
+    """Some of its files, one of which is held out of the others."""
+    runs.write_documents(tmp_path / "bucket" / "books", count=4)
+    (tmp_path / "bucket" / "books" / "notes.md").write_text("none of them")
+    books = "{bucket}/books"
+    here, there = in_turn(
+        *("prepare", "--output={bucket}/tokens", "--vocab_size=300", "--workers=1"),
+        *("--input", f"{books}/*.txt", "--valid", f"{books}/3.txt"),
+    )
+    assert here == there
+    assert not list(tmp_path.glob("caches/**/notes.md"))
+
+
+def test_what_is_made_in_one_go_is_written_to_a_store(in_turn, pretrained, tmp_path):
+    texts, rows = tmp_path / "bucket" / "in" / "a.txt", tmp_path / "bucket" / "in" / "rows.csv"
+    runs.write_documents(texts.parent, count=1)
+    texts.write_text("The cat sat.")
+    rows.write_text("text\nthe cat\na dog\n")
+    (tmp_path / "bucket" / "runs" / "one").mkdir(parents=True)
+    for name in ("config.json", "result.json", "metrics.jsonl"):
+        shutil.copy(pretrained / name, tmp_path / "bucket" / "runs" / "one")
+    model, classifier = f"--initial=hf:{GOLDEN}", f"--initial=hf:{FOREIGN}/classification"
+    for words in (
+        ["score", model, "--input={bucket}/in/a.txt", "--output={bucket}/out/scores.jsonl"],
+        ["predict", classifier, "--input={bucket}/in/rows.csv", "--output={bucket}/out/rows.csv"],
+        ["inspect", model, "--prompt=The", "--output={bucket}/out/page.html", "--num_samples=1"],
+        ["convert", f"--from=hf:{GOLDEN}", "--to=openai:{bucket}/out/weights"],
+        ["report", "--runs={bucket}/runs", "--output={bucket}/out/report"],
+    ):
+        (tmp_path / "bucket" / "out").mkdir(exist_ok=True)
+        here, there = in_turn(*words)
+        assert here == there, words
+
+
+def test_a_folder_that_is_there_is_not_written_over(store):
+    store.pipe("/bucket/weights/a", b"mine")
+    words = ["convert", f"--from=hf:{GOLDEN}", "--to=hf:memory://bucket/weights"]
+    runs.refused(words, "memory://bucket/weights is there already")
+    assert store.find("/bucket") == ["/bucket/weights/a"]
 
 
 # Stores that fail
@@ -249,7 +326,13 @@ def parameters(workdir: Path) -> dict:
         return checkpoints.newest_params()[1]
 
 
-def test_a_run_in_a_store_goes_on_on_another_machine(tokens, tmp_path, caches, monkeypatch):
+def assert_same(found: dict, expected: dict) -> None:
+    """To the bit."""
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_a_run_in_a_store_goes_on_on_another_machine(tokens, pretrained, tmp_path, monkeypatch):
     """Stopped half way; the other machine knows only the store. In the end there is what a run in a
     folder leaves, parameters to the bit."""
     fsspec.filesystem("file").put(f"{tokens}", f"{tmp_path}/bucket/tokens", recursive=True)
@@ -262,14 +345,27 @@ def test_a_run_in_a_store_goes_on_on_another_machine(tokens, tmp_path, caches, m
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
     outcome = train(f"{bucket}/tokens", f"{bucket}/run")
     assert "resuming after step 4" in outcome.said
-    assert train(tokens, tmp_path / "whole").status == 0
-    there_now = parameters(there)
-    for name, leaf in parameters(tmp_path / "whole").items():
-        for key, value in leaf.items() if isinstance(leaf, dict) else [("", leaf)]:
-            found = there_now[name][key] if key else there_now[name]
-            np.testing.assert_equal(found, value)
+    assert_same(parameters(there), parameters(pretrained))
     evaluated = [runs.verb("evaluate", f"--workdir={w}").result for w in (f"{bucket}/run", there)]
     assert evaluated[0]["metrics"] == evaluated[1]["metrics"]
+
+
+def test_checkpoints_are_copied_where_orbax_has_no_way(
+    tokens, pretrained, store, tmp_path, monkeypatch
+):
+    """Whole; one that was not sent to its end is left for the one before."""
+    assert train(tokens, "memory://bucket/run", stop_after=4).status == 0
+    sent = store.find("/bucket/run/checkpoints")
+    assert {path.split("/")[4] for path in sent} == {"2", "4"}
+    store.rm("/bucket/run/checkpoints/4/params/digests.json")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+    outcome = train(tokens, "memory://bucket/run")
+    assert "resuming after step 2" in outcome.said
+    assert runs.rows(places.here("memory://bucket/run")) == runs.rows(pretrained)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "third machine"))
+    copy = places.here("memory://bucket/run")
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["4", "6"]
+    assert_same(parameters(copy), parameters(pretrained))
 
 
 def test_two_runs_in_one_workdir_of_a_store(tokens, tmp_path, quick):

@@ -39,6 +39,13 @@ def fine_tuned(request, pretrained, classification, finetuned, tmp_path_factory)
     return shape, metric, task, folder / "run"
 
 
+def test_tokens_of_the_first_format_are_trained_on(tmp_path):
+    given = runs.pretraining(runs.ROOT / "tests" / "golden" / "tokens_format_1", stop_after=2)
+    assert runs.verb(*runs.words(given, tmp_path)).result["step"] == 2
+    valid = runs.verb("evaluate", f"--workdir={tmp_path}").result["metrics"]["valid"]
+    assert valid == pytest.approx(result_file(tmp_path)["metrics"]["valid"])
+
+
 def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
     shape, metric, task, workdir = fine_tuned
     result = result_file(workdir)

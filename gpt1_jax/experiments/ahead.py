@@ -1,16 +1,18 @@
 """Runs that are trained several at a time, in processes of their own, before their results are
 asked for.
 
-What such a process leaves is the run, which is not done again when its result is asked for; one
-that failed there fails again here, and is reported then.
+A run that failed there is tried again when its result is asked for, and its error is said then.
 """
 
+import contextlib
 import multiprocessing
 import os
 import sys
 from collections import deque
 from collections.abc import Collection, Iterable
 from multiprocessing import connection
+from pathlib import Path
+from typing import NamedTuple
 
 from gpt1_jax import signals
 from gpt1_jax.errors import Interrupted, UserError
@@ -27,29 +29,50 @@ def share_devices() -> None:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
-def train(groups: Iterable[list[Run]], workers: int) -> None:
+def train(groups: Iterable[list[Run]], workers: int) -> dict[Path, dict]:
     """Trains the runs of each group one after the other, so many groups at a time, each in a
-    process that has its share of the processor's cores.
+    process that has its share of the processor's cores. Returns the results, by workdir, of those
+    that ended.
 
     Raises Interrupted after a signal, when the runs that had begun are saved.
     """
     waiting = deque(group for group in groups if group)
-    running: dict[int, multiprocessing.process.BaseProcess] = {}
+    running: dict[int, _Worker] = {}
+    results: dict[Path, dict] = {}
     with signals.noted() as stopped:
         while running or (waiting and not stopped()):
             for place in set(range(workers)) - set(running):
                 if waiting and not stopped():
                     running[place] = _begun(waiting.popleft(), place, workers)
-            connection.wait([each.sentinel for each in running.values()], timeout=_INTERVAL)
-            running = {place: each for place, each in running.items() if each.is_alive()}
+            connection.wait([each.process.sentinel for each in running.values()], _INTERVAL)
+            # One that is found dead has said all that it will.
+            ended = {place for place, each in running.items() if not each.process.is_alive()}
+            for each in running.values():
+                results |= each.said()
+            running = {place: each for place, each in running.items() if place not in ended}
             if stopped():
-                _stop(running.values())
+                _stop([each.process for each in running.values()])
                 running = {}
         if stopped():
             raise Interrupted(
                 "stopped by a signal; the runs that had begun are saved, and the same command goes "
                 "on with them"
             )
+    return results
+
+
+class _Worker(NamedTuple):
+    process: multiprocessing.process.BaseProcess
+    receiver: connection.Connection
+
+    def said(self) -> dict[Path, dict]:
+        """The results that it has sent since it was last asked."""
+        found = {}
+        with contextlib.suppress(EOFError):
+            while self.receiver.poll():
+                workdir, result = self.receiver.recv()
+                found[workdir] = result
+        return found
 
 
 def _stop(processes: Collection[multiprocessing.process.BaseProcess]) -> None:
@@ -60,28 +83,33 @@ def _stop(processes: Collection[multiprocessing.process.BaseProcess]) -> None:
         each.join()
 
 
-def _begun(runs: list[Run], place: int, workers: int) -> multiprocessing.process.BaseProcess:
+def _begun(runs: list[Run], place: int, workers: int) -> _Worker:
     # Not forked: JAX has threads, and a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_train, args=(runs, place, workers, is_hushed()), daemon=True)
-    with signals.kept_from_children():
+    receiver, sender = context.Pipe(duplex=False)
+    given = runs, sender, place, workers, is_hushed()
+    process = context.Process(target=_train, args=given, daemon=True)
+    with signals.kept_from_children(), sender:
         process.start()
-    return process
+    return _Worker(process, receiver)
 
 
-def _train(runs: list[Run], place: int, workers: int, quiet: bool) -> None:
+def _train(
+    runs: list[Run], sender: connection.Connection, place: int, workers: int, quiet: bool
+) -> None:
     """What a process does."""
     signals.follow_parent()
     signals.start()
     _take_cores(place, workers)
-    for run in runs:
-        try:
-            run.result()
-        except UserError:
-            continue
-        except Interrupted:
-            sys.exit(STOPPED)
-        with hushed(quiet):
+    with hushed(quiet):
+        for run in runs:
+            try:
+                result = run.result()
+            except UserError:
+                continue
+            except Interrupted:
+                sys.exit(STOPPED)
+            sender.send((run.workdir, result))
             tell(f"{run.workdir} is trained")
 
 

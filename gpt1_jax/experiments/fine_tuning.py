@@ -38,11 +38,13 @@ LABELS, LEAST_UPDATES = (100, 300, 1000, 3000), 300
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What all cells have in common. `settings` are config keys for each of them."""
+    """What all cells have in common. `settings` are config keys for each of them; `ready` are
+    results of runs that other processes have trained, by workdir."""
 
     request: Request
     variants: tuple[Variant, ...]
     settings: dict[str, str]
+    ready: Mapping[Path, dict] = field(default_factory=dict)
 
     def config(self, variant: Variant, source: TaskSource) -> tuple[str, dict[str, str]]:
         """Config string and settings of a variant on a task, but for seed, weights and depth."""
@@ -151,7 +153,8 @@ class FineTuning:
         for point in points:
             known = ledger.has_run(point.folder)
             with count.run(made=not known):
-                score = point.run.result()["best"]["score"]
+                result = self.ready.get(point.run.workdir) or point.run.result()
+            score = result["best"]["score"]
             far = count.said(len(points))
             tell(f"{point.place.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
             if known:

@@ -8,12 +8,13 @@ report needs besides the folders of the runs.
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from gpt1_jax.disk import WorkdirLock
+from gpt1_jax.disk import WorkdirLock, require_here
 from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
 from gpt1_jax.experiments import ahead
@@ -53,6 +54,7 @@ def reproduce(request: Request) -> dict:
     """
     paper = read_paper()
     workdir = Path(request.workdir).expanduser()
+    require_here(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
     Ledger(request)  # one that is damaged is said before anything is looked for
@@ -153,9 +155,8 @@ def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledg
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
     if cells.request.workers > 1:
-        ahead.train(
-            [cells.runs(source, weights, ledger) for source in found.tasks], cells.request.workers
-        )
+        groups = [cells.runs(source, weights, ledger) for source in found.tasks]
+        cells = replace(cells, ready=ahead.train(groups, cells.request.workers))
     count = Count(len(found.tasks) * len(cells.variants))
     for source in found.tasks:
         cells.fill(source, weights, ledger, count)

@@ -17,6 +17,7 @@ from gpt1_jax.inference import log_probabilities
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import no_output, tell
+from gpt1_jax.storage import places
 from gpt1_jax.text import sources
 
 # Numbers of a line that are turned to text at a time.
@@ -79,7 +80,7 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
                 raise
             raise no_output(error) from None
         return
-    with disk.replacing(Path(output).expanduser(), inputs=inputs) as file:
+    with places.output(output) as path, disk.replacing(path, inputs=inputs) as file:
         yield cast(TextIO, file)
 
 

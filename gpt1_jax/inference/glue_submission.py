@@ -17,6 +17,7 @@ from gpt1_jax.data.task_files import RowFormat, read_examples
 from gpt1_jax.data.tasks import TASKS
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
+from gpt1_jax.storage import places
 
 
 def submit(model, output: str, task: str | None = None, path: str | None = None) -> dict:
@@ -49,21 +50,25 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
             f"{model.task.shape}"
         )
     words = _words(row, model)
-    targets = _targets(row, Path(output).expanduser(), path)
-    written = {}
-    for split, target in targets.items():
-        if path is None:
-            examples = model.load_task(row.name, split).splits[split]
-        else:
-            examples = read_examples(Path(path).expanduser(), RowFormat(row.shape, task=row))
-        expected = row.counts["tfds"][split]
-        if len(examples) != expected:
-            say(f"{target.name}: {len(examples)} rows, but the server expects {expected}")
-        labels = [answer["label"] for answer in model.predict(examples)]
-        lines = [f"{index}\t{words(label)}\n" for index, label in enumerate(labels)]
-        written[target] = ["index\tprediction\n", *lines]
-    _write(written)
-    return {"step": model.step, "files": {str(p): len(lines) - 1 for p, lines in written.items()}}
+    with places.output(output) as place:
+        targets = _targets(row, place, path)
+        written = {}
+        for split, target in targets.items():
+            if path is None:
+                examples = model.load_task(row.name, split).splits[split]
+            else:
+                examples = read_examples(places.here(path), RowFormat(row.shape, task=row))
+            expected = row.counts["tfds"][split]
+            if len(examples) != expected:
+                say(f"{target.name}: {len(examples)} rows, but the server expects {expected}")
+            labels = [answer["label"] for answer in model.predict(examples)]
+            lines = [f"{index}\t{words(label)}\n" for index, label in enumerate(labels)]
+            written[target] = ["index\tprediction\n", *lines]
+        _write(written)
+    files = {str(target): len(lines) - 1 for target, lines in written.items()}
+    if places.is_url(output):
+        files = {name.replace(str(place), output.rstrip("/"), 1): n for name, n in files.items()}
+    return {"step": model.step, "files": files}
 
 
 def _words(row, model):

@@ -20,6 +20,7 @@ from gpt1_jax.inference.batch_inference import written
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say, tell
+from gpt1_jax.storage import places
 from gpt1_jax.table_files import plain_suffix
 
 CHUNK = 1024  # rows held at a time
@@ -46,7 +47,7 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
       UserError: a language model; a row that is none of the task's, with its line; an output that
         cannot be written.
     """
-    table = Path(path).expanduser()
+    table = places.here(path)
     row_format = model.row_format
     with written(output, [table]) as file:
         count, keys = _surveyed(stream_examples(table, row_format))

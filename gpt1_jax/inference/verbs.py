@@ -4,7 +4,6 @@ runs."""
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from gpt1_jax.errors import UserError
@@ -190,11 +189,13 @@ class Inspect:
 
     def run(self) -> dict:
         from gpt1_jax import disk
+        from gpt1_jax.storage import places
 
-        disk.output_path(Path(self.output))  # said before the model is loaded
-        model = self.model.load()
-        found = model.inspect(self.prompt, self.config)
-        found.save(self.output)
+        with places.output(self.output) as page:
+            disk.output_path(page)  # said before the model is loaded
+            model = self.model.load()
+            found = model.inspect(self.prompt, self.config)
+            found.save(page)
         say(f"{self.output}: open it in a browser; it needs nothing else")
         return {
             "step": model.step,

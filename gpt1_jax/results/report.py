@@ -16,6 +16,7 @@ from gpt1_jax.results.finished_runs import FinishedRuns, read_runs
 from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Paper, read_paper
 from gpt1_jax.results.tables import Grid, scale_words
+from gpt1_jax.storage import places
 
 # What the report wrote, with its digests: the next one deletes of it what it has no more.
 JOURNAL = "files.json"
@@ -39,7 +40,7 @@ def report(runs: str | Path, output: str | Path) -> dict:
       UserError: no results, a file that cannot be read, an output that is no folder or cannot take
         a file, no matplotlib.
     """
-    runs, output = Path(runs).expanduser(), Path(output).expanduser()
+    runs, output = places.here(runs), places.here(output, new=True)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; expected a folder")
     paper, found = read_paper(), read_runs(runs)
@@ -57,10 +58,11 @@ def report(runs: str | Path, output: str | Path) -> dict:
             disk.write_bytes(output / name, data)
         _remove(output, {name: before[name] for name in before.keys() - digests.keys()})
         disk.write_json(output / JOURNAL, digests)
+        places.send(output)
     entries = [entry for grid in grids for entry in grid.entries]
     with_value = sum(bool(entry.scores) for entry in entries)
     return {
-        "output": str(output),
+        "output": places.shown(output),
         "scale": found.scale,
         "files": [*files, JOURNAL],
         "cells": {"value": with_value, "missing": len(entries) - with_value},

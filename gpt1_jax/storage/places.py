@@ -2,8 +2,10 @@
 
 An object store has whole objects and no folders, locks or lines that are added. So a folder of one
 is worked on as a copy in the user's caches: `here` fetches what is not here yet, and `send` puts
-there what was changed here. The rest of the package knows only folders of this machine. Checkpoints
-alone are not copied: Orbax writes and reads them where they are, from every process at once.
+there what was changed here. `matching` fetches the files that a glob names, and what is made in one
+go is written to an `output`, which is sent when it is whole. The rest of the package knows only
+files and folders of this machine. Checkpoints alone are not copied where Orbax can write and read
+them as they are, from every process at once: on gs://.
 """
 
 import contextlib
@@ -13,6 +15,9 @@ import logging
 import os
 import re
 import secrets
+import shutil
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +25,7 @@ from typing import Any, TypeVar
 
 from etils import epath
 
-from gpt1_jax import disk
+from gpt1_jax import disk, signals
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import say
 
@@ -31,16 +36,19 @@ os.environ.setdefault("EPATH_USE_TF", "false")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 # What stays where it is: Orbax's own, what is only looked at with other tools, what `prepare` has
 # not finished.
-_NOT_COPIED = {"checkpoints", "damaged", "profile", "unfinished"}
+_CHECKPOINTS, _NOT_COPIED = "checkpoints", {"damaged", "profile", "unfinished"}
+_UNFINISHED = ".orbax-checkpoint-tmp"  # within the name of a checkpoint that Orbax is writing
 # By the beginning of a URL: fsspec's names of this machine's files, which stand in for a store; and
-# what TensorStore, Orbax's way to arrays, writes to.
-_OF_THIS_MACHINE, _OF_ORBAX = ("file", "local"), ("gs", "s3")
+# where Orbax writes to. It has no way to s3://, though TensorStore has.
+_OF_THIS_MACHINE, _OF_ORBAX = ("file", "local"), ("gs",)
 # Beside a copy: its URL, and by name which of its files are the same there.
 _RECORD = ".place.json"
 # What changes with an object, in the words of one store or another.
 _TOLD_BY = ("size", "generation", "etag", "ETag", "mtime", "LastModified", "created")
 # Seconds between tries, doubled each time, and in all until a store is given up.
 FIRST_PAUSE, PATIENCE = 1.0, 300.0
+# Who trains sends, and so does the thread that has saved a checkpoint.
+_sending = threading.Lock()
 # What no second try mends.
 _FINAL = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError)
 
@@ -63,16 +71,63 @@ def here(name: str | os.PathLike, new: bool = False) -> Path:
     listed = store.listed()
     if not listed and not new:
         raise UserError(f"{url}: nothing is there")
-    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    copy = Path(caches) / "gpt1_jax" / "places" / digest / url.rpartition("/")[2]
+    copy = _copy(url, url)
     if set(listed) == {""}:  # a file
         copy.parent.mkdir(parents=True, exist_ok=True)
         store.fetch("", copy)
         return copy
-    copy.mkdir(parents=True, exist_ok=True)
     _bring_up_to_date(copy, store, listed)
     return copy
+
+
+def matching(glob: str) -> list[Path]:
+    """Copies of the files that a glob of URLs names, sorted. Those of one bucket lie as they lie in
+    it, whatever globs named them."""
+    files, path = store_of(glob)
+
+    def find() -> dict[str, Any]:
+        files.invalidate_cache()
+        return {path: files.info(path)} if files.isfile(path) else files.glob(path, detail=True)
+
+    root = "/" * path.startswith("/")
+    bucket = f"{glob.partition('://')[0]}://{root}{path.lstrip('/').partition('/')[0]}"
+    store = _Store(bucket)
+    found = patiently(find, glob)
+    listed = store.told({name: info for name, info in found.items() if info["type"] == "file"})
+    copy = _copy(bucket, f"files of {bucket}")
+    _bring_up_to_date(copy, store, listed, whole=False)
+    return [copy / name for name in sorted(listed)]
+
+
+@contextlib.contextmanager
+def output(name: str | os.PathLike, new: bool = False) -> Iterator[Path]:
+    """Where to write the file or the folder of a name: itself or, of an object store, a place of
+    this machine, which is sent there when all went well, a file after the other.
+
+    With `new`, UserError if there is something of that name in its store. Raises Interrupted for
+    one that cannot be reached, before anything is written too.
+    """
+    if not is_url(name):
+        yield Path(name).expanduser()
+        return
+    url = str(name).rstrip("/")
+    store = _Store(url)
+    if store.listed() and new:
+        raise UserError(f"{url} is there already; choose a new or an empty folder")
+    around = Path(tempfile.mkdtemp(prefix="gpt1-"))
+    with signals.at_the_end(lambda: shutil.rmtree(around, ignore_errors=True)):
+        made = around / url.rpartition("/")[2]
+        yield made
+        for path in _files(made, url) if made.is_dir() else [made]:
+            name_there = path.relative_to(made).as_posix()
+            store.put(path, "" if path == made else name_there)
+
+
+def _copy(url: str, key: str) -> Path:
+    """The copy of a URL on this machine; those of other keys lie elsewhere."""
+    caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return Path(caches) / "gpt1_jax" / "places" / digest / url.rpartition("/")[2]
 
 
 def origin(folder: str | os.PathLike) -> str | None:
@@ -86,18 +141,23 @@ def shown(folder: Path) -> str:
 
 
 def original(folder: Path | str) -> epath.Path:
-    """A folder where it is: in its object store if it is a copy. UserError for a store that Orbax
-    does not write to."""
+    """Where the checkpoints of a folder are: in its object store if it is a copy, and Orbax writes
+    there; else in the folder."""
     url = origin(folder)
-    if url is None:
+    if url is None or _copies_checkpoints(url):
         return epath.Path(folder).resolve()
-    scheme = url.partition("://")[0]
-    if scheme in _OF_THIS_MACHINE:
-        return epath.Path(store_of(url)[1])
-    if scheme not in _OF_ORBAX:
-        known = ", ".join(f"{one}://" for one in _OF_ORBAX)
-        raise UserError(f"{url}: checkpoints are not written there; expected {known} or a folder")
-    return epath.Path(url)
+    here = url.partition("://")[0] in _OF_THIS_MACHINE
+    return epath.Path(store_of(url)[1] if here else url)
+
+
+def is_alone(folder: Path | str) -> bool:
+    """Whether one process alone can write the checkpoints of a folder, since they are copied."""
+    url = origin(folder)
+    return url is not None and _copies_checkpoints(url)
+
+
+def _copies_checkpoints(url: str) -> bool:
+    return url.partition("://")[0] not in _OF_THIS_MACHINE + _OF_ORBAX
 
 
 def store_of(url: str) -> tuple[Any, str]:
@@ -117,27 +177,40 @@ def store_of(url: str) -> tuple[Any, str]:
 
 
 def send(folder: Path) -> None:
-    """Returns when what was changed in a copy is in its object store, each file whole; of any other
-    folder there is nothing to send. Raises Interrupted where the store cannot be reached."""
+    """Returns when what was changed in a copy is in its object store, each file whole, and what was
+    deleted in it is not; of any other folder there is nothing to send. Raises Interrupted where the
+    store cannot be reached."""
     url = origin(folder)
     if url is None:
         return
-    store, same = _Store(url), _record(folder)["same"]
-    for path in _files(folder):
-        name = path.relative_to(folder).as_posix()
-        state = _state(path)
-        if same.get(name, {}).get("here") != state:
-            store.put(path, name)
-            same[name] = {"here": state, "there": None}
-    disk.write_json(folder.with_name(_RECORD), {"url": url, "same": same}, indent=None)
+    with _sending:
+        store, same = _Store(url), _record(folder)["same"]
+        paths = {path.relative_to(folder).as_posix(): path for path in _files(folder, url)}
+        for name, path in paths.items():
+            with contextlib.suppress(FileNotFoundError):  # a checkpoint that has just been deleted
+                state = _state(path)
+                if same.get(name, {}).get("here") != state:
+                    store.put(path, name)
+                    same[name] = {"here": state, "there": None}
+        for name in same.keys() - paths.keys():
+            store.delete(name)
+            del same[name]
+        disk.write_json(folder.with_name(_RECORD), {"url": url, "same": same}, indent=None)
 
 
-def _bring_up_to_date(copy: Path, store: "_Store", listed: dict[str, str]) -> None:
+def _bring_up_to_date(
+    copy: Path, store: "_Store", listed: dict[str, str], whole: bool = True
+) -> None:
+    """Fetches what is not the same; where that is the `whole` folder, takes away what else there
+    is."""
+    copy.mkdir(parents=True, exist_ok=True)
     same = _record(copy).get("same", {})
-    for path in _files(copy):
-        if path.relative_to(copy).as_posix() not in listed:
-            path.unlink()
-    same = {name: known for name, known in same.items() if name in listed}
+    if whole:
+        for path in list(_files(copy, store.url)):
+            if path.relative_to(copy).as_posix() not in listed:
+                path.unlink()
+                _remove_empty(path.parent, copy)
+        same = {name: known for name, known in same.items() if name in listed}
     for name, there in listed.items():
         path = copy / name
         known = same.get(name, {})
@@ -146,6 +219,14 @@ def _bring_up_to_date(copy: Path, store: "_Store", listed: dict[str, str]) -> No
             store.fetch(name, path)
             same[name] = {"here": _state(path), "there": there}
     disk.write_json(copy.with_name(_RECORD), {"url": store.url, "same": same}, indent=None)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Folders up to the one below `top`, as far as they are empty: a store has no such."""
+    with contextlib.suppress(OSError):
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _record(copy: Path) -> dict[str, Any]:
@@ -162,14 +243,23 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def _files(folder: Path, url: str) -> Iterator[Path]:
+    """What is copied of a folder, to or from its place in a store."""
     for path in sorted(folder.iterdir()):
-        if path.name in _NOT_COPIED or path.name.startswith("."):
+        if not _is_copied(path.name, url):
             continue
         if path.is_dir():
-            yield from _files(path)
+            with contextlib.suppress(FileNotFoundError):
+                yield from _files(path, url)
         else:
             yield path
+
+
+def _is_copied(name: str, url: str) -> bool:
+    """By the name of a file or of a folder in a folder of the store."""
+    if name == _CHECKPOINTS:
+        return _copies_checkpoints(url)
+    return not (name in _NOT_COPIED or name.startswith(".") or _UNFINISHED in name)
 
 
 class _Store:
@@ -186,13 +276,20 @@ class _Store:
             self._files.invalidate_cache()
             return self._files.find(self._root, detail=True)
 
-        found = patiently(find, self.url)
+        told = self.told(patiently(find, self.url))
+        return {
+            name: by
+            for name, by in told.items()
+            if all(_is_copied(part, self.url) for part in name.split("/") if part)
+        }
+
+    def told(self, found: dict[str, dict]) -> dict[str, str]:
+        """The same of what the store says of its paths."""
         names = {path: path[len(self._root) :].lstrip("/") for path in found}
         return {
             name: json.dumps([str(found[path].get(key)) for key in _TOLD_BY])
             for path, name in names.items()
-            if name.partition("/")[0] not in _NOT_COPIED
-            and not any(part.startswith(".") for part in name.split("/"))
+            if not any(part.startswith(".") for part in name.split("/"))
         }
 
     def fetch(self, name: str, target: Path) -> None:
@@ -206,6 +303,10 @@ class _Store:
 
     def put(self, source: Path, name: str) -> None:
         patiently(lambda: self._files.put_file(str(source), self._path(name)), self.url)
+
+    def delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            patiently(lambda: self._files.rm_file(self._path(name)), self.url)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.storage import places
 from gpt1_jax.text import text_files
 from gpt1_jax.text.tfds_records import TfdsSplit
 
@@ -215,23 +216,28 @@ def text_set(name: str) -> tuple[str, str]:
 
 
 def matching(patterns: Iterable[str]) -> list[Path]:
-    """The files that globs name, each once: globs in the order given, files of one glob sorted.
+    """The files that globs name, each once: globs in the order given, files of one glob sorted;
+    those of an object store as copies.
 
     Raises:
       UserError: a pattern that matches no file, or is a folder.
     """
     paths = {}
     for pattern in patterns:
-        expanded = os.path.expanduser(pattern)
-        if os.path.isdir(expanded):
-            raise UserError(f"{pattern}: a folder; expected files, for example {pattern}/*.txt")
-        exists = os.path.exists(expanded)  # a file name may itself have brackets
-        found = [expanded] if exists else sorted(glob.glob(expanded, recursive=True))
-        files = [Path(name) for name in found if os.path.isfile(name)]
+        files = places.matching(pattern) if places.is_url(pattern) else _here(pattern)
         if not files:
             raise UserError(f"{pattern}: no file matches; expected text files, .jsonl, .gz or .xz")
         paths.update((os.path.realpath(path), path) for path in files)
     return list(paths.values())
+
+
+def _here(pattern: str) -> list[Path]:
+    expanded = os.path.expanduser(pattern)
+    if os.path.isdir(expanded):
+        raise UserError(f"{pattern}: a folder; expected files, for example {pattern}/*.txt")
+    exists = os.path.exists(expanded)  # a file name may itself have brackets
+    found = [expanded] if exists else sorted(glob.glob(expanded, recursive=True))
+    return [Path(name) for name in found if os.path.isfile(name)]
 
 
 def last_cut(text: str) -> int:

@@ -182,7 +182,12 @@ class Checkpoints:
         with every checkpoint that is saved (run_files.made_by)."""
         self._workdir = Path(workdir)
         self.folder = places.original(workdir) / "checkpoints"
-        self._is_here = not places.origin(workdir)
+        self._is_here = places.origin(workdir) is None or places.is_alone(workdir)
+        if places.is_alone(workdir) and config is not None and jax.process_count() > 1:
+            raise UserError(
+                f"{places.shown(self._workdir)}: one process alone writes checkpoints there; "
+                "several write to gs:// or to a folder that all of them reach"
+            )
         self._best = {"step": None}
         self._saving: int | None = None
         self._made_by = dict(made_by or {})
@@ -282,7 +287,7 @@ class Checkpoints:
         except Exception as error:
             self._give_up()
             self._require_there()
-            if not self._is_here:
+            if places.origin(self._workdir) and not (self._is_here and is_full(error)):
                 reason = " ".join(str(error).split())[:300]
                 raise Interrupted(
                     f"{self.folder}: step {self._saving} was not saved ({reason}); the same "

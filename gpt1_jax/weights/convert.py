@@ -8,6 +8,7 @@ from typing import cast
 from gpt1_jax.disk import new_folder, require_new, write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import amount, say
+from gpt1_jax.storage import places
 from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
 from gpt1_jax.weights import (
     huggingface,
@@ -88,15 +89,19 @@ def convert(
     began = time.monotonic()
     if parse_source(target) == ("native", target):
         raise UserError(f"--to={target}: no format; expected openai:D, hf:D or native:D")
-    require_new(_target(target)[1])
-    found = read_weights(source, tokenizer, step)
-    n_parameters = weights.n_parameters(found.flat)
-    kind, folder = parse_source(source)
-    known = {}
-    if kind == "openai" and n_parameters == released.N_PARAMETERS:
-        known["released"], line = released.verdict(Path(folder).expanduser())
-        say(line)
-    write_weights(found, target)
+    kind, name = parse_source(target)
+    if kind == "native" and places.is_url(name):
+        raise UserError(f"--to={target}: only openai: and hf: are written there; give native:D")
+    with places.output(name, new=True) as folder:
+        require_new(folder.absolute())
+        found = read_weights(source, tokenizer, step)
+        n_parameters = weights.n_parameters(found.flat)
+        known = {}
+        made, place = parse_source(source)
+        if made == "openai" and n_parameters == released.N_PARAMETERS:
+            known["released"], line = released.verdict(places.here(place))
+            say(line)
+        write_weights(found, f"{kind}:{folder}")
     say(f"tokenizer: {found.tokenizer.mode} ({found.tokenizer.fingerprint[:12]})")
     return {
         "from": source,
