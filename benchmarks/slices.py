@@ -96,8 +96,8 @@ def table() -> str:
     return "\n".join([*lines, *map(_line, ordered)]) + "\n"
 
 
-# A million updates, as the BERT paper reports, and the 100 epochs of the paper itself by the count of
-# tokens that OpenAI's figure of its compute comes from (1.19e11).
+# A million updates, as the BERT paper reports, and the 100 epochs of the paper itself by the count
+# of tokens that OpenAI's figure of its compute comes from (1.19e11).
 LENGTHS = {"a million updates": 1_000_000, "100 epochs": 3_600_000}
 
 

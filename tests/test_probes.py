@@ -228,12 +228,14 @@ def test_what_is_measured_is_what_the_sums_over_tokens_say(model, tokenizer, fol
         return [slowly(*model, a[-room:], b) for a, b in ids]
 
     map_ids = tokenizer.encode
-    right = [
+    answers = [
         int(np.argmax(mean(*((f"{r['text']} very", f" {w}") for w in ("negative", "positive")))))
-        == r["label"]
         for r in read("sst2")
     ]
+    right = [answer == r["label"] for answer, r in zip(answers, read("sst2"), strict=True)]
     assert rows["sentiment"]["value"] == np.mean(right)
+    ones = np.mean(answers)
+    assert rows["sentiment"]["commonest"] == pytest.approx(max(ones, 1 - ones))
 
     right = [
         int(np.argmax(mean(*((f"{r['context']} who", f" {c}") for c in r["choices"]))))

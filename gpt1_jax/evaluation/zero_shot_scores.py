@@ -61,7 +61,8 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def measure(questions: Sequence[Question], model: PlacedModel) -> list[dict]:
     """Puts the questions to a model. For each: probe, task, metric, value (a fraction), relative
-    (0 at random, 1 at the best known), n, how many of these were cut; the anchors in percent."""
+    (0 at random, 1 at the best known), n, how many of these were cut, `commonest`, which part of
+    them has the answer that most have; the anchors in percent."""
 
     def scores(encoded: Encoded) -> np.ndarray:
         means = mean_log_probabilities(model, encoded.pairs)
@@ -86,6 +87,7 @@ def measure(questions: Sequence[Question], model: PlacedModel) -> list[dict]:
                 "relative": (100 * value - random) / (best - random),
                 "n": len(answers_E),
                 "cut": question.dev.cut,
+                "commonest": float(np.bincount(answers_E).max() / len(answers_E)),
                 "anchors": question.anchors,
             }
         )

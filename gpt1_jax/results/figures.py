@@ -32,7 +32,9 @@ BODIES = {"transformer": ("-", "Transformer"), "lstm": ("--", "LSTM")}
 LEGEND = {"fontsize": 7, "ncols": 2, "handlelength": 4, "frameon": False}
 # A loss curve is drawn by so many points at most.
 CURVE_POINTS = 100
-PROBE_KEYS = ("body", "step", "probe", "task", "metric", "value", "n")
+PROBE_KEYS = ("body", "step", "probe", "task", "metric", "value", "n", "commonest")
+# A probe that gives the same answer to so many says nothing of what it is asked.
+CONSTANT = 0.95
 
 
 @dataclass(frozen=True)
@@ -220,6 +222,9 @@ def _probes(paper: Paper, finished: FinishedRuns) -> Drawing | None:
             label = f"{_label(_probe_title(name))}, {title}"
             x = [row["step"] or origin for row in chosen]
             axes.plot(x, relative, style, color=colour, marker="o", ms=3, label=label)
+            constant = [i for i, row in enumerate(chosen) if row.get("commonest", 0) >= CONSTANT]
+            hollow = [x[i] for i in constant], [relative[i] for i in constant]
+            axes.plot(*hollow, ls="", color=colour, marker="o", ms=5, mfc="white")
         rows += [
             (finished.scale, *map(row.get, PROBE_KEYS), float(rounded(place, 4)))
             for row, place in zip(chosen, relative, strict=True)
@@ -244,6 +249,8 @@ def _probes(paper: Paper, finished: FinishedRuns) -> Drawing | None:
         rows=tuple(rows),
         notes=(
             f"Solid: Transformer; dashed: LSTM.{early}",
+            f"Hollow: {CONSTANT:.0%} of the answers and more are the same one, so that the score "
+            "is that of a constant.",
             f"{escaped(anchors)} The paper does not print its own.",
             f"The paper, on tasks of its own choice: {paper.figures['2right'].claim}",
         ),

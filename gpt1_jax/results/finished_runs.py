@@ -66,6 +66,7 @@ class ProbeRow(TypedDict):
     metric: str
     value: float
     n: int
+    commonest: NotRequired[float]
 
 
 class Anchors(TypedDict):
