@@ -22,8 +22,9 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 AT_ONCE = 130
 # Seconds for taking away what is unfinished, where a disk or a reader of our lines hangs.
 _PATIENCE = 1.5
-# A terminal that is closed sends SIGHUP twice, by way of the shell and by itself.
-_ONE_HANGUP = 0.25
+# The same signal so soon after the first is that one once more: a terminal that is closed sends
+# SIGHUP by way of the shell and by itself, `timeout` SIGTERM to its child and to the child's group.
+_ONE_SIGNAL = 0.25
 
 # What is to be done at the end of blocks that run, in the order in which they began.
 _at_the_end: dict[object, Callable[[], object]] = {}
@@ -171,7 +172,7 @@ class _Listener:
     def _act(self, number: int) -> None:
         now, before = time.monotonic(), self.first
         if before is not None:
-            if number == signal.SIGHUP == before and now - self._came < _ONE_HANGUP:
+            if number == before and now - self._came < _ONE_SIGNAL:
                 return
             os._exit(AT_ONCE)
         self.first, self._came = number, now

@@ -383,7 +383,7 @@ def test_a_signal_to_one_while_it_compiles_evaluates_or_saves(at, do, tokens, lo
 @pytest.mark.exhaustive
 def test_a_second_signal_to_one_of_several(tokens, tmp_path):
     """It leaves at once, and the others lose it."""
-    twice = "import os, time; os.kill(os.getpid(), 2); time.sleep(0.3); os.kill(os.getpid(), 2)"
+    twice = "import os, time; os.kill(os.getpid(), 2); time.sleep(0.6); os.kill(os.getpid(), 2)"
     event = {"at": "before gpt1_jax.training.actions:Actions.save", "do": f"{twice}; time.sleep(9)"}
     left, stopped = awaited(
         start(runs.pretraining(tokens), tmp_path / "run", by_flags(2), {1: event})

@@ -174,6 +174,8 @@ SAVING = "before gpt1_jax.training.actions:Actions.save"
     [
         # Of a terminal that is closed: by the shell, and by the kernel when the shell ends.
         (f"{SAVING}%2", [HUP, HUP]),
+        # By `timeout`: to its child, and to the group that the child is in.
+        pytest.param(f"{SAVING}%2", [TERM, TERM], marks=pytest.mark.exhaustive),
         # After the last update. One TERM is test_resume.py's.
         ("before result.json", [INT]),
         pytest.param(f"{SAVING}%1", [INT], marks=pytest.mark.exhaustive),
