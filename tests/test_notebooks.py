@@ -13,7 +13,13 @@ from pages import ROOT
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 # Pictures that each draws.
-PICTURES = {"finetune_your_task": 2, "look_inside": 4, "paper_tables": 1, "pods": 1, "quickstart": 2}
+PICTURES = {
+    "finetune_your_task": 2,
+    "look_inside": 4,
+    "paper_tables": 1,
+    "pods": 1,
+    "quickstart": 2,
+}
 
 
 def read(name: str) -> nbformat.NotebookNode:
