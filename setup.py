@@ -69,6 +69,7 @@ setup(
         "s3": ["s3fs>=2025.3"],  # s3://
         "beam": ["apache-beam>=2.77"],
         "notebooks": ["jupyterlab>=4"],
+        "docs": ["mkdocs-material>=9.6,<10"],  # docs/ as a site (mkdocs.yml)
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
@@ -76,6 +77,7 @@ setup(
             "nbclient>=0.10",  # runs the notebook
             "ipykernel>=6",
             "playwright>=1.49",  # opens the pages, where there is a Chromium
+            "mkdocs-material>=9.6,<10",  # builds the site
             "setuptools>=77",  # builds the wheel that the README's commands are tried on
             "ruff>=0.11",
             "mypy>=1.19",

@@ -78,6 +78,7 @@ def compile_missing(first: list[str]) -> None:
             check=True,
         )
         line = {"row": row.name, "date": time.strftime("%Y-%m-%d"), **json.loads(done.stdout)}
+        LINES.parent.mkdir(parents=True, exist_ok=True)
         with LINES.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -1,12 +1,13 @@
-"""The tables of README.md from the files of benchmarks/results.
+"""The tables of README.md and docs/benchmarks.md from the files of benchmarks/results.
 
-    python benchmarks/table.py            writes them into README.md
-    python benchmarks/table.py --check    ends with 1 where README.md has others
+    python benchmarks/table.py            writes them into the pages
+    python benchmarks/table.py --check    ends with 1 where a page has another
 
 A file there is named after its machine and date; a line of it is a row that benchmarks/run.py
 measured, or one that was measured before there was this script and has the keys `row`, `machine`,
 `date`, `ours`, `peer` and `ratio`, each side with `tokens_per_s`. The newest row of a name on a
 machine is shown, and beside it those with another `note`. To measure a row again, delete its line.
+README.md has of each name on a machine only the newest that is set beside something.
 """
 
 import json
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+README, ALL = ROOT / "README.md", ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks: by benchmarks/table.py -->\n", "<!-- end of benchmarks -->"
 
 
@@ -30,13 +31,23 @@ def rows() -> list[dict]:
     return list(found.values())
 
 
-def table() -> str:
+def compared(rows: list[dict]) -> list[dict]:
+    """Of each name on a machine the newest row with a ratio, whatever its note."""
+    found: dict[tuple, dict] = {}
+    for row in rows:
+        key = (row["machine"], row["row"])
+        if _ratio(row) and (key not in found or row["date"] >= found[key]["date"]):
+            found[key] = row
+    return list(found.values())
+
+
+def table(rows: list[dict]) -> str:
     """The rows in Markdown."""
     lines = [
         "| machine, date | what | ours, tokens/s | peer, tokens/s | ratio |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for row in rows():
+    for row in rows:
         note = f" ({row['note']})" if row.get("note") else ""
         lines.append(
             f"| {row['machine']}, {row['date']}{note} | {row['row']} | {_ours(row)} | "
@@ -79,15 +90,19 @@ def _number(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def written(readme: str) -> str:
-    """The README with the table in its place."""
-    before, _, rest = readme.partition(BEGIN)
+def written(page: str, rows: list[dict]) -> str:
+    """The page with the table in its place."""
+    before, _, rest = page.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
+    return before + BEGIN + table(rows) + END + after
 
 
 if __name__ == "__main__":
-    now = README.read_text()
+    found = rows()
+    shown = {README: compared(found), ALL: found}
+    now = {path: path.read_text() for path in shown}
+    new = {path: written(now[path], some) for path, some in shown.items()}
     if "--check" in sys.argv:
-        sys.exit(int(written(now) != now))
-    README.write_text(written(now))
+        sys.exit(int(new != now))
+    for path, text in new.items():
+        path.write_text(text)

@@ -200,6 +200,26 @@ FIGURES = (
             "is lower and varies more."
         ),
     ),
+    # What the paper has no figure of: the lack of labels is what pre-training is for.
+    Figure(
+        "labels",
+        "Scores by the number of labels",
+        tasks=("sst2", "cola", "mnli"),
+        configs=tuple(
+            f"configs/finetune.py:{task}{more}"
+            for task in ("sst2", "cola", "mnli")
+            for more in ("", ",n_transfer=-1")
+        ),
+    ),
+    Figure(
+        "tokens",
+        "Scores by the length of pre-training",
+        tasks=("sst2", "cola", "mnli"),
+        configs=(
+            "configs/pretrain.py",
+            *(f"configs/finetune.py:{task}" for task in ("sst2", "cola", "mnli")),
+        ),
+    ),
 )
 
 # Section 4.1: the recipe of pre-training, and that of fine-tuning for most tasks.

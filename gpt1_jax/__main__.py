@@ -16,6 +16,7 @@ if __name__ == "__main__":
 import errno
 import json
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from typing import Annotated, Protocol
 
 from gpt1_jax.errors import Interrupted, PartlyFailed, UserError
 from gpt1_jax.experiments.config import QuickstartConfig, Request
-from gpt1_jax.flags import Flag, names, parse, require_one, usage
+from gpt1_jax.flags import Flag, Quiet, names, parse, require_one, usage
 from gpt1_jax.inference.verbs import (
     SOURCES,
     Evaluate,
@@ -41,7 +42,7 @@ from gpt1_jax.machine.config import (
     SampleBenchmark,
     TrainBenchmark,
 )
-from gpt1_jax.messages import answer, say
+from gpt1_jax.messages import answer, hushed, say, tell
 from gpt1_jax.runtime import processes
 from gpt1_jax.runtime.processes import Processes
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
@@ -62,11 +63,12 @@ class Quickstart:
     """The whole paper in miniature, offline, on two cores."""
 
     config: QuickstartConfig
+    quiet: Quiet = False
 
     def run(self) -> dict:
         # At once, for JAX takes seconds to import.
         workdir = self.config.workdir
-        say(f"the paper in miniature, in {workdir}; if stopped, the same command goes on")
+        tell(f"the paper in miniature, in {workdir}; if stopped, the same command goes on")
         from gpt1_jax.experiments.quickstart import quickstart
 
         return quickstart(self.config)
@@ -77,11 +79,14 @@ class Reproduce:
     """The runs of a table or figure of the paper, and its report."""
 
     request: Request
+    quiet: Quiet = False
 
     def run(self) -> dict:
         from gpt1_jax.experiments.reproduce import reproduce
 
-        return reproduce(self.request)
+        result = reproduce(self.request)
+        _show_report(result["report"])
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,7 @@ class Prepare:
 
     config: PrepareConfig
     docs: Annotated[bool, Flag("the documentation installed here, in place of --input")] = False
+    quiet: Quiet = False
 
     def __post_init__(self):
         require_one(input=self.config.inputs, tfds=self.config.tfds, docs=self.docs)
@@ -98,12 +104,18 @@ class Prepare:
         from gpt1_jax.text import corpus, documentation
         from gpt1_jax.text.inputs import check_config
 
-        if not self.docs:
-            return corpus.prepare(self.config)
-        check_config(self.config)  # before a site-packages is read
-        found = documentation.documents(workers=self.config.workers or os.cpu_count() or 1)
-        say(found.describe())
-        return corpus.prepare(self.config, found.documents)
+        documents = None
+        if self.docs:
+            check_config(self.config)  # before a site-packages is read
+            found = documentation.documents(workers=self.config.workers or os.cpu_count() or 1)
+            tell(found.describe())
+            documents = found.documents
+        result = corpus.prepare(self.config, documents)
+        for name, split in result["splits"].items():
+            tell(f"{name}: {split['tokens']:,} tokens, documents: {split['documents']:,}")
+        start = ["gpt1", "train", "--config=configs/pretrain.py:tiny", "--workdir=runs/lm"]
+        tell(f"next: {shlex.join([*start, f'--config.data.path={self.config.output}'])}")
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +141,7 @@ class Train:
     workdir: Annotated[str, Flag("the folder of the run")]
     initial: Annotated[str | None, Flag("weights to start from: " + SOURCES, "SOURCE")] = None
     profile: Annotated[str | None, Flag("trace these steps", "FIRST:LAST")] = None
-    quiet: Annotated[bool, Flag("no progress")] = False
+    quiet: Quiet = False
     processes: Processes
 
     def run(self) -> dict:
@@ -142,14 +154,14 @@ class Train:
 
         with agreement.agreed():
             described, explicit = experiment.load(self.config, {**self.keys, **initial})
-        result = train(described, explicit, self.workdir, profile=profile, quiet=self.quiet)
+        result = train(described, explicit, self.workdir, profile=profile)
         import jax
 
-        if not self.quiet and jax.process_index() == 0:
+        if jax.process_index() == 0:
             from gpt1_jax.training import banner
 
             for line in banner.closing(self.workdir, result):
-                say(line)
+                tell(line)
         return result
 
     def profiled(self) -> tuple[int, int] | None:
@@ -192,7 +204,9 @@ class Report:
     def run(self) -> dict:
         from gpt1_jax.results import report
 
-        return report.report(self.runs, self.output)
+        result = report.report(self.runs, self.output)
+        _show_report(self.output)
+        return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +226,10 @@ class PrintConfig:
         for line in explanations.table(described):
             answer(line)
         return experiment.values(described)
+
+
+def _show_report(folder: str) -> None:
+    tell(f"{os.path.join(folder, 'report.html')}: open it in a browser; it needs nothing else")
 
 
 VERBS: Mapping[str, Mapping[str, type[Verb]]] = {
@@ -247,8 +265,9 @@ ALONE = (
 EXAMPLES: Mapping[str, Sequence[str]] = {
     "quickstart": ["gpt1 quickstart"],
     "reproduce": [
-        "gpt1 reproduce --table=5 --workdir=runs/table5 --data=tokens",
-        "gpt1 reproduce --figure=2right --workdir=runs/table5 --data=tokens",
+        "gpt1 reproduce --table=5 --scale=small --tasks=sst2,rte --workdir=runs/table5 "
+        "--data=tokens",
+        "gpt1 reproduce --figure=2right --scale=small --workdir=runs/table5 --data=tokens",
     ],
     "prepare": [
         "gpt1 prepare --output=tokens --input 'books/*.txt' --vocab_size=8192",
@@ -356,7 +375,8 @@ def run(words: Sequence[str]) -> None:
             verb = requested(words)
             if words[0] in ALONE:
                 processes.require_alone(words[0])
-            result = verb.run()
+            with hushed(getattr(verb, "quiet", False)):
+                result = verb.run()
         except PartlyFailed as error:
             answer(json.dumps(error.result))
             raise

@@ -39,6 +39,10 @@ class Flag:
     several: bool = False
 
 
+# The type of a field of every verb that tells how far it is; `messages.hushed` heeds it.
+Quiet = Annotated[bool, Flag("no progress")]
+
+
 class _Row(NamedTuple):
     """A field with the name of its flag and its type without None."""
 

@@ -3,9 +3,34 @@
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TextIO
 
 from gpt1_jax.errors import UserError
+
+_HUSHED = ContextVar("hushed", default=False)
+
+
+@contextlib.contextmanager
+def hushed(quiet: bool = True) -> Iterator[None]:
+    """While it lasts, progress is not told where `quiet` is; what is wrong still is said."""
+    before = _HUSHED.set(quiet)
+    try:
+        yield
+    finally:
+        _HUSHED.reset(before)
+
+
+def is_hushed() -> bool:
+    """Whether progress is not told."""
+    return _HUSHED.get()
+
+
+def tell(line: str) -> None:
+    """`say`, for a line of progress, which those who ask for quiet do without."""
+    if not is_hushed():
+        say(line)
 
 
 def say(line: str) -> None:

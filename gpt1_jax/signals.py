@@ -8,6 +8,7 @@ training saves; the second ends the process at once, with 130.
 """
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
@@ -103,6 +104,18 @@ def kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def follow_parent() -> None:
+    """To be called in a process that Python's multiprocessing has started: it ends with its parent,
+    however that ends."""
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class _Listener:

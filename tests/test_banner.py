@@ -12,7 +12,10 @@ import pages
 import pytest
 import runs
 
+from gpt1_jax import messages
 from gpt1_jax.__main__ import EXAMPLES, VERBS, main
+from gpt1_jax.experiments import clock
+from gpt1_jax.inference import row_progress
 from gpt1_jax.recipe import experiment, explanations
 from gpt1_jax.runtime.peaks import Peak
 from gpt1_jax.training import progress
@@ -98,6 +101,50 @@ def test_a_terminal_that_says_it_has_no_columns_shows_the_bar_all_the_same():
 
 def test_quiet_says_nothing(words):
     assert runs.verb(*words(stop_after=2), "--quiet").said == []
+
+
+def test_other_verbs_tell_their_progress_and_with_quiet_nothing(
+    tokens, pretrained, finetuned, classification, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(row_progress, "EVERY", 0.0)
+    text = sorted((tokens.parent / "documents").iterdir())[0]
+    lm, task = f"--workdir={pretrained}", f"--workdir={finetuned}"
+    rows = f"--input={classification / 'dev.jsonl'}"
+    ends = {
+        "prepare": f"next: gpt1 train --config=configs/pretrain.py:tiny --workdir=runs/lm "
+        f"--config.data.path={tmp_path / 'prepare1'}",
+        "evaluate": "valid, ",
+        "score": "1 of 1 documents",
+        "predict": "gold, predicted:",
+    }
+    for verb, *flags in (
+        ("prepare", f"--input={text}", "--vocab_size=300", "--workers=1"),
+        ("evaluate", lm),
+        ("score", lm, f"--input={text}"),
+        ("predict", task, rows),
+    ):
+        told, quiet = (
+            [verb, *flags, *([] if verb == "evaluate" else [f"--output={tmp_path / verb}{n}"])]
+            for n in (1, 2)
+        )
+        said = "\n".join(runs.verb(*told).said)
+        assert ends[verb] in said, verb
+        outcome = runs.verb(*quiet, "--quiet")
+        assert (outcome.status, outcome.said) == (0, []), verb
+
+
+def test_a_clock_that_is_hushed_tells_nothing(capsys):
+    with messages.hushed(), clock.Clock(60) as parts, parts.part("pre-training"):
+        messages.tell("progress")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_says_which_part_of_the_held_out_text_it_was_measured_on(words):
+    outcome = runs.verb(*words(stop_after=3))
+    windows = outcome.result["valid_windows"]
+    assert windows["read"] == runs.PRETRAINING["eval.windows"] < windows["all"]
+    line = f"valid: the first 8 of {windows['all']} windows (eval.windows); `evaluate` reads all"
+    assert any(said.startswith(line) for said in outcome.said)
 
 
 def test_every_key_has_one_line_of_explanation():

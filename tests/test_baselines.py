@@ -24,6 +24,13 @@ def test_words_that_tell_the_class_are_found():
     assert found == {"chance": 0.5, "majority": pytest.approx(2 / 3), "bag_of_words": 1.0}
 
 
+def test_pairs_of_neighbours_know_what_words_alone_do_not():
+    rows = [((text,), (), label) for text, label in (("dog bites man", 0), ("man bites dog", 1))]
+    found = baselines(loaded("classification", numbered(rows * 8)), pairs=True)
+    assert found["bag_of_words"] == 0.5
+    assert found["word_pairs"] == 1.0
+
+
 def test_a_pair_whose_label_is_an_interaction_stays_at_chance():
     pairs = [("a", "a", 1), ("a", "b", 0), ("b", "b", 1), ("b", "a", 0)]
     # The words meet through a translation, so that counting shared words says nothing.

@@ -193,8 +193,8 @@ class FakeJax:
         self.values[name] = value
 
 
-def test_the_table_of_the_readme_is_that_of_the_results():
-    """By `python benchmarks/table.py`, which leaves the page as it is."""
+def test_the_tables_of_the_pages_are_those_of_the_results():
+    """By `python benchmarks/table.py`, which leaves the pages as they are."""
     command = [sys.executable, "benchmarks/table.py", "--check"]
     assert subprocess.run(command, cwd=runs.ROOT, check=False).returncode == 0
 

@@ -16,6 +16,7 @@ import runs
 from gpt1_jax.errors import UserError
 from gpt1_jax.machine import compile as compiling
 from gpt1_jax.machine import topology
+from gpt1_jax.machine.config import compiled_lines
 from gpt1_jax.machine.step import step
 from gpt1_jax.recipe import experiment
 
@@ -111,8 +112,11 @@ def test_the_update_compiles_for_a_slice():
     """Over eight chips, the batch along four and the width along two."""
     done = gpt1(*PRETRAINING, "--topology=v5e-8", "--config.mesh.model=2")
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    first, *last = done.stderr.splitlines()  # of the compiler itself nothing
+    assert first.startswith("compiling for 8 chips")
     found = json.loads(done.stdout)
+    assert last == compiled_lines(found)
+    assert last[0].startswith("8 chips: fits, ")
     assert (found["topology"], found["layout"]) == ("v5e-8", "v5e:2x4")
     assert (found["chips"], found["fits"], found["hbm_bytes_per_chip"]) == (8, True, 16 * 2**30)
     assert found["config"]["mesh"] == {"data": 4, "model": 2, "fsdp": False}

@@ -232,5 +232,7 @@ def test_the_readme_shows_a_run_and_what_follows_from_it():
     readme = (runs.ROOT / "README.md").read_text()
     for line in [*table_lines(result), *sentences(result)]:
         assert line in readme.splitlines()
-    for step in (result["plan"]["pretraining_steps"], result["seconds"]):
-        assert f"{step:,.0f}" in readme
+    page = (runs.ROOT / "docs" / "quickstart.md").read_text()
+    for number in (result["plan"]["pretraining_steps"], result["seconds"]):
+        assert f"{number:,.0f}" in readme
+        assert f"{number:,.0f}" in page

@@ -109,6 +109,9 @@ def test_the_code_of_the_page_about_the_library_runs(reader, tmp_path, monkeypat
     names = run_code("docs/library.md")
     assert names["result"]["step"] == 4
     assert names["losses"][4] == names["result"]["metrics"]["valid"]["loss"]
+    sent = dict(names["sent"])
+    assert sent[4]["valid/loss"] == names["losses"][4]
+    assert names["settings"]["model"]["n_layer"] == 1
     assert len(names["look"].places) == len(names["scored"]["ids"])
     assert "no_such_run" in names["said"]
     assert names["hidden"].shape == (1, 8, 32)
@@ -118,7 +121,10 @@ def test_the_code_of_the_page_about_using_models_runs(reader, tmp_path, monkeypa
     monkeypatch.chdir(reader[0])
     names = run_code("docs/using_models.md")
     assert len(names["samples"]) == 3
-    assert "'rain'" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "'rain'" in said
+    assert len(names["rows"]) == 5
+    assert said.count(" sure of ") == len(names["mistakes"])
     assert names["long_context"]["ids"] == names["short_context"]["ids"]
     assert names["long_context"]["logprobs"] != names["short_context"]["logprobs"]
     length = len(names["pieces"])
@@ -135,8 +141,9 @@ def test_the_code_of_the_page_about_using_models_runs(reader, tmp_path, monkeypa
 
 
 def test_every_key_of_the_table_of_settings_exists():
-    table = README.split("## Settings")[1].split("##")[0]
-    rows = [line.split("|")[1:4] for line in table.splitlines() if line.startswith("| `")]
+    page = (ROOT / "docs" / "settings.md").read_text()
+    rows = [line.split("|")[1:4] for line in page.splitlines() if line.startswith("| `")]
+    assert rows
     for sections, _, keys in rows:
         for section in re.findall(r"`(\w+)`", sections):
             found = {key for key in experiment.KEYS if key.startswith(f"{section}.")}
@@ -145,6 +152,7 @@ def test_every_key_of_the_table_of_settings_exists():
                 assert {f"{section}.{key}" for key in re.findall(r"`(\w+)`", keys)} <= found
 
 
-def test_files_that_the_readme_names_are_there():
-    for name in re.findall(r"`((?:\w+/)*\w+\.py)", README):
+@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/settings.md"])
+def test_files_that_the_page_names_are_there(page):
+    for name in re.findall(r"`((?:\w+/)*\w+\.py)", (ROOT / page).read_text()):
         assert (ROOT / name).exists() or (ROOT / "gpt1_jax" / name).exists(), name

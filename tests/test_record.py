@@ -1,8 +1,11 @@
 import json
+import struct
 import subprocess
 import sys
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 from gpt1_jax.disk import WorkdirLock
 from gpt1_jax.errors import UserError
@@ -53,6 +56,31 @@ def test_tensorboard_events_are_written(tmp_path):
     record.row(1, "train", {"loss": 1.0})
     record.close()
     assert list((tmp_path / "events").glob("events.*"))
+
+
+def records(path):
+    """The events of a file: each is its length, a checksum of that, itself, and a checksum."""
+    content = path.read_bytes()
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        yield Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+
+
+def test_tensorboard_can_set_runs_beside_each_other_by_their_settings(tmp_path):
+    settings = {"optimizer.learning_rate": 1e-3, "model.dtype": "float32", "epochs": None}
+    MetricsWriter(tmp_path, LogConfig(), resumed_from=0, settings=settings).close()
+    (path,) = (tmp_path / "events").glob("events.*")
+    found = {
+        value.tag: HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for event in records(path)
+        for value in event.summary.value
+    }
+    given = found["_hparams_/session_start_info"].session_start_info.hparams
+    assert given["optimizer.learning_rate"].number_value == 1e-3
+    assert given["model.dtype"].string_value == "float32"
+    compared = [info.name.tag for info in found["_hparams_/experiment"].experiment.metric_infos]
+    assert {"valid/loss", "dev/accuracy"} <= set(compared)
 
 
 def test_a_second_process_cannot_have_the_workdir_until_the_first_is_killed(tmp_path):

@@ -1,13 +1,19 @@
 """Tables and figures from runs: what is done once, what is missing and why, what is reported."""
 
+import csv
 import json
+import re
 import shutil
+import signal
 import statistics
+import subprocess
+import sys
+import time
 
 import pytest
 import runs
 
-from gpt1_jax.experiments import clock
+from gpt1_jax.experiments import clock, fine_tuning
 
 # Every run of a test has these sizes, pre-training and fine-tuning alike. With one layer the two
 # bodies, and figure 2 (left), cost as little as they can.
@@ -100,8 +106,53 @@ def finetuned(folder, variant):
 def test_it_says_which_run_of_how_many_it_is(reproduce, table):
     """Those that were there are counted, too."""
     said = reproduce(SETTINGS, table=4).said
+    assert re.fullmatch(
+        r"in all: 0\.0 million tokens of pre-training, 2 runs of fine-tuning; 1 to 1 minutes on "
+        r"8 x cpu, [\d.]+ .B for models",
+        next(line for line in said if line.startswith("in all")),
+    )
     counted = [line.rpartition("(")[2] for line in said if line.startswith("full cola, seed")]
     assert counted == ["run 1 of 2)", "run 2 of 2)"]
+
+
+def test_tasks_are_trained_at_a_time_in_processes_of_their_own(reproduce, folder, table, capfd):
+    """What they leave is what a process alone leaves; what failed in one is said at the end."""
+    changes = {
+        "workdir": folder / "workers",
+        "table": 4,
+        "seeds": 0,
+        "tasks": "cola,rte",
+        "initial": folder / "work" / "pretrained" / "transformer",
+    }
+    done = reproduce(SETTINGS, workers=2, **changes)
+    assert done.status == 2
+    assert "failed: full rte: the training set has 4 examples" in done.said[-1]
+    there = folder / "workers" / "finetuned" / "full" / "cola-0"
+    assert f"{there} is trained" in capfd.readouterr().err  # a process says it for itself
+    alone, beside = (
+        json.loads((one / "result.json").read_text())["best"]
+        for one in (finetuned(folder, "full")[0], there)
+    )
+    assert alone == beside
+
+
+@pytest.mark.exhaustive
+def test_a_signal_stops_the_processes_and_the_same_command_goes_on(folder, tokens):
+    workdir = folder / "stopped"
+    flags = {"table": 4, "tasks": "cola", "seeds": "0,1", "scale": "small", "workers": 2}
+    flags |= {"data": tokens, "task_data": folder / "tasks", "workdir": workdir}
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    words += [f"--config.{key}={value}" for key, value in (SETTINGS | {"steps": 4000}).items()]
+    command = [sys.executable, "-m", "gpt1_jax", "reproduce", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        metrics = workdir / "pretrained" / "transformer" / "metrics.jsonl"
+        while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+    assert process.returncode == 75, said
+    steps = [int(path.name) for path in metrics.parent.glob("checkpoints/[0-9]*")]
+    assert 0 < max(steps) < 4000
 
 
 def test_the_time_left_is_by_the_runs_of_this_call(monkeypatch):
@@ -145,7 +196,8 @@ def test_the_ledger_names_every_run_and_the_baselines(folder, table):
     assert len(found["runs"]) == 4 + 1
     for one in found["runs"]:
         assert (folder / "work" / one["folder"] / "result.json").exists()
-    assert {"chance", "majority", "bag_of_words"} <= set(found["baselines"]["cola"])
+    expected = {"chance", "majority", "bag_of_words", "word_pairs"}
+    assert expected <= set(found["baselines"]["cola"])
     assert not found["missing"]
 
 
@@ -225,6 +277,48 @@ def test_figure_2_left_has_a_run_for_every_depth(folder, table, reproduce):
     assert done.result["table"] == table["table"]
 
 
+def curve(workdir, name):
+    """The rows of a figure, as the report has them."""
+    with (workdir / "report" / f"{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_curve_by_labels_goes_through_few_of_them_more_often(
+    folder, table, reproduce, monkeypatch
+):
+    """With and without pre-training, beside linear models on the same labels."""
+    monkeypatch.setattr(fine_tuning, "LABELS", (8, 16, 1000))
+    monkeypatch.setattr(fine_tuning, "LEAST_UPDATES", 4)
+    initial = folder / "work" / "pretrained" / "transformer"
+    settings = {key: value for key, value in SETTINGS.items() if key != "steps"}
+    workdir = folder / "labels"
+    done = reproduce(settings, figure="labels", seeds=0, initial=initial, workdir=workdir)
+    assert done.status == 0, done.said[-1]
+    for variant, transfer in (("full", None), ("no_pretraining", -1)):
+        for labels, epochs in ((8, 4), (16, 3), (24, 3)):
+            found = config(workdir / "finetuned" / f"{variant}_{labels}_labels" / "cola-0")
+            assert found["task"]["train_examples"] == labels
+            assert (found["epochs"], found["n_transfer"]) == (epochs, transfer)
+    rows = curve(workdir, "labels")
+    for row in ("full", "no_pretraining", "bag_of_words", "word_pairs"):
+        assert [one["labels"] for one in rows if one["row"] == row] == ["8", "16", "24"]
+
+
+def test_the_curve_by_tokens_pre_trains_for_longer_and_longer(folder, table, reproduce):
+    """Each with a schedule of its own; the longest is that of the tables."""
+    done = reproduce(SETTINGS, figure="tokens", seeds=0)
+    assert done.status == 0, done.said[-1]
+    work = folder / "work"
+    assert config(work / "pretrained" / "transformer_1")["steps"] == 1
+    an_update = SIZES["batch_size"] * SIZES["model.n_ctx"]
+    sources = {0: "transformer", an_update: "transformer_1", 2 * an_update: "transformer"}
+    for tokens, source in sources.items():
+        found = config(work / "finetuned" / f"tokens_{tokens}" / "cola-0")
+        assert found["initial"] == str(work / "pretrained" / source)
+        assert found["n_transfer"] == (None if tokens else -1)
+    assert [int(row["tokens"]) for row in curve(work, "tokens")] == list(sources)
+
+
 def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, reproduce):
     named = {"tasks": folder / "tasks" / "cola", "task_data": None}
     done = reproduce({**SIZES, "probes.examples": 10}, figure="2right", **named)
@@ -252,6 +346,8 @@ def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, ta
         ({"table": 5, "data": "nowhere"}, "nowhere"),
         ({"table": 5, "data": None, "scale": "paper"}, "--data"),
         ({"table": 2, "initial": "nowhere"}, "nowhere"),
+        ({"figure": "tokens", "initial": "somewhere"}, "leave out --initial"),
+        ({"table": 5, "workers": 0}, "--workers=0"),
         ({"figure": "2right", "tasks": "cola,rte"}, "question_answering=rte"),
         ({"table": 5, "settings": {"model.layers": 2}}, "model.n_layer"),
         ({"table": 5, "settings": {"model.n_layer": "two"}}, "model.n_layer"),

@@ -115,7 +115,9 @@ def test_the_kernels_are_the_plain_form_with_the_same_mask(length, width, rate):
 
 def test_the_kernels_round_to_bfloat16_where_the_plain_form_does():
     given = case(40, 96, jnp.bfloat16)
-    compute = jax.jit(with_gradients, static_argnums=0)
+    # What XLA fuses on a GPU it may leave in float32, and so round less than the plain form says.
+    options = {"xla_allow_excess_precision": False}
+    compute = jax.jit(with_gradients, static_argnums=0, compiler_options=options)
     found, expected = (compute(Form(0.1, 1e-5, kernel), *given) for kernel in (True, False))
     assert [x.dtype.name for x in found] == ["bfloat16"] * 3 + ["float32"] * 3
     for name, a, b in zip(NAMES, found, expected, strict=True):

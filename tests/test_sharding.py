@@ -15,6 +15,7 @@ from gpt1_jax.model.objective import network as any_network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
 from gpt1_jax.recipe.sharding import MeshConfig
+from gpt1_jax.training import state
 
 pytestmark = pytest.mark.skipif(
     jax.default_backend() != "cpu", reason="the eight fake devices are of the CPU"
@@ -154,3 +155,13 @@ def test_a_batch_keeps_its_order():
     np.testing.assert_array_equal(placed, batch["rows"])
     for number, shard in enumerate(placed.addressable_shards):
         np.testing.assert_array_equal(shard.data, [2 * number, 2 * number + 1])
+
+
+def test_on_one_gpu_the_first_state_is_drawn_by_a_kernel_that_is_there_already():
+    def lowered(key):
+        drawn = jax.jit(lambda key: jax.random.normal(key, (8,)))
+        return drawn.trace(key).lower(lowering_platforms=("cuda",)).as_text()
+
+    key = jax.random.key(0)
+    assert "cu_threefry2x32" in state.with_ready_bits(lowered)(key)
+    assert "cu_threefry2x32" not in lowered(key)

@@ -3,18 +3,21 @@
 A score means something beside these, taken on the same labels.
 """
 
+import functools
 import re
 import statistics
+from collections.abc import Callable
 
 from gpt1_jax.data.metrics import METRICS
 
 
-def baselines(task, split: str = "dev") -> dict[str, float]:
+def baselines(task, split: str = "dev", pairs: bool = False) -> dict[str, float]:
     """Scores, by the task's metric, of rules that do not know the order of words.
 
     Args:
       task: a LoadedTask; baselines learn from its train split.
       split: where they are measured.
+      pairs: whether to fit one that knows of the order what two neighbours show.
 
     Returns:
       `chance`: what guessing is expected to score (`chance`). `majority`: the class or place that
@@ -23,6 +26,7 @@ def baselines(task, split: str = "dev") -> dict[str, float]:
       have separate vocabularies and add how many words they share; in a multiple choice each
       choice beside its context is judged true or false, and the likeliest is taken. Of an
       entailment also `hypothesis_only`: the same without the premise, which by rights says nothing.
+      With `pairs`, `word_pairs`: as bag_of_words, of words and pairs of neighbours by their TF-IDF.
     """
     from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -33,18 +37,25 @@ def baselines(task, split: str = "dev") -> dict[str, float]:
     def score(predictions: list) -> float:
         return float(metric(labels, predictions))
 
+    def fitted(read: Callable, chosen: slice = slice(None)) -> float:
+        choices = task.task.shape == "multiple_choice"
+        fit = functools.partial(_fitted, linear, read)
+        if choices:
+            return score(_predict_choices(fit, train, held_out))
+        return score(_predict_texts(fit, train, held_out, chosen))
+
     known = [example.label for example in train]
     constant = statistics.mean(known) if task.task.regression else _commonest(known)
-    predict = _predict_choices if task.task.shape == "multiple_choice" else _predict_texts
     n_classes = len(train[0].choices) or len(task.labels)
     found = {
         "chance": chance(task.task.metric, labels, n_classes),
         "majority": score([constant] * len(labels)),
-        "bag_of_words": score(predict(linear, train, held_out)),
+        "bag_of_words": fitted(_words),
     }
     if task.task.shape == "entailment":
-        hypothesis = slice(1, 2)
-        found["hypothesis_only"] = score(_predict_texts(linear, train, held_out, hypothesis))
+        found["hypothesis_only"] = fitted(_words, slice(1, 2))
+    if pairs:
+        found["word_pairs"] = fitted(_word_pairs)
     return found
 
 
@@ -67,34 +78,44 @@ def _commonest(labels: list[int]) -> int:
     return max(sorted(set(labels)), key=labels.count)
 
 
-def _predict_texts(linear, train: list, held_out: list, chosen: slice = slice(None)) -> list[float]:
+def _predict_texts(fit: Callable, train: list, held_out: list, chosen: slice) -> list[float]:
     train_texts, texts = ([example.texts[chosen] for example in part] for part in (train, held_out))
-    model, features = _fitted(linear, train_texts, [example.label for example in train])
+    model, features = fit(train_texts, [example.label for example in train])
     return model.predict(features(texts)).tolist()
 
 
-def _predict_choices(linear, train: list, held_out: list) -> list[int]:
+def _predict_choices(fit: Callable, train: list, held_out: list) -> list[int]:
     def rows(part):
         return [(" ".join(example.texts), choice) for example in part for choice in example.choices]
 
     correct = [place == example.label for example in train for place in range(len(example.choices))]
-    classifier, features = _fitted(linear, rows(train), correct)
+    classifier, features = fit(rows(train), correct)
     scores = classifier.decision_function(features(rows(held_out)))
     # Choices of the same words tie, and the first is taken; the last digits decide nothing.
     return scores.round(9).reshape(len(held_out), -1).argmax(axis=1).tolist()
 
 
-def _fitted(linear, rows: list[tuple[str, ...]], labels: list):
-    """The linear model fitted to rows of one or two texts, and the function that gives features."""
-    from scipy.sparse import csr_matrix, hstack
+def _words():
     from sklearn.feature_extraction.text import CountVectorizer
 
-    vectorizers = []
-    for texts in zip(*rows, strict=True):
-        # A single letter is a word. The constant keeps the vocabulary from being empty, as it
-        # would be where no example has a context.
-        vectorizer = CountVectorizer(token_pattern=r"\w+")
-        vectorizers.append(vectorizer.fit(["constant", *texts]))
+    # A single letter is a word.
+    return CountVectorizer(token_pattern=r"\w+")
+
+
+def _word_pairs():
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    return TfidfVectorizer(token_pattern=r"\w+", ngram_range=(1, 2), sublinear_tf=True)
+
+
+def _fitted(linear, read: Callable, rows: list[tuple[str, ...]], labels: list):
+    """The linear model fitted to rows of one or two texts, as `read` counts what is in them, and
+    the function that gives features."""
+    from scipy.sparse import csr_matrix, hstack
+
+    # The constant keeps the vocabulary from being empty, as it would be where no example has a
+    # context.
+    vectorizers = [read().fit(["constant", *texts]) for texts in zip(*rows, strict=True)]
 
     def features(rows):
         columns = [

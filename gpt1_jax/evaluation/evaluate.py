@@ -96,6 +96,15 @@ def window_starts(n_tokens: int, n_ctx: int, stride: int) -> list[tuple[int, int
     return starts
 
 
+def window_count(n_tokens: int, n_ctx: int, stride: int | None) -> int:
+    """How many windows a stream is read in.
+
+    >>> window_count(n_tokens=10, n_ctx=4, stride=None)
+    3
+    """
+    return len(window_starts(n_tokens, n_ctx, stride or n_ctx))
+
+
 def stream_losses(
     model: PlacedModel,
     read: Callable[[int, int], np.ndarray],

@@ -1,4 +1,8 @@
-"""What is being done in a long command, for how long it has run, and how long it will."""
+"""What is being done in a long command, for how long it has run, and how long it will.
+
+How long it takes is said before it starts where only its products are known: from a third of the
+rate that the device could have to a tenth, between which small models were seen.
+"""
 
 import contextlib
 import sys
@@ -7,7 +11,7 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
-from gpt1_jax.messages import bar_size, say
+from gpt1_jax.messages import bar_size, is_hushed, tell
 
 
 class Clock:
@@ -28,7 +32,7 @@ class Clock:
         self._bar = tqdm(
             total=100,
             bar_format="{desc} |{bar}|",
-            disable=not sys.stderr.isatty(),
+            disable=is_hushed() or not sys.stderr.isatty(),
             **bar_size(),
         )
 
@@ -65,7 +69,7 @@ class Clock:
     def _announce(self, name: str) -> None:
         line = f"[{minutes(self.seconds)}] {name}; about {minutes(self.seconds_left)} left"
         if self._bar.disable:
-            say(line)
+            tell(line)
             return
         done = self.seconds / max(1e-9, self.seconds + self.seconds_left)
         self._bar.set_description_str(line, refresh=False)
@@ -108,6 +112,21 @@ class Count:
         if self._made and self._seen < total:
             left = f", about {minutes(self._seconds / self._made * (total - self._seen))} left"
         return f"run {self._seen} of {total}{left}"
+
+
+RATES = (1 / 3, 1 / 10)
+
+
+def hours_at(flops: float, tflops: float) -> str:
+    """For so many FLOPs on devices of so many TFLOP/s at most together.
+
+    >>> hours_at(3.6e15, 1.0), hours_at(3.6e13, 1.0)
+    ('3 to 10 hours', '2 to 6 minutes')
+    """
+    seconds = [flops / (rate * tflops * 1e12) for rate in RATES]
+    unit, name = (3600, "hours") if seconds[1] >= 3600 else (60, "minutes")
+    first, last = (f"{max(1, round(each / unit)):,}" for each in seconds)
+    return f"{first} to {last} {name}"
 
 
 def minutes(seconds: float) -> str:

@@ -10,7 +10,7 @@ from gpt1_jax.flags import Flag, require_one
 from gpt1_jax.typed_values import require_seed
 
 TableNumber = Literal[1, 2, 3, 4, 5]
-FigureName = Literal["2left", "2right"]
+FigureName = Literal["2left", "2right", "labels", "tokens"]
 Scale = Literal["paper", "small"]
 MOST_MINUTES = 60 * 24 * 31
 
@@ -37,10 +37,11 @@ class Request:
     tasks: names of the tasks table, or folders so called; None takes those of the paper's.
     data: tokens of `prepare` to pre-train on; initial, initial_lstm: in place of pre-training.
     task_data: a folder with one folder of files for each task; data_dir: where TFDS keeps its own.
+    workers: tasks at a time, and bodies; they share the cores, or the GPU.
     settings: config keys for the runs that read them, as on the command line of `train`.
 
-    Raises UserError for both or none of table and figure, and for seeds that are equal
-    or too large.
+    Raises UserError for both or none of table and figure, for seeds that are equal or too large,
+    for weights where the figure is about making them, and for no workers.
     """
 
     table: Annotated[TableNumber | None, Flag()] = None
@@ -58,6 +59,7 @@ class Request:
     data_dir: Annotated[str | None, Flag("where TensorFlow Datasets keeps its data", "D")] = None
     initial: Annotated[str | None, Flag("weights in place of pre-training", "WORKDIR")] = None
     initial_lstm: Annotated[str | None, Flag("the same for the LSTM", "WORKDIR")] = None
+    workers: Annotated[int, Flag("tasks that are trained at a time, each in a process")] = 1
     settings: Annotated[
         Mapping[str, str], Flag("a key of the config of the runs", "VALUE", name="config.KEY")
     ] = field(default_factory=dict)
@@ -68,3 +70,7 @@ class Request:
             raise UserError(f"--seeds={','.join(map(str, self.seeds))}; expected different numbers")
         for seed in self.seeds:
             require_seed(seed, "--seeds")
+        if self.figure == "tokens" and self.initial is not None:
+            raise UserError("--figure=tokens pre-trains for longer and longer; leave out --initial")
+        if self.workers < 1:
+            raise UserError(f"--workers={self.workers}; expected 1 or more")

@@ -1,6 +1,10 @@
-"""The cells that fine-tuning fills: tables 2 to 5 and figure 2 (left), task by task."""
+"""The cells that fine-tuning fills, task by task: tables 2 to 5, figure 2 (left), and two curves
+that the paper does not have, by labels and by tokens of pre-training."""
 
-from dataclasses import dataclass
+import contextlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gpt1_jax.data import task_loading
@@ -12,10 +16,11 @@ from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
 from gpt1_jax.experiments.pretraining import Weights
 from gpt1_jax.experiments.requirements import TaskSource
-from gpt1_jax.experiments.runs import body_of, config_string, result_of
+from gpt1_jax.experiments.runs import Run, body_of, config_string
 from gpt1_jax.inference import trained_model
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, tell
 from gpt1_jax.recipe import experiment
+from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.results.paper import Paper, Variant
 
 # The columns of the paper that are other splits of a task, or a part of it that is a task as well:
@@ -26,15 +31,20 @@ FURTHER: dict[str, dict[str, tuple[str | None, str]]] = {
 }
 # Training examples on which figure 2 (left) is drawn as well.
 TRAIN_EXAMPLES = 500
+# Labels of the curve by labels, before all that there are; and the updates for which few of them
+# are gone through again: three epochs of a hundred would leave a classifier where it began.
+LABELS, LEAST_UPDATES = (100, 300, 1000, 3000), 300
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What all cells have in common. `settings` are config keys for each of them."""
+    """What all cells have in common. `settings` are config keys for each of them; `ready` are
+    results of runs that other processes have trained, by workdir."""
 
     request: Request
     variants: tuple[Variant, ...]
     settings: dict[str, str]
+    ready: Mapping[Path, dict] = field(default_factory=dict)
 
     def config(self, variant: Variant, source: TaskSource) -> tuple[str, dict[str, str]]:
         """Config string and settings of a variant on a task, but for seed, weights and depth."""
@@ -47,6 +57,21 @@ class FineTuning:
         described = [experiment.load(*self.config(variant, source))[0] for variant in self.variants]
         if source.path is not None:
             task_loading.load_task(described[0].task)
+
+    def work(self, source: TaskSource, weights: Weights) -> tuple[int, float]:
+        """How many runs a task has, and the FLOPs of their products by a guess of how many tokens a
+        text has. UserError where the task cannot be read."""
+        runs, flops = 0, 0.0
+        for variant in self.variants:
+            described, _ = experiment.load(*self.config(variant, source))
+            loaded, model = task_loading.load_task(described.task), weights.model(body_of(variant))
+            parts = {None: [1.0], "2left": [1.0] * (model.n_layer + 1), "tokens": [1.0] * 6}
+            lengths = parts.get(self.request.figure) or _parts_by_labels(described, loaded)
+            tokens = tokens_of_an_epoch(loaded) * (described.epochs or 1)
+            an_epoch = tokens * model.flops_per_token(model.n_ctx // 2)
+            runs += len(self.request.seeds) * len(lengths)
+            flops += len(self.request.seeds) * sum(lengths) * an_epoch
+        return runs, flops
 
     def fill(self, source: TaskSource, weights: Weights, ledger: Ledger, count: Count) -> None:
         """Runs what is missing of a task. What fails is noted, and the rest goes on."""
@@ -61,53 +86,171 @@ class FineTuning:
         if source.name not in ledger.content["baselines"]:
             ledger.content["baselines"][source.name] = task_baselines(loaded)
             ledger.save()
+        if figure == "labels" and source.name not in ledger.content["by_labels"]:
+            ledger.content["by_labels"][source.name] = [
+                task_baselines(
+                    task_loading.load_task(replace(described.task, train_examples=count))
+                )
+                for count in label_counts(loaded)
+            ]
+            ledger.save()
         for variant in self.variants:
             try:
-                self.fill_cell(variant, source, weights.of(body_of(variant)), ledger, count)
+                self.fill_cell(variant, source, weights, ledger, count)
             except UserError as error:
                 ledger.add_failure(variant.name, source.name, figure, str(error))
 
-    def fill_cell(
-        self, variant: Variant, source: TaskSource, initial: str, ledger: Ledger, count: Count
-    ) -> None:
-        """The runs of one variant on one task: a seed each, in figure 2 also a depth each."""
+    def runs(self, source: TaskSource, weights: Weights, ledger: Ledger) -> list[Run]:
+        """What is to be trained of a task, but for what has no weights."""
+        found = []
+        for variant in self.variants:
+            with contextlib.suppress(UserError):
+                points = self.points(variant, source, weights)
+                found += [point.run for point in points if not ledger.has_run(point.folder)]
+        return found
+
+    def points(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Point"]:
+        """The runs of one variant on one task: a seed each, in a figure also a place on its axis
+        each. UserError where its weights could not be had."""
         spec, common = self.config(variant, source)
-        depths: list[int | None] = [None]
-        seeds = self.request.seeds
-        if self.request.figure == "2left":
-            depths = list(range(trained_model.load(initial).model_config.n_layer + 1))
-            common = {"eval.train_examples": str(TRAIN_EXAMPLES), **common}
-        for depth in depths:
-            kind = variant.name if depth is None else f"transfer_{depth}"
-            for seed in seeds:
-                own = {"initial": initial, "seed": str(seed)}
-                if depth is not None:
-                    own["n_transfer"] = str(depth)
-                folder = Path("finetuned", kind, f"{source.name}-{seed}")
-                with count.run(made=not ledger.has_run(folder)):
-                    result = result_of(spec, {**common, **own}, ledger.workdir / folder)
-                score, far = result["best"]["score"], count.said(len(depths) * len(seeds))
-                say(f"{kind} {source.name}, seed {seed}: {score:.3f} ({far})")
-                if ledger.has_run(folder):
-                    continue
-                ledger.add_run(
-                    {
-                        "variant": variant.name,
-                        "task": source.name,
-                        "seed": seed,
-                        "n_transfer": depth,
-                        "figure": self.request.figure,
-                        "folder": str(folder),
-                        "value": score,
-                        "further": {}
-                        if depth is not None
-                        else further(ledger.workdir / folder, source),
-                    }
-                )
+        found = []
+        for place in self.places(variant, source, weights):
+            for seed in self.request.seeds:
+                folder = Path("finetuned", place.kind, f"{source.name}-{seed}")
+                own = {"initial": place.initial, "seed": str(seed), **place.settings}
+                run = Run(spec, {**common, **own}, weights.workdir / folder)
+                found.append(Point(run, seed, place, str(folder)))
+        return found
+
+    def places(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Place"]:
+        """What is different between the runs of a variant on a task, but for seeds."""
+        figure = self.request.figure
+        if figure == "tokens":
+            return by_tokens(weights)
+        initial = weights.of(body_of(variant))
+        if figure == "labels":
+            return self.by_labels(variant, source, initial)
+        if figure == "2left":
+            return by_depth(initial)
+        return [Place(variant.name, initial)]
+
+    def by_labels(self, variant: Variant, source: TaskSource, initial: str) -> list["Place"]:
+        described, _ = experiment.load(*self.config(variant, source))
+        found = []
+        for count in label_counts(task_loading.load_task(described.task)):
+            settings = {"task.train_examples": str(count)}
+            epochs = epochs_of(count, described)
+            if epochs != described.epochs:
+                settings["epochs"] = str(epochs)
+            found.append(Place(f"{variant.name}_{count}_labels", initial, settings))
+        return found
+
+    def fill_cell(
+        self, variant: Variant, source: TaskSource, weights: Weights, ledger: Ledger, count: Count
+    ) -> None:
+        """Trains what is missing of one variant on one task."""
+        points = self.points(variant, source, weights)
+        for point in points:
+            known = ledger.has_run(point.folder)
+            with count.run(made=not known):
+                result = self.ready.get(point.run.workdir) or point.run.result()
+            score = result["best"]["score"]
+            far = count.said(len(points))
+            tell(f"{point.place.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
+            if known:
+                continue
+            of_table = self.request.figure is None
+            ledger.add_run(
+                {
+                    "variant": variant.name,
+                    "task": source.name,
+                    "seed": point.seed,
+                    "n_transfer": point.place.depth,
+                    "figure": self.request.figure,
+                    "tokens": point.place.tokens,
+                    "folder": point.folder,
+                    "value": score,
+                    "further": further(point.run.workdir, source) if of_table else {},
+                }
+            )
+
+
+@dataclass(frozen=True)
+class Place:
+    """A kind of run, by whose name its folder goes: its weights and its settings; in figure 2
+    (left) how many blocks are transferred, in the curve by tokens what the weights have read."""
+
+    kind: str
+    initial: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    depth: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run of a place with a seed, and its folder within the workdir."""
+
+    run: Run
+    seed: int
+    place: Place
+    folder: str
+
+
+def by_depth(initial: str) -> list[Place]:
+    """Figure 2 (left)."""
+    n_layer = trained_model.load(initial).model_config.n_layer
+    shown = {"eval.train_examples": str(TRAIN_EXAMPLES)}
+    return [
+        Place(f"transfer_{depth}", initial, {"n_transfer": str(depth), **shown}, depth)
+        for depth in range(n_layer + 1)
+    ]
+
+
+def by_tokens(weights: Weights) -> list[Place]:
+    """From no pre-training at all to the whole of it."""
+    whole = weights.of("transformer")
+    found = [Place("tokens_0", whole, {"n_transfer": "-1"}, tokens=0)]
+    for steps, tokens in weights.lengths():
+        found.append(Place(f"tokens_{tokens}", weights.after(steps), {}, tokens=tokens))
+    return found
+
+
+def tokens_of_an_epoch(loaded: LoadedTask) -> int:
+    """About so many: four characters to a token, by the first examples."""
+    examples = loaded.splits["train"]
+    some = examples[:200]
+    letters = sum(
+        len(" ".join(one.texts)) * max(1, len(one.choices)) + len("".join(one.choices))
+        for one in some
+    )
+    return round(len(examples) * letters / max(1, len(some)) / 4)
+
+
+def epochs_of(count: int, described: Experiment) -> float | None:
+    """Those of so many labels in the curve by labels; None where updates are counted."""
+    if described.epochs is None:
+        return None
+    return max(described.epochs, math.ceil(LEAST_UPDATES / max(1, count // described.batch_size)))
+
+
+def _parts_by_labels(described: Experiment, loaded: LoadedTask) -> list[float]:
+    """How much is trained for each point of the curve by labels, of what is for all."""
+    whole = len(loaded.splits["train"]) * (described.epochs or 1)
+    return [count * (epochs_of(count, described) or 1) / whole for count in label_counts(loaded)]
+
+
+def label_counts(loaded: LoadedTask) -> list[int]:
+    """Those of the curve by labels that there are, and all."""
+    there = len(loaded.splits["train"])
+    return [*(count for count in LABELS if count < there), there]
 
 
 def variants_of(request: Request, paper: Paper) -> tuple[Variant, ...]:
-    """The ways to train that a table compares; of a figure the full one."""
+    """The ways to train that a table compares, with and without pre-training by labels; of another
+    figure the full one."""
+    if request.figure == "labels":
+        return paper.variants["full"], paper.variants["no_pretraining"]
     rows = paper.tables[request.table].rows if request.table in paper.tables else ()
     found = tuple(paper.variants[row.variant] for row in rows if row.variant)
     return found or (paper.variants["full"],)
@@ -118,7 +261,7 @@ def task_baselines(loaded: LoadedTask) -> dict:
     return {
         "split": "dev",
         "metric": loaded.task.metric,
-        **baselines.baselines(loaded),
+        **baselines.baselines(loaded, pairs=True),
         "examples": {split: len(examples) for split, examples in loaded.splits.items()},
     }
 

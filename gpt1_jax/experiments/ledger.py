@@ -30,6 +30,7 @@ class Ledger:
             "pretraining": {},
             "missing": [],
             "baselines": {},
+            "by_labels": {},
             "probes": [],
             "anchors": {},
         }
@@ -53,8 +54,8 @@ class Ledger:
         self._forget(entry["variant"], entry["task"], entry["figure"])
         self.save()
 
-    def has_run(self, folder: Path) -> bool:
-        return any(one["folder"] == str(folder) for one in self.content["runs"])
+    def has_run(self, folder: str) -> bool:
+        return any(one["folder"] == folder for one in self.content["runs"])
 
     def add_pretraining(self, body: str, folder: str) -> None:
         self.content["pretraining"][body] = folder

@@ -32,11 +32,11 @@ from gpt1_jax.experiments.plan import (
     save_plan,
     saved_plan,
 )
-from gpt1_jax.experiments.runs import BODIES, body_of, result_of
+from gpt1_jax.experiments.runs import BODIES, Run, body_of
 from gpt1_jax.experiments.summary import described
 from gpt1_jax.inference import probe_curve, trained_model
 from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.messages import say, show
+from gpt1_jax.messages import is_hushed, say, show, tell
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper
 from gpt1_jax.results.paper import Variant
@@ -71,7 +71,8 @@ def quickstart(config: QuickstartConfig) -> dict:
         costs, plan = _costs_and_plan(prepared, clock, config.minutes)
         result = _measured(prepared, costs, plan, clock)
     write_json(workdir / "result.json", result)
-    show(f"\n{described(result)}\n\n{_next_steps(result, workdir)}")
+    if not is_hushed():
+        show(f"\n{described(result)}\n\n{_next_steps(result, workdir)}")
     return result
 
 
@@ -99,7 +100,7 @@ class Prepared:
 def _prepared(workdir: Path, clock: Clock) -> Prepared:
     with clock.part("reading the documentation that is installed here"):
         found = documentation.documents(workers=2)
-    say(found.describe())
+    tell(found.describe())
     with clock.part("cutting tasks from files that are held out"):
         cut = documentation_tasks.cut(found, train=MOST_LABELS, dev=DEV_EXAMPLES)
     with clock.part("learning a vocabulary and encoding the rest"):
@@ -126,10 +127,10 @@ def _costs_and_plan(prepared: Prepared, clock: Clock, minutes_asked: float) -> t
     else:
         plan, costs = saved.plan, saved.costs
         work = _work(prepared, costs)
-        say(f"going on with the plan in {path}")
+        tell(f"going on with the plan in {path}")
     clock.expect(work.seconds(plan, costs))
     whole = clock.seconds + clock.seconds_left
-    say(
+    tell(
         f"the plan: {plan.pretraining_steps} updates of pre-training and {plan.labels} labels of "
         f"each task at most, about {minutes(whole)} in all"
     )
@@ -146,7 +147,7 @@ def _costs(prepared: Prepared) -> Costs:
     tokens_of_update = described.batch_size * described.model.n_ctx
     speed, run = {}, {}
     for body in BODIES:
-        result = result_of(f"{CONFIG}:{body}", settings, prepared.workdir / "speed" / body)
+        result = Run(f"{CONFIG}:{body}", settings, prepared.workdir / "speed" / body).result()
         speed[body] = result["tokens_per_s"]
         # The first update compiles, and is not in tokens_per_s.
         run[body] = result["seconds"] - (SPEED_STEPS - 1) * tokens_of_update / speed[body]
@@ -225,7 +226,7 @@ def _pretrained(prepared: Prepared, body: str, costs: Costs, plan: Plan, clock: 
     done = read_result(workdir) is not None
     name = f"pre-training the {body}, {steps} updates"
     with clock.part(name, costs.pretraining(body, plan), done):
-        return result_of(f"{CONFIG}:{body}", settings, workdir, quiet=done)
+        return Run(f"{CONFIG}:{body}", settings, workdir).result(quiet=done)
 
 
 def _with_labels(cut: Cut, labels: int) -> Cut:
@@ -249,7 +250,7 @@ def _scores(
             with clock.part(f"fine-tuning {variant} on {task}, {len(SEEDS)} seeds", expected):
                 scores[variant][task] = [_fine_tuned(prepared, row, folder, seed) for seed in SEEDS]
             shown = ", ".join(f"{value:.3f}" for value in scores[variant][task])
-            say(f"{variant} {task}: {shown}")
+            tell(f"{variant} {task}: {shown}")
     return scores
 
 
@@ -263,7 +264,7 @@ def _fine_tuned(prepared: Prepared, variant: Variant, folder: Path, seed: int) -
         "seed": str(seed),
     }
     workdir = prepared.finetuned(variant.name, folder.name, seed)
-    result = result_of(f"{CONFIG}:finetune,{variant.arguments}", settings, workdir)
+    result = Run(f"{CONFIG}:finetune,{variant.arguments}", settings, workdir).result()
     return result["metrics"]["dev"]["accuracy"]
 
 

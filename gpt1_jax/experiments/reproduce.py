@@ -7,15 +7,19 @@ report needs besides the folders of the runs.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from gpt1_jax.disk import WorkdirLock, require_here
 from gpt1_jax.errors import PartlyFailed, UserError
 from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
+from gpt1_jax.experiments import ahead
 from gpt1_jax.experiments.cell_settings import CellSettings, cell_settings
-from gpt1_jax.experiments.clock import Count
+from gpt1_jax.experiments.clock import Count, hours_at
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.fine_tuning import FineTuning, variants_of
 from gpt1_jax.experiments.ledger import Ledger
@@ -29,10 +33,11 @@ from gpt1_jax.experiments.requirements import (
 )
 from gpt1_jax.experiments.runs import BODIES, body_of
 from gpt1_jax.inference import probe_curve
-from gpt1_jax.messages import say
-from gpt1_jax.recipe import experiment
+from gpt1_jax.messages import amount, say, tell
+from gpt1_jax.recipe import experiment, memory
 from gpt1_jax.results import report
 from gpt1_jax.results.paper import Paper, read_paper
+from gpt1_jax.runtime.peaks import peak
 
 # What each task is a question of, in figure 2 (right); any other multiple choice is one of answers.
 PROBE_OF = {"sst2": "sentiment", "cola": "acceptability", "dprd": "pronoun_resolution"}
@@ -58,13 +63,21 @@ def reproduce(request: Request) -> dict:
     settings = cell_settings(request, pretrains=bool(trained))
     found = sources(request, paper)
     fill = _filling(request, paper, found, settings)
+    if request.workers > 1:
+        ahead.share_devices()
     for body in trained:
         experiment.load(pretraining_config(request.scale, body), settings.pretraining)
     check_weights(request, bodies, workdir)
     say_what_is_not_read(request, bodies, trained)
     with WorkdirLock(workdir):
         ledger = Ledger(request)
-        fill(Weights(request, settings.pretraining, ledger), ledger)
+        weights = Weights(request, settings.pretraining, ledger)
+        tell(f"in all: {how_much(request, found, settings, weights, trained, paper)}")
+        if request.workers > 1:
+            runs = [weights.run(body) for body in trained]
+            runs += weights.shorter() if request.figure == "tokens" else []
+            ahead.train([[run] for run in runs], request.workers)
+        fill(weights, ledger)
         ledger.save()
         written = report.report(workdir, workdir / "report")
     result = {
@@ -81,6 +94,34 @@ def reproduce(request: Request) -> dict:
         more = f"; and {others} more, see `missing`" if others else ""
         raise PartlyFailed(f"failed: {ledger.failures[0]}{more}; the rest was done", result)
     return result
+
+
+def how_much(
+    request: Request,
+    found: Sources,
+    settings: CellSettings,
+    weights: Weights,
+    trained: Sequence[str],
+    paper: Paper,
+) -> str:
+    """What is to be trained, how long that takes by its products alone, and the memory of a model
+    with its moments. What TFDS has yet to read is left out of the time."""
+    tokens, flops = weights.work(trained)
+    said = [f"{tokens / 1e6:,.1f} million tokens of pre-training"] if tokens else []
+    if request.table != 1 and request.figure != "2right":
+        cells = FineTuning(request, variants_of(request, paper), settings.fine_tuning)
+        known = [cells.work(source, weights) for source in found.tasks if source.path]
+        flops += sum(work for _, work in known)
+        unknown = len(found.tasks) - len(known)
+        said.append(f"{sum(runs for runs, _ in known):,} runs of fine-tuning")
+        said += [f"those of {unknown} tasks of TFDS, which the time is without"] if unknown else []
+    if not flops:
+        return ", ".join(said) or "no training"
+    model = max(map(weights.model, trained or BODIES[:1]), key=lambda one: one.n_parameters)
+    device, n_devices = jax.devices()[0], jax.device_count()
+    hours = hours_at(flops, peak(device, model.dtype).tflops * n_devices)
+    state = amount(memory.of_state(model) * request.workers)
+    return f"{', '.join(said)}; {hours} on {n_devices} x {device.device_kind}, {state} for models"
 
 
 def _bodies(request: Request, paper: Paper) -> tuple[str, ...]:
@@ -109,10 +150,13 @@ def _filling(
 
 
 def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledger) -> None:
-    """Tables 2 to 5 and figure 2 (left)."""
+    """Tables 2 to 5, figure 2 (left), and the curves by labels and by tokens."""
     for task, reason in found.absent.items():
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
+    if cells.request.workers > 1:
+        groups = [cells.runs(source, weights, ledger) for source in found.tasks]
+        cells = replace(cells, ready=ahead.train(groups, cells.request.workers))
     count = Count(len(found.tasks) * len(cells.variants))
     for source in found.tasks:
         cells.fill(source, weights, ledger, count)

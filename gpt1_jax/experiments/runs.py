@@ -1,6 +1,7 @@
 """One run among many: the result of a config, trained now or before."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1_jax.experiments.config import Scale
@@ -16,11 +17,19 @@ def body_of(variant: Variant) -> str:
     return "lstm" if variant.pretraining.endswith(":lstm") else "transformer"
 
 
-def result_of(spec: str, settings: Mapping[str, str], workdir: Path, quiet: bool = True) -> dict:
-    """result.json of the run of a config string with dotted settings on top. A run that is finished
-    is not done again; one that was stopped goes on."""
-    described, explicit = experiment.load(spec, settings)
-    return train(described, explicit, workdir, quiet=quiet)
+@dataclass(frozen=True)
+class Run:
+    """A config string with dotted settings on top, and the folder of its run."""
+
+    spec: str
+    settings: Mapping[str, str]
+    workdir: Path
+
+    def result(self, quiet: bool = True) -> dict:
+        """Its result.json. A run that is finished is not done again; one that was stopped goes
+        on."""
+        described, explicit = experiment.load(self.spec, self.settings)
+        return train(described, explicit, self.workdir, quiet=quiet)
 
 
 def config_string(scale: Scale, file: str, *words: str) -> str:

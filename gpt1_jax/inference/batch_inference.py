@@ -16,7 +16,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
-from gpt1_jax.messages import no_output, say
+from gpt1_jax.messages import no_output, tell
 from gpt1_jax.storage import places
 from gpt1_jax.text import sources
 
@@ -38,7 +38,7 @@ def score(model: TrainedModel, pattern: str, output: str | None, stride: int | N
     n_ctx = model.model_config.n_ctx
     with written(output, paths) as file:
         n_documents = _require_texts(pattern, paths)
-        say(
+        tell(
             f"windows of {n_ctx} tokens that start {stride} apart; each token but the first of a "
             "document is predicted once, from what stands before it in the first window it is in"
         )

@@ -5,7 +5,7 @@ import itertools
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,7 +19,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.inference.batch_inference import written
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, tell
 from gpt1_jax.storage import places
 from gpt1_jax.table_files import plain_suffix
 
@@ -51,7 +51,7 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
     row_format = model.row_format
     with written(output, [table]) as file:
         count, keys = _surveyed(stream_examples(table, row_format))
-        say(f"{path}: {row_format.open(table).description}")
+        tell(f"{path}: {row_format.open(table).description}")
         write = _writer(output, file, keys)
         measured = Comparison(model, row_format.open(table).text_cells)
         n_truncated = 0
@@ -70,6 +70,27 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
         "output": output,
         **measured.result(),
     }
+
+
+# Of more classes no screen shows the matrix.
+MOST_SHOWN = 10
+
+
+def confusion_lines(result: Mapping[str, Any]) -> list[str]:
+    """The confusion matrix of what `predict` returned, to be read: a row for each gold label. None
+    where there is none, or one of more than MOST_SHOWN classes."""
+    matrix = result.get("confusion_matrix", [])
+    if not 0 < len(matrix) <= MOST_SHOWN:
+        return []
+    labels = result.get("labels", [])
+    names = [str(name) for name in (labels if len(labels) == len(matrix) else range(len(matrix)))]
+    rows = [["gold, predicted:", *names]]
+    rows += [[name, *map(str, counts)] for name, counts in zip(names, matrix, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([first.ljust(widths[0]), *map(str.rjust, rest, widths[1:])])
+        for first, *rest in rows
+    ]
 
 
 class Comparison:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from gpt1_jax.messages import bar_size, say
+from gpt1_jax.messages import bar_size, is_hushed, tell
 
 EVERY = 10.0  # seconds between lines
 
@@ -15,7 +15,7 @@ EVERY = 10.0  # seconds between lines
 def counting(total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """A function that takes how many more of `total` are done."""
     done, told = 0, time.monotonic()
-    with tqdm(total=total, unit=unit, disable=None, **bar_size()) as bar:
+    with tqdm(total=total, unit=unit, disable=is_hushed() or None, **bar_size()) as bar:
 
         def add(more: int) -> None:
             nonlocal done, told
@@ -23,6 +23,6 @@ def counting(total: int, unit: str) -> Iterator[Callable[[int], None]]:
             bar.update(more)
             if bar.disable and time.monotonic() - told > EVERY:
                 told = time.monotonic()
-                say(f"{done} of {total} {unit}")
+                tell(f"{done} of {total} {unit}")
 
         yield add

@@ -23,8 +23,8 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 _SHORTEST = 16
 # Places of the cache come in blocks of this many.
 _PLACES = 128
-# Logits that are sorted at a time on a GPU.
-_STRETCH = 1024
+# Neighbouring logits that are looked at as one on a GPU.
+_STRETCH = 32
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def restrict(
 
 
 def _top_k(x_NV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """jax.lax.top_k. On a GPU, which sorts all of a row for it, the k largest of each stretch come
-    first, and of those the k largest: the same ones in the same order."""
+    """jax.lax.top_k. A GPU sorts all of a row for it; there, only the k stretches with the largest
+    maxima are sorted, since no other holds one of the k largest. Equals keep their order."""
 
     def direct(x_NV):
         values, ids = jax.lax.top_k(x_NV, k)
@@ -67,13 +67,17 @@ def _top_k(x_NV: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     def by_stretches(x_NV):
         missing = -x_NV.shape[1] % _STRETCH
         x_NV = jnp.pad(x_NV, ((0, 0), (0, missing)), constant_values=-jnp.inf)
-        stretches = x_NV.reshape(len(x_NV), -1, _STRETCH)
-        largest, places = jax.lax.top_k(stretches, k)
-        ids = places + (jnp.arange(stretches.shape[1]) * _STRETCH)[None, :, None]
-        found, where = jax.lax.top_k(largest.reshape(len(x_NV), -1), k)
-        return found, jnp.take_along_axis(ids.reshape(len(x_NV), -1), where, axis=1)
+        stretches_NSE = x_NV.reshape(len(x_NV), -1, _STRETCH)
+        _, chosen_NK = jax.lax.top_k(stretches_NSE.max(-1), k)
+        chosen_NK = jnp.sort(chosen_NK, axis=1)
+        left_NKE = jnp.take_along_axis(stretches_NSE, chosen_NK[..., None], axis=1)
+        ids_NKE = chosen_NK[..., None] * _STRETCH + jnp.arange(_STRETCH)[None, None]
+        found_NK, where_NK = jax.lax.top_k(left_NKE.reshape(len(x_NV), -1), k)
+        ids_NC = ids_NKE.reshape(len(x_NV), -1)
+        return found_NK, jnp.take_along_axis(ids_NC, where_NK, axis=1)
 
-    if k > _STRETCH // 4 or x_NV.shape[1] < 4 * _STRETCH:
+    # Otherwise there would be little left out.
+    if 4 * k * _STRETCH > x_NV.shape[1]:
         return direct(x_NV)
     return jax.lax.platform_dependent(x_NV, cuda=by_stretches, default=direct)
 

@@ -23,6 +23,7 @@ from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.inference import activations, inspection, log_probabilities, sample
 from gpt1_jax.inference.config import PathsConfig, SampleConfig
 from gpt1_jax.inference.inspection import Inspection
+from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.messages import say
 from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import ModelConfig
@@ -166,9 +167,15 @@ class TrainedModel:
             raise UserError(
                 f"the {split} split of {folder} has {len(tokens)} token(s); expected at least 2"
             )
-        total, count = evaluate.stream_losses(
-            self.placed, tokens.read, len(tokens), self.config.eval.stride
-        )
+        stride = self.config.eval.stride
+        windows = evaluate.window_count(len(tokens), self.model_config.n_ctx, stride)
+        with counting(windows, "windows") as add:
+
+            def read(start: int, stop: int) -> np.ndarray:
+                add(1)
+                return tokens.read(start, stop)
+
+            total, count = evaluate.stream_losses(self.placed, read, len(tokens), stride)
         metrics = evaluate.perplexity_metrics(total, count, len(tokens), tokens.split_info)
         return metrics, count
 

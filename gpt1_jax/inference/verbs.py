@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.flags import Flag, require_one
+from gpt1_jax.flags import Flag, Quiet, require_one
 from gpt1_jax.inference.config import PathsConfig, SampleConfig
-from gpt1_jax.messages import say, show
+from gpt1_jax.messages import say, show, tell
 
 if TYPE_CHECKING:
     from gpt1_jax.inference.trained_model import TrainedModel
@@ -42,6 +42,7 @@ class Evaluate:
     split: Annotated[str | None, Flag("default: valid for tokens, dev for a task")] = None
     data: Annotated[str | None, Flag("a folder of prepare", "TOKENS")] = None
     task: Annotated[str | None, Flag("another task of this shape, or a folder", "NAME")] = None
+    quiet: Quiet = False
 
     def __post_init__(self):
         if self.data is not None and self.task is not None:
@@ -53,7 +54,7 @@ class Evaluate:
         if model.task.has_head and self.data is None:
             split = self.split or "dev"
             metrics, n_tokens, n_cut = model.evaluate_task(self.task, split)
-            say(f"{n_cut} examples cut to fit n_ctx")
+            tell(f"{n_cut} examples cut to fit n_ctx")
             return measured(model, split, metrics, n_tokens, began, truncated=n_cut)
         if self.task is not None:
             raise UserError(
@@ -61,6 +62,8 @@ class Evaluate:
             )
         split = self.split or "valid"
         metrics, n_tokens = model.evaluate_tokens(self.data, split)
+        found = (f"{name.replace('_', ' ')} {value:.5g}" for name, value in metrics.items())
+        tell(f"{split}, {n_tokens:,} tokens predicted: {', '.join(found)}")
         return measured(model, split, metrics, n_tokens, began)
 
 
@@ -131,6 +134,7 @@ class Score:
     input: Annotated[str, Flag("text, or .jsonl; also .gz, .xz", "FILE")]
     stride: Annotated[int | None, Flag("between windows; default: eval.stride of the run")] = None
     output: Annotated[str | None, Flag("default: standard output", "G.jsonl")] = None
+    quiet: Quiet = False
 
     def run(self) -> dict:
         from gpt1_jax.inference import batch_inference
@@ -145,12 +149,15 @@ class Predict:
     model: Model
     input: Annotated[str, Flag("rows like the task's", "F.jsonl")]
     output: Annotated[str, Flag("", "G.jsonl")]
+    quiet: Quiet = False
 
     def run(self) -> dict:
         from gpt1_jax.inference import predictions
 
         result = predictions.predict(self.model.load(), self.input, self.output)
-        say(f"{result['truncated']} of {result['examples']} examples cut to fit n_ctx")
+        tell(f"{result['truncated']} of {result['examples']} examples cut to fit n_ctx")
+        for line in predictions.confusion_lines(result):
+            tell(line)
         return result
 
 

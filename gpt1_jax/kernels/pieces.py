@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.experimental import pallas as pl
 
 LEAST_PIECE, MOST_PIECES = 32, 8
 
@@ -13,6 +14,11 @@ def piece(width: int) -> int:
     (256, 64)
     """
     return width & -width
+
+
+def of(width: int) -> list[slice | pl.Slice]:
+    """The columns of a row of this width, piece by piece."""
+    return [pl.dslice(start, piece(width)) for start in range(0, width, piece(width))]
 
 
 def suits(width: int) -> bool:

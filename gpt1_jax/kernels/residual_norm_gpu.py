@@ -16,17 +16,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
+from gpt1_jax.kernels import pieces
 from gpt1_jax.kernels.masks import dropped, hashed, kept
-from gpt1_jax.kernels.pieces import piece
 from gpt1_jax.kernels.triton import Setting, call
 
 FORWARD, BACKWARD = Setting(1, 1, 2), Setting(1, 1, 2)
 # Tokens of one program of the backward pass, which adds up their gradients of gain and bias.
 GROUP = 16
-
-
-def _pieces(width):
-    return [pl.dslice(start, piece(width)) for start in range(0, width, piece(width))]
 
 
 def _rows(rows, width=None):
@@ -108,8 +104,10 @@ def _forward_body(
     *, rows, rate, epsilon, width,
 ):  # fmt: skip
     token, dtype = pl.program_id(0) * rows + jnp.arange(rows), sum_ref.dtype
-    pieces, sums = _pieces(width), []
-    for columns in pieces:
+    parts, sums = pieces.of(width), []
+    # Asked for first: what is written below might be these, for all that the compiler knows.
+    affine = [(scale_ref[columns][None], bias_ref[columns][None]) for columns in parts]
+    for columns in parts:
         branch = branch_ref[:, columns].astype(jnp.float32) + shift_ref[columns][None]
         branch = _dropped(branch, words_ref, token, columns, rate, width)
         # Rounded as it is kept, so that both passes see the same sum.
@@ -119,9 +117,9 @@ def _forward_body(
     mean = sum(x.sum(-1) for x in sums) / width
     variance = sum(jnp.square(x - mean[:, None]).sum(-1) for x in sums) / width
     factor = lax.rsqrt(variance + epsilon)
-    for columns, x in zip(pieces, sums, strict=True):
-        normed = (x - mean[:, None]) * factor[:, None] * scale_ref[columns][None]
-        normed_ref[:, columns] = (normed + bias_ref[columns][None]).astype(dtype)
+    for columns, x, (scale, bias) in zip(parts, sums, affine, strict=True):
+        normed = (x - mean[:, None]) * factor[:, None] * scale + bias
+        normed_ref[:, columns] = normed.astype(dtype)
     mean_ref[...], factor_ref[...] = mean, factor
 
 
@@ -130,21 +128,21 @@ def _backward_body(
     by_residual_ref, by_branch_ref, by_affine_ref,
     *, rows, rate, width, group,
 ):  # fmt: skip
-    pieces, dtype = _pieces(width), by_residual_ref.dtype
+    parts, dtype = pieces.of(width), by_residual_ref.dtype
     first = pl.program_id(0) * group
 
     def body(i, carry):
         some, token = pl.dslice(i * rows, rows), first + i * rows + jnp.arange(rows)
         mean, factor = mean_ref[some][:, None], factor_ref[some][:, None]
-        gradients = [gradient_ref[some, columns].astype(jnp.float32) for columns in pieces]
-        normed = [(sum_ref[some, cols].astype(jnp.float32) - mean) * factor for cols in pieces]
+        gradients = [gradient_ref[some, columns].astype(jnp.float32) for columns in parts]
+        normed = [(sum_ref[some, cols].astype(jnp.float32) - mean) * factor for cols in parts]
         by_normed = [
-            g * scale_ref[columns][None] for g, columns in zip(gradients, pieces, strict=True)
+            g * scale_ref[columns][None] for g, columns in zip(gradients, parts, strict=True)
         ]
         level = (sum(x.sum(-1) for x in by_normed) / width)[:, None]
         along = sum((a * b).sum(-1) for a, b in zip(by_normed, normed, strict=True)) / width
         by_branches = []
-        for columns, x, y in zip(pieces, by_normed, normed, strict=True):
+        for columns, x, y in zip(parts, by_normed, normed, strict=True):
             by_sum = factor * (x - level - y * along[:, None])
             by_residual_ref[some, columns] = by_sum.astype(dtype)
             by_branch = _dropped(by_sum, words_ref, token, columns, rate, width)
@@ -153,8 +151,8 @@ def _backward_body(
         added = zip(carry, gradients, normed, by_branches, strict=True)
         return tuple((a + g * y, b + g, c + by_branch) for (a, b, c), g, y, by_branch in added)
 
-    zeros = jnp.zeros((rows, piece(width)), jnp.float32)
-    carry = lax.fori_loop(0, group // rows, body, ((zeros,) * 3,) * len(pieces))
-    for columns, sums in zip(pieces, carry, strict=True):
+    zeros = jnp.zeros((rows, pieces.piece(width)), jnp.float32)
+    carry = lax.fori_loop(0, group // rows, body, ((zeros,) * 3,) * len(parts))
+    for columns, sums in zip(parts, carry, strict=True):
         for place, total in enumerate(sums):
             by_affine_ref[place, columns] = total.sum(0)

@@ -42,6 +42,7 @@ from gpt1_jax.run_files import versions
 from gpt1_jax.runtime import compilation_cache
 from gpt1_jax.runtime.peaks import peak
 from gpt1_jax.text.shards import Tokens
+from gpt1_jax.training.state import with_ready_bits
 
 GIB = 2**30
 # Batches that are placed once and taken in turn, as the peer does it.
@@ -365,7 +366,7 @@ def sample(asked: SampleBenchmark) -> dict[str, Any]:
     model = _experiment(asked.sizes, {}, {"steps": 1}).model
     attention = choose("auto", device_of(jax.devices()[0]), model).implementation
     net = network(model, attention, None, 0)
-    placed = PlacedModel(net, jax.jit(net.init)(jax.random.key(0)))
+    placed = PlacedModel(net, with_ready_bits(jax.jit(net.init))(jax.random.key(0)))
     prompt = np.random.default_rng(0).integers(0, model.vocab_size, asked.prompt).tolist()
     config = SampleConfig(length=asked.new, num_samples=asked.batch, top_k=40, stop="none")
 

@@ -13,6 +13,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.machine import roofline, topology
 from gpt1_jax.machine.step import Step, step
 from gpt1_jax.machine.topology import Slice
+from gpt1_jax.messages import tell
 from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.run_files import versions
 from gpt1_jax.runtime import compilation_cache
@@ -62,6 +63,7 @@ def config_of(made: Step) -> dict[str, Any]:
 def facts(made: Step, where: Slice) -> dict[str, Any]:
     """Memory of a chip in bytes, whether it suffices, collective operations, the seconds that the
     compiler took and those that are predicted of the update."""
+    tell(f"compiling for {where.chips} chips; at the paper's sizes that takes minutes")
     hbm, began = where.generation.hbm_bytes, time.perf_counter()
     lowered = made.lowered()
     traced = time.perf_counter()

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.flags import Flag
+from gpt1_jax.messages import amount, tell
 
 DtypeWord = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 # As PyTorch's users write them, and peers in their files.
@@ -30,7 +31,25 @@ class Compile:
         where = topology.slice_named(self.topology)
         from gpt1_jax.machine.compile import compile_for
 
-        return compile_for(self.config, self.keys, where)
+        result = compile_for(self.config, self.keys, where)
+        for line in compiled_lines(result):
+            tell(line)
+        return result
+
+
+def compiled_lines(result: Mapping[str, Any]) -> list[str]:
+    """What `compile` found, to be read."""
+    needed = result["argument_bytes_per_chip"] + result["temp_bytes_per_chip"]
+    fits = "fits" if result["fits"] else "does not fit"
+    there_is = amount(result["hbm_bytes_per_chip"])
+    lines = [f"{result['chips']} chips: {fits}, {amount(needed)} of {there_is} on each"]
+    predicted = result["predicted"]
+    if predicted:
+        lines.append(
+            f"at best {1e3 * predicted['step_seconds']:.3g} ms for an update, "
+            f"{predicted['tokens_per_s']:,.0f} tokens/s: predicted, not measured"
+        )
+    return lines
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ def cached_attention(
         # Imported where it is used: a backend that some release of JAX drops must harm nobody else.
         from gpt1_jax.kernels import decode_gpu
 
-        if cache[0].shape[2] % decode_gpu.ATTENTION.rows == 0:
+        if cache[0].shape[2] % decode_gpu.FEW.rows == 0:
             merged_NHK, *cache = decode_gpu.attention(qkv_NL3HK[:, 0], *cache, offset)
             return merged_NHK[:, None], tuple(cache)
     query_NLHK, key_NLHK, value_NLHK = (qkv_NL3HK[:, :, part] for part in range(3))

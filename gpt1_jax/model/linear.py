@@ -160,7 +160,7 @@ class Linear(nn.Module):
             # Imported where it is used: a backend that some release of JAX drops must harm nobody.
             from gpt1_jax.kernels import decode_gpu
 
-            if decode_gpu.suits(len(rows), self.n_in, self.n_out):
+            if decode_gpu.suits(len(rows), self.n_in):
                 out = decode_gpu.linear(rows, self.cast_kernel, bias, gelu=gelu)
                 return out.reshape(*x.shape[:-1], self.n_out)
         out = self(x) if add_bias else self.without_bias(x)

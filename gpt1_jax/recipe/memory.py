@@ -22,6 +22,11 @@ def available() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * jax.process_count()
 
 
+def of_state(model: ModelConfig) -> int:
+    """Bytes of the parameters with their two moments."""
+    return 3 * _FLOAT * model.n_parameters
+
+
 def require(needed: int, what: str, remedy: str) -> None:
     """Raises UserError where `what` takes more bytes than there are."""
     if needed > (there := available()):
@@ -35,7 +40,7 @@ def check_training(experiment: Experiment) -> None:
     """UserError for sizes beyond all memory: of the parameters with their two moments, or of what
     one layer makes of one batch, which is the least of what a step needs."""
     model = experiment.model
-    state = 3 * _FLOAT * model.n_parameters
+    state = of_state(model)
     require(
         state,
         f"a model of {model.n_layer} layers of width {model.n_embd}, with the moments of its "

@@ -2,7 +2,8 @@
 from what is printed, and the same of our runs with their seeds and spread.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Literal
 
@@ -108,7 +109,7 @@ def measured(paper: Paper, grids: Sequence[Grid]) -> list[str]:
     for entry in entries:
         by_variant.setdefault(entry.variant.name, {})[_place(entry)] = entry
     full = by_variant.get("full", {})
-    found = list(_against_others(paper, entries))
+    found = [*_against_others(paper, entries), *_against_words(full.values())]
     for variant, others in by_variant.items():
         pairs = {place: (full[place], other) for place, other in others.items() if place in full}
         if variant != "full" and pairs:
@@ -161,8 +162,55 @@ def _against_full(variant: str, pairs: Mapping[tuple, tuple[Entry, Entry]]) -> I
     ]
     if parts:
         yield f"{what}, task by task: {'; '.join(parts)}."
+    together = {
+        full.column.task: statistics.fmean(full.scores.paired(other.scores))
+        for full, other in pairs.values()
+        if full.column.task and full.scores.paired(other.scores)
+    }
+    yield from _tested(what, together)
 
 
+def _against_words(entries: Iterable[Entry]) -> Iterator[str]:
+    """Our full model against the best that is known of a task without a model: by how much it is
+    ahead on how many tasks."""
+    ahead, differences = {}, {}
+    for entry in entries:
+        if entry.column.task and "bag_of_words" in entry.baselines:
+            best = max(entry.baselines[name] for name in LINEAR if name in entry.baselines)
+            differences[entry.column.task] = entry.scores.median - best
+            if min(entry.scores.values) > best:
+                ahead[entry.column.title] = _decimal(entry.scores.median) - _decimal(best)
+    if differences:
+        where = f": {_listed(ahead)}" if ahead else ""
+        yield (
+            "Our full model is ahead of the better of the two linear models on words, with every "
+            f"seed, on {len(ahead)} of {len(differences)} tasks{where}."
+        )
+        yield from _tested("Our full model beside it", differences)
+
+
+def _tested(what: str, changes: Mapping[str, float]) -> Iterator[str]:
+    """The mean over tasks, and how often chance would make as much of it: were there no difference,
+    that of each task would be as likely with the other sign (a permutation test in pairs; the seeds
+    of a task change sign together, since they share its examples)."""
+    if len(changes) < LEAST_TASKS:
+        return
+    import numpy as np
+    from scipy.stats import permutation_test
+
+    values = list(changes.values())
+    found = permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    yield (
+        f"{what}, all {len(changes)} tasks together: {_signed(_decimal(found.statistic))} on "
+        f"average, p = {found.pvalue:.2g} in a permutation test that pairs tasks and seeds."
+    )
+
+
+LINEAR = ("bag_of_words", "word_pairs")
+# With fewer, no difference whatever could be told from chance at 1 in 20.
+LEAST_TASKS = 6
 WORDS = {
     "no_pretraining": "Without pre-training",
     "no_aux_lm": "Without the auxiliary language model loss, which helps where this is lower",

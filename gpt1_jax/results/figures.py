@@ -10,7 +10,7 @@ import math
 import statistics
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,8 @@ from gpt1_jax.messages import visible
 from gpt1_jax.results.averages import percent, rounded
 from gpt1_jax.results.finished_runs import FinishedRun, FinishedRuns, ProbeRow, ReproducedRun
 from gpt1_jax.results.markdown import escaped
-from gpt1_jax.results.paper import Paper
-from gpt1_jax.results.tables import scale_words, task_title
+from gpt1_jax.results.paper import FigureName, Paper
+from gpt1_jax.results.tables import BASELINES, scale_words, task_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +55,8 @@ def drawings(paper: Paper, finished: FinishedRuns) -> list[Drawing]:
         made = [
             _transfer(paper, finished),
             _probes(paper, finished),
+            _curve(paper, finished, "labels"),
+            _curve(paper, finished, "tokens"),
             _losses(
                 "loss_pretraining", "Loss of pre-training", finished, finished.pretraining.values()
             ),
@@ -266,6 +268,78 @@ def _anchors(finished: FinishedRuns) -> str:
     )
 
 
+# Curves by labels and by tokens
+
+
+def _curve(paper: Paper, finished: FinishedRuns, name: FigureName) -> Drawing | None:
+    """Scores by the number of labels, with and without pre-training and beside linear models; or by
+    the tokens of pre-training. A panel for each task."""
+    runs = [run for run in finished.runs if run.figure == name]
+    if not runs:
+        return None
+    tasks = list(dict.fromkeys(run.task for run in runs))
+    figure = _figure(3.6 * len(tasks), 3.4)
+    panels = figure.subplots(1, len(tasks), squeeze=False)
+    rows: list[tuple] = []
+    for axes, task in zip(panels[0], tasks, strict=True):
+        mine = [run for run in runs if run.task == task]
+        lines = _lines_of(mine, finished, name)
+        for colour, (row, points) in zip(COLOURS, lines.items(), strict=False):
+            _draw_curve(axes, points, _label(CURVES.get(row, row)), colour)
+            rows += [(finished.scale, task, row, mine[0].metric, *point) for point in points]
+        axes.set_xscale("symlog" if name == "tokens" else "log")
+        axes.set(xlabel=AXES[name], ylabel=f"{mine[0].metric}, %")
+        axes.set_title(_label(task_title(task)), fontsize=8)
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), **LEGEND)
+    title = f"{paper.figures[name].title} ({scale_words(finished.scale)})"
+    figure.suptitle(title)
+    return Drawing(
+        name,
+        title,
+        *_images(figure),
+        header=("scale", "task", "row", "metric", name, "median", "min", "max", "n"),
+        rows=tuple(rows),
+        notes=(
+            "Dev; the line is the median over seeds, the band from the lowest to the highest. The "
+            "paper has no such figure.",
+        ),
+    )
+
+
+AXES = {"labels": "labels", "tokens": "tokens of pre-training"}
+CURVES = {"full": "pre-trained", "no_pretraining": "from the beginning"} | {
+    name: BASELINES[name].lower() for name in ("bag_of_words", "word_pairs")
+}
+
+
+def _lines_of(
+    runs: Sequence[ReproducedRun], finished: FinishedRuns, name: FigureName
+) -> dict[str, list[tuple]]:
+    """(place, median, min, max, n) by the row that a line is of."""
+    values: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        score = run.score(run.metric)
+        place = run.tokens if name == "tokens" else run.config["task"]["train_examples"]
+        if score is not None and place is not None:
+            values.setdefault(run.variant, {}).setdefault(place, []).append(percent(score))
+    for known in finished.by_labels.get(runs[0].task, []) if name == "labels" else []:
+        scores: Mapping[str, Any] = known
+        for row in ("bag_of_words", "word_pairs"):
+            place = known["examples"]["train"]
+            values.setdefault(row, {})[place] = [percent(scores[row])]
+    return {
+        row: [(place, *_summary(found)) for place, found in sorted(points.items())]
+        for row, points in values.items()
+    }
+
+
+def _draw_curve(axes, points: list[tuple], label: str, colour: str) -> None:
+    places, medians, lows, highs, counts = zip(*points, strict=True)
+    style = "-" if max(counts) > 1 else "--"
+    axes.plot(places, medians, style, color=colour, marker="o", ms=3, label=label)
+    axes.fill_between(places, lows, highs, color=colour, alpha=0.15, lw=0)
+
+
 # Loss curves
 
 
@@ -305,8 +379,11 @@ def _losses(
 
 def _panel(run: FinishedRun) -> str:
     title = "pre-training" if run.task_name is None else _label(task_title(run.task_name))
-    by_blocks = isinstance(run, ReproducedRun) and run.figure == "2left"
-    return f"{title}, by blocks transferred" if by_blocks else title
+    figure = run.figure if isinstance(run, ReproducedRun) else None
+    return f"{title}, by {BY[figure]}" if figure in BY else title
+
+
+BY = {"2left": "blocks transferred", "labels": "labels", "tokens": "tokens of pre-training"}
 
 
 def _draw_losses(axes, runs: Sequence[FinishedRun]) -> None:
@@ -343,6 +420,9 @@ def _kind(run: FinishedRun) -> str:
     """What lines of one colour share."""
     if not isinstance(run, ReproducedRun):
         return _label(run.folder)
+    row = _label(run.variant.replace("_", " "))
     if run.figure == "2left":
         return f"{run.n_transfer} blocks"
-    return _label(run.variant.replace("_", " "))
+    if run.figure == "tokens":
+        return f"{run.tokens:,} tokens"
+    return f"{row}, {run.config['task']['train_examples']}" if run.figure == "labels" else row

@@ -35,6 +35,7 @@ class Place(TypedDict):
     seed: int
     n_transfer: NotRequired[int | None]
     figure: NotRequired[FigureName | None]
+    tokens: NotRequired[int | None]
     further: NotRequired[dict[str, dict[str, float]]]
 
 
@@ -84,6 +85,7 @@ class Reproduction(TypedDict):
     pretraining: NotRequired[dict[str, str]]
     missing: NotRequired[list[Missing]]
     baselines: NotRequired[dict[str, Baselines]]
+    by_labels: NotRequired[dict[str, list[Baselines]]]
     probes: NotRequired[list[ProbeRow]]
     anchors: NotRequired[dict[str, Anchors]]
 
@@ -162,13 +164,15 @@ class FinishedRun:
 @dataclass(frozen=True, kw_only=True)
 class ReproducedRun(FinishedRun):
     """A fine-tuning with its place in a reproduction. n_transfer: how many blocks it took over,
-    where that was chosen; figure: which figure it is for, None for the tables."""
+    where that was chosen; figure: which figure it is for, None for the tables; tokens: those of its
+    pre-training, where it is about them."""
 
     variant: str
     task: str
     seed: int
     n_transfer: int | None = None
     figure: FigureName | None = None
+    tokens: int | None = None
 
     @property
     def metric(self) -> str:
@@ -209,15 +213,21 @@ class Scores:
         """Between the best and the worst seed."""
         return max(self.values) - min(self.values)
 
+    def paired(self, other: "Scores") -> list[float]:
+        """What another cell has more, for each seed that both have."""
+        both = self.by_seed.keys() & other.by_seed
+        return [other.by_seed[seed] - self.by_seed[seed] for seed in both]
+
 
 @dataclass(frozen=True)
 class FinishedRuns:
     """All that is known of what has run.
 
-    scale: None where there are only single runs. runs: those of the tables and of figure 2 (left).
-    unfinished: by variant and task, why a run of the reproduction is not in `runs`. pretraining: by
-    body. missing, baselines, probes, anchors: as in reproduction.json. single: runs of no
-    reproduction. folder: that of the reproduction, as it was named.
+    scale: None where there are only single runs. runs: those of the tables and of figures with
+    fine-tuning. unfinished: by variant and task, why a run of the reproduction is not in `runs`.
+    pretraining: by body. by_labels: by task, baselines on few labels and on more. missing,
+    baselines, probes, anchors: as in reproduction.json. single: runs of no reproduction. folder:
+    that of the reproduction, as it was named.
     """
 
     scale: Scale | None
@@ -227,6 +237,7 @@ class FinishedRuns:
     pretraining: dict[str, FinishedRun] = field(default_factory=dict)
     missing: tuple[Missing, ...] = ()
     baselines: dict[str, Baselines] = field(default_factory=dict)
+    by_labels: dict[str, list[Baselines]] = field(default_factory=dict)
     probes: tuple[ProbeRow, ...] = ()
     anchors: dict[str, Anchors] = field(default_factory=dict)
     single: tuple[FinishedRun, ...] = ()
@@ -352,6 +363,7 @@ def _reproduction(root: Path, single: tuple[FinishedRun, ...]) -> FinishedRuns:
         pretraining=pretraining,
         missing=tuple(whole.get("missing", ())),
         baselines=whole.get("baselines", {}),
+        by_labels=whole.get("by_labels", {}),
         probes=tuple(whole.get("probes", ())),
         anchors=whole.get("anchors", {}),
         single=single,
@@ -372,6 +384,7 @@ def _reproduced(root: Path, entry: Place) -> ReproducedRun:
         seed=entry["seed"],
         n_transfer=entry.get("n_transfer"),
         figure=entry.get("figure"),
+        tokens=entry.get("tokens"),
     )
     if run.metric is None:
         raise UserError(f"{root / run.folder}/config.json names no metric; it is no fine-tuning")

@@ -13,7 +13,8 @@ from gpt1_jax.config_files import find_config
 INDEX = "configs/paper.py"
 FINETUNING = "configs/finetune.py"
 
-FigureName = Literal["2left", "2right"]
+FigureName = Literal["2left", "2right", "labels", "tokens"]
+"""Those of the paper, and two that it does not have."""
 Source = Literal["paper", "quoted", "leaderboard"]
 """Whose number it is: the paper's own, one that it quotes, or what stands beside its row on the
 leaderboard of GLUE."""
@@ -85,13 +86,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure: which config strings draw it, and what the paper says that it shows."""
+    """A figure: which config strings draw it, and what the paper says that it shows, "" where the
+    paper does not have it."""
 
     name: FigureName
     title: str
     tasks: tuple[str, ...]
     configs: tuple[str, ...]
-    claim: str
+    claim: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ BASELINES = {
     "chance": "Chance",
     "majority": "Majority",
     "bag_of_words": "Bag of words",
+    "word_pairs": "Words and pairs of words, TF-IDF",
     "hypothesis_only": "Bag of words, hypothesis only",
 }
 _MNLI_SPLITS = {"matched": "dev", "mismatched": "dev_mismatched"}

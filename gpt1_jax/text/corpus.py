@@ -20,7 +20,7 @@ from typing import Any
 from gpt1_jax import json_files
 from gpt1_jax.disk import WorkdirLock, as_user_error, new_folder, write_json
 from gpt1_jax.errors import Interrupted, UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import say, tell
 from gpt1_jax.storage import places
 from gpt1_jax.text import workers, workplace
 from gpt1_jax.text.config import PrepareConfig
@@ -98,7 +98,7 @@ def _already(
             f"{now[:12]}); choose another --output, or delete the folder"
         )
     workplace.clear(output)
-    say(f"{output} is already prepared with these arguments; nothing to do")
+    tell(f"{output} is already prepared with these arguments; nothing to do")
     return manifest
 
 
@@ -116,10 +116,10 @@ def _prepared(
         else:
             survey = before if before and inputs.fixed else take_survey(inputs, config)
         if before not in (None, survey):
-            say(f"{output}: the text has changed since it was begun, so it begins anew")
+            tell(f"{output}: the text has changed since it was begun, so it begins anew")
             workplace.clear(output)
         if isinstance(inputs.train, Files):
-            say(inputs.train.describe())
+            tell(inputs.train.describe())
         folder = workplace.begin(output, arguments)
         workplace.keep_survey(folder, survey)
         if not (folder / MANIFEST).exists():
@@ -225,7 +225,7 @@ def _words(inputs: Inputs, survey: Survey, config: PrepareConfig) -> Counter[str
 
 def _learned(counts: Counter[str], survey: Survey, config: PrepareConfig) -> Tokenizer:
     usual = min(40_000, max(sentencepiece_bpe.SIZES[0], survey.train_characters // 100))
-    say(f"training a tokenizer on {len(counts)} distinct words")
+    tell(f"training a tokenizer on {len(counts)} distinct words")
     if config.tokenizer == "original":
         learned = vocabulary.learn(counts, config.vocab_size, usual)
         return gpt1_bpe.OriginalTokenizer(learned)
@@ -351,7 +351,7 @@ class _OverBeam:
         units = list(enumerate(self._inputs.units))
         missing = [item for item in units if job.kept(*item) is None]
         if missing:
-            say(f"{_READINGS[name]}: {len(missing)} of {len(units)} files over Beam")
+            tell(f"{_READINGS[name]}: {len(missing)} of {len(units)} files over Beam")
             processes = min(self._config.workers or workers.cores(), len(missing))
             workers.over_beam(job, missing, self._config.beam_options, processes)
         outcomes = [job.kept(*item) for item in units]

@@ -13,7 +13,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from gpt1_jax import disk, json_files
-from gpt1_jax.messages import say
+from gpt1_jax.messages import tell
 from gpt1_jax.text import workers
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.division import Block, Survey, divided_blocks
@@ -33,7 +33,7 @@ def encode_blocks(
     journal = _journal_so_far(folder)
     first = journal["pieces"]
     if first:
-        say(f"continuing after {first} pieces")
+        tell(f"continuing after {first} pieces")
     dtype = id_dtype(tokenizer)
     encode = functools.partial(
         _encoded, str(folder / "tokenizer"), tokenizer.fingerprint, dtype.str

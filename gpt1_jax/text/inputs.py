@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import say
+from gpt1_jax.messages import tell
 from gpt1_jax.text.config import VALID_FRACTION, PrepareConfig
 from gpt1_jax.text.sources import Files, Source, Texts, TextSet, matching, text_set
 from gpt1_jax.tokenization import sentencepiece_bpe
@@ -114,5 +114,5 @@ def _without(paths: list[Path], valid_paths: list[Path]) -> list[Path]:
     if paths and not kept:
         raise UserError("valid matches all input files; none is left to train on")
     if len(kept) < len(paths):
-        say(f"{len(paths) - len(kept)} input files are validation files, kept out of training")
+        tell(f"{len(paths) - len(kept)} input files are validation files, kept out of training")
     return kept

@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import shlex
 import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 
 from gpt1_jax import signals
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import bar_size, say
+from gpt1_jax.messages import bar_size, is_hushed, tell
 
 PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 
@@ -41,7 +40,7 @@ def mapping(workers: int) -> Iterator[Callable]:
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
     # Not forked: a fork of a process with threads, as JAX and TensorFlow start them, may hang.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=signals.follow_parent)
 
     def mapped(function: Callable, items: Iterable) -> Iterator:
         waiting = deque()
@@ -58,17 +57,6 @@ def mapping(workers: int) -> Iterator[Callable]:
         yield mapped
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _follow_parent() -> None:
-    """A worker ends with its parent, however that ends."""
-    parent = multiprocessing.parent_process()
-
-    def watch():
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def over_beam(job: Callable, items: Iterable, options: str | None, workers: int) -> None:
@@ -115,7 +103,7 @@ class Progress:
         self._bar = None
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and not is_hushed():
             from tqdm import tqdm
 
             self._bar = tqdm(
@@ -134,4 +122,4 @@ class Progress:
         elif time.monotonic() - self._told > 10:
             self._told = time.monotonic()
             total = f" of {self._total / 1e6:.1f}" if self._total else ""
-            say(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")
+            tell(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")

@@ -51,8 +51,14 @@ def closing(workdir: str, result: Mapping[str, Any]) -> list[str]:
     rate = f", {speed:,.0f} tokens/s" if speed else ""
     taken = tqdm.format_interval(result["seconds"])
     lines = [f"step {result['step']:,} after {taken}{rate}", *_table(result["metrics"])]
+    windows = result.get("valid_windows")
+    if windows and windows["read"] < windows["all"]:
+        lines.append(
+            f"valid: the first {windows['read']:,} of {windows['all']:,} windows (eval.windows); "
+            "`evaluate` reads all of them, and finds another value"
+        )
     best = result.get("best")
-    if best:
+    if best and best["step"] is not None:  # none before the first evaluation
         lines.append(f"the best is step {best['step']:,}, which `evaluate` and `predict` take")
     lines.append(f"in {workdir}: result.json, metrics.jsonl, checkpoints/, tokenizer/")
     return [*lines, f"next: {_next(workdir, bool(best))}"]

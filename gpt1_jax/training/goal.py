@@ -71,6 +71,11 @@ class Goal(Protocol):
         """The measurements of an evaluation, each as it is ready."""
         ...
 
+    def windows(self, config: EvaluationConfig) -> tuple[int, int] | None:
+        """Of the held-out text, the windows that `measure` reads, and all; None where there is
+        none."""
+        ...
+
     def compared(self) -> dict[str, float]:
         """Scores of rules that do not learn to read, to set beside the model's."""
         ...
@@ -136,6 +141,12 @@ class LanguageModelling:
         )
         info = self.held_out.split_info
         yield Measurement("valid", evaluate.perplexity_metrics(total, count, n_tokens, info))
+
+    def windows(self, config: EvaluationConfig) -> tuple[int, int] | None:
+        if self.held_out is None:
+            return None
+        there_are = evaluate.window_count(len(self.held_out), self.longest, config.stride)
+        return min(config.windows or there_are, there_are), there_are
 
     def compared(self) -> dict[str, float]:
         return {}
@@ -203,6 +214,9 @@ class FineTuning:
             logits = self._logits(model, self.source, count)
             metrics = evaluate.task_metrics(self.loaded, "train", logits)
             yield Measurement("train_examples", metrics)
+
+    def windows(self, config: EvaluationConfig) -> None:
+        return None
 
     def compared(self) -> dict[str, float]:
         """The majority and a bag of words, which learns from BASELINE_EXAMPLES at most."""

@@ -7,7 +7,7 @@ import time
 import jax
 from tqdm import tqdm
 
-from gpt1_jax.messages import bar_size, say
+from gpt1_jax.messages import bar_size, is_hushed, say
 from gpt1_jax.runtime.peaks import known_peak
 from gpt1_jax.training.start import Run
 
@@ -21,7 +21,7 @@ class Progress:
         self._model = run.experiment.model
         self._batch_size = run.experiment.batch_size
         self._terminal = sys.stderr.isatty()
-        self._quiet = quiet or jax.process_index() != 0
+        self._quiet = quiet or is_hushed() or jax.process_index() != 0
         self._bar = tqdm(
             total=run.last_step,
             initial=run.first_step,

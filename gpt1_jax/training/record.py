@@ -7,9 +7,12 @@ Only process 0 writes. A row is on disk before a checkpoint of its step commits,
 import json
 import os
 import time
+from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
+from typing import Any
 
+from gpt1_jax.data.metrics import METRICS
 from gpt1_jax.disk import NO_ROOM, as_user_error, write_json, write_text
 from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import read_rows
@@ -22,8 +25,16 @@ class MetricsWriter:
     newest: the last values of each split among the rows that a resumed run keeps.
     """
 
-    def __init__(self, workdir: Path, config: LogConfig, resumed_from: int, active: bool = True):
-        """Drops rows after step `resumed_from`, and a last line that a crash has torn."""
+    def __init__(
+        self,
+        workdir: Path,
+        config: LogConfig,
+        resumed_from: int,
+        active: bool = True,
+        settings: Mapping[str, Any] | None = None,
+    ):
+        """Drops rows after step `resumed_from`, and a last line that a crash has torn. `settings`
+        of the run, by key, are what TensorBoard sets its runs beside each other by."""
         self.workdir = workdir
         self._active = active
         self._file = self._events = None
@@ -37,7 +48,7 @@ class MetricsWriter:
             self.newest[row["split"]] = values
         write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
         if config.tensorboard:
-            self._events = _Events(workdir / "events", resumed_from + 1)
+            self._events = _Events(workdir / "events", resumed_from + 1, settings or {})
         self._file = path.open("ab", buffering=0)
 
     def row(self, step: int, split: str, values: dict[str, float]) -> None:
@@ -82,14 +93,19 @@ def _append(file: FileIO, line: str) -> None:
         raise
 
 
+_PLAIN = (bool, int, float, str)
+# What runs are compared by; a run has those that it measures.
+_COMPARED = ("train/loss", "valid/loss", *(f"dev/{name}" for name in ("loss", *METRICS)))
+
+
 class _Events:
     """TensorBoard events, written by the thread that trains: what goes wrong with them is raised
     where it happens, and no queue of another thread can fill up."""
 
-    def __init__(self, folder: Path, first_step: int):
+    def __init__(self, folder: Path, first_step: int, settings: Mapping[str, Any]):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import scalar
+        from tensorboardX.summary import hparams, scalar
 
         self._event, self._scalar = Event, scalar
         with as_user_error(folder):
@@ -98,6 +114,10 @@ class _Events:
         # Hides what an interrupted run had drawn beyond its last checkpoint.
         start = SessionLog(status=SessionLog.START)
         self._write(first_step, session_log=start)
+        # The page HPARAMS of TensorBoard: a row for each run, a column for each setting.
+        plain = {key: v if isinstance(v, _PLAIN) else str(v) for key, v in settings.items()}
+        for summary in hparams(plain, dict.fromkeys(_COMPARED))[:2]:
+            self._write(first_step, summary=summary)
 
     def add(self, step: int, split: str, values: dict[str, float]) -> None:
         for name, value in values.items():

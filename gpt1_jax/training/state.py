@@ -92,7 +92,26 @@ def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh, fsdp: bool)
 
     shapes = jax.eval_shape(fresh, jax.random.key(0))
     shardings = sharding.state_shardings(mesh, shapes, fsdp)
-    return Origin(shapes, shardings, jax.jit(fresh, out_shardings=shardings))
+    compiled = jax.jit(fresh, out_shardings=shardings)
+    return Origin(shapes, shardings, with_ready_bits(compiled) if mesh.size == 1 else compiled)
+
+
+def with_ready_bits(draw: Callable) -> Callable:
+    """`draw` with random bits from a kernel that JAX brings along for GPUs. XLA would make one for
+    each array anew, which takes longer than to compile the update. The bits are the same. Several
+    devices draw a part each, which that kernel cannot do."""
+    name = "jax_threefry_gpu_kernel_lowering"
+
+    @functools.wraps(draw)
+    def drawn(*given):
+        before = getattr(jax.config, name)
+        jax.config.update(name, True)
+        try:
+            return draw(*given)
+        finally:
+            jax.config.update(name, before)
+
+    return drawn
 
 
 def begun(

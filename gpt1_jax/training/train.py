@@ -13,9 +13,9 @@ import jax
 
 from gpt1_jax.data.batches import stream
 from gpt1_jax.errors import Interrupted
-from gpt1_jax.messages import say
+from gpt1_jax.messages import tell
 from gpt1_jax.recipe import sharding
-from gpt1_jax.recipe.experiment import Experiment
+from gpt1_jax.recipe.experiment import Experiment, values
 from gpt1_jax.run_files import provenance, read_result
 from gpt1_jax.runtime import compilation_cache, processes
 from gpt1_jax.runtime.preemption import Signals
@@ -98,18 +98,25 @@ def train(
     """
     began = time.monotonic()
     workdir = places.here(workdir, new=True)
-    tell = (lambda line: None) if quiet or jax.process_index() else say
+    silent = quiet or jax.process_index() != 0
+    told = (lambda line: None) if silent else tell
     with contextlib.ExitStack() as closing:
         compilation_cache.begin()
-        run = start(experiment, explicit, workdir, tell)
+        run = start(experiment, explicit, workdir, told)
         closing.callback(run.close)
         finished = read_result(workdir) if run.first_step >= run.last_step else None
         if finished and finished["step"] == run.first_step:
-            tell(f"{workdir} was finished at step {run.first_step:,}; nothing is left to do")
+            told(f"{workdir} was finished at step {run.first_step:,}; nothing is left to do")
             return finished
         for line in (*banner.opening(run), *run.goal.opening(run.total_steps)):
-            tell(line)
-        writer = MetricsWriter(workdir, experiment.log, run.first_step, jax.process_index() == 0)
+            told(line)
+        writer = MetricsWriter(
+            workdir,
+            experiment.log,
+            run.first_step,
+            active=jax.process_index() == 0,
+            settings=values(run.experiment),
+        )
         closing.callback(writer.close)
         progress = Progress(run, quiet)
         closing.callback(progress.close)
@@ -139,6 +146,9 @@ def _result(run: Run, latest: dict, progress: Progress, wall_seconds: float) -> 
         "tokenizer": run.config["resolved"]["tokenizer"],
         **provenance(run.config),
     }
+    windows = run.goal.windows(run.experiment.eval)
+    if windows:
+        result["valid_windows"] = dict(zip(("read", "all"), windows, strict=True))
     if run.experiment.optimizer.skip_nonfinite:
         result["skipped"] = run.standing.skipped
     if run.goal.loaded.task.has_head:

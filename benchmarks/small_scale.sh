@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# The small scale of the paper's tables on a machine with a GPU that is lent for minutes and has no
+# network (benchmarks/small_scale.py says what is tried and run there):
+#
+#   benchmarks/small_scale.sh pack DATA          here: makes ./carried, to be taken along
+#   benchmarks/small_scale.sh search [RESULTS]   there: rates and recipes, on a part of train
+#   benchmarks/small_scale.sh run [RESULTS]      there: the tables and figures
+#
+# DATA has books/train, books/valid and tasks/. RESULTS gets one archive for each call.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+carried=${CARRIED:-carried}
+
+pack() {
+  local data=$1 made
+  made=$(mktemp -d)
+  mkdir -p "$carried"
+  python3 -m gpt1_jax prepare --output="$made/tokens" --vocab_size=8192 \
+    --input "$data/books/train/*" "$data/books/valid/*" --valid "$data/books/valid/*" > /dev/null
+  # Ids are words of two bytes.
+  tar -C "$made" -c tokens | xz --lzma2=preset=6,lc=0,lp=1,pb=1 > "$carried/tokens.tar.xz"
+  cp -rL "$data/tasks" "$carried/"
+  python3 benchmarks/small_scale.py divide "$carried/tasks" "$carried/divided"
+  python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 \
+    --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+    --platform manylinux2014_x86_64 -d "$carried/wheels" ml_collections pydantic==2.14.4 \
+    pydantic-core==2.50.5 annotated-types typing-inspection tensorboardX matplotlib contourpy \
+    cycler fonttools kiwisolver pillow pyparsing python-dateutil
+  rm -r "$made"
+  du -sh "$carried"
+}
+
+there() {
+  local results=${2:-benchmarks/results/small_scale}
+  export WORK=${WORK:-${TMPDIR:-/tmp}/gpt1_small_scale} JAX_PLATFORMS=${PLATFORM:-cuda,cpu}
+  if [ ! -d "$WORK/carried" ]; then
+    mkdir -p "$WORK/carried" "$results"
+    # Such a machine may have no xz.
+    python3 -m tarfile -e "$carried/tokens.tar.xz" "$WORK/carried" 2> /dev/null
+    cp -r "$carried/tasks" "$carried/divided" "$WORK/carried/"
+    python3 -m pip install -q --no-index --no-deps --no-compile --target "$WORK/site" \
+      "$carried"/wheels/*.whl
+  fi
+  # Several processes share the GPU, and what one of them has compiled.
+  export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=3 PYTHONUNBUFFERED=1
+  export PYTHONPATH="$PWD:$WORK/site${PYTHONPATH:+:$PYTHONPATH}"
+  mkdir -p "$results"
+  exec python3 benchmarks/small_scale.py "$1" "$results"
+}
+
+case "${1:-}" in
+  pack) pack "${2:?the folder of the data}" ;;
+  search | run) there "$@" ;;
+  *)
+    echo "usage: benchmarks/small_scale.sh pack DATA | search [RESULTS] | run [RESULTS]" >&2
+    exit 2
+    ;;
+esac
