@@ -3,7 +3,7 @@ r"""What `gpt1 compile` says of the slices that Cloud TPU lends: lines, a table 
     nice -n 19 python benchmarks/slices.py compile [FIRST ...]    what is not in LINES yet
     python benchmarks/slices.py table [--check]                   from LINES into docs/cloud_tpu.md
 
-`compile` takes two to five minutes of two cores for a row, writes each as soon as it is there, and
+`compile` takes two to ten minutes of two cores for a row, writes each as soon as it is there, and
 goes on where it was stopped; rows whose name begins with FIRST come alone. To compile a row again,
 delete its line. `table --check` ends with 1 where the page has another table.
 """
@@ -23,6 +23,7 @@ LINES = ROOT / "benchmarks" / "results" / "slices" / "compiled.jsonl"
 PLOT = LINES.with_name("tokens_per_s.svg")
 PAGE = ROOT / "docs" / "cloud_tpu.md"
 BEGIN, END = "<!-- slices: by benchmarks/slices.py -->\n", "<!-- end of slices -->"
+HOURS, END_OF_HOURS = "<!-- hours: by benchmarks/slices.py -->\n", "<!-- end of hours -->"
 SLICES = ("v5e-4", "v5e-16", "v5e-256", "v4-8", "v4-256", "v5p-8", "v5p-128", "v6e-16", "v6e-256")
 PAPER, A_CHIP = 64, 16  # sequences of an update: in the paper, and where the batch grows
 FINE_TUNED = 32  # sequences of an update of the paper's fine-tuning
@@ -95,6 +96,29 @@ def table() -> str:
     return "\n".join([*lines, *map(_line, ordered)]) + "\n"
 
 
+# A million updates, as the BERT paper reports, and the 100 epochs of the paper itself by the count of
+# tokens that OpenAI's figure of its compute comes from (1.19e11).
+LENGTHS = {"a million updates": 1_000_000, "100 epochs": 3_600_000}
+
+
+def hours() -> str:
+    """What the paper's pre-training takes on each slice, in Markdown."""
+    lines = [
+        "| slice, chips | step, ms | " + " | ".join(f"{name}, hours" for name in LENGTHS) + " | "
+        "chip hours of each |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, row in known().items():
+        if not name.endswith(f" {PAPER}") or row["predicted"] is None:
+            continue
+        step = row["predicted"]["step_seconds"]
+        taken = [updates * step / 3600 for updates in LENGTHS.values()]
+        chips = ", ".join(f"{each * row['chips']:,.0f}" for each in taken)
+        cells = [f"{name.split()[0]}, {row['chips']}", f"{1e3 * step:.1f}"]
+        lines.append("| " + " | ".join([*cells, *(f"{each:.1f}" for each in taken), chips]) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _line(row: dict) -> str:
     name, what = row["row"].split(" ", 1)
     task = "fine-tuning, MNLI" if what == "fine-tuning" else "pre-training"
@@ -152,10 +176,12 @@ def plot() -> None:
 
 
 def written(page: str) -> str:
-    """The page with the table in its place."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return before + BEGIN + table() + END + after
+    """The page with the tables in their places."""
+    for begin, made, end in ((BEGIN, table(), END), (HOURS, hours(), END_OF_HOURS)):
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = before + begin + made + end + after
+    return page
 
 
 if __name__ == "__main__":

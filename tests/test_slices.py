@@ -77,6 +77,9 @@ def test_every_row_is_a_command_and_what_is_kept_is_not_compiled_again(slices, m
     lines = slices.table().splitlines()
     assert len(lines) == 2 + len(slices.all_rows())
     assert "| v5e-16, 16 | pre-training | 64, 16 x 1 | 2.00 of 16 | 100 | 100 |" in lines[3]
+    # 0.01 s an update: a million in 2.8 hours on each of its chips.
+    assert "| v5e-16, 16 | 10.0 | 2.8 | 10.0 | 44, 160 |" in slices.hours()
+    assert len(slices.hours().splitlines()) == 2 + len(slices.SLICES)
     slices.plot()
     assert "tokens/s, predicted" in slices.PLOT.read_text()
 
