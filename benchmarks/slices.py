@@ -122,7 +122,7 @@ def hours() -> str:
 def _line(row: dict) -> str:
     name, what = row["row"].split(" ", 1)
     task = "fine-tuning, MNLI" if what == "fine-tuning" else "pre-training"
-    mesh = " x ".join(map(str, row["config"]["mesh"].values()))
+    mesh = "{data} x {model}".format(**row["config"]["mesh"])
     gib = (row["argument_bytes_per_chip"] + row["temp_bytes_per_chip"]) / 2**30
     memory = f"{gib:.2f} of {row['hbm_bytes_per_chip'] / 2**30:.0f}"
     guess = row["predicted"]

@@ -51,7 +51,7 @@ def compiled(words: list[str]) -> dict:
         },
         "config": {
             "batch_size": described.batch_size,
-            "mesh": {"data": chips // model, "model": model},
+            "mesh": {"data": chips // model, "model": model, "fsdp": False},
         },
     }
 
