@@ -65,8 +65,8 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "gcs": ["gcsfs>=2025.3"],  # gs://
+        # These two do not admit some of the pins of requirements.txt: without -c (.ci/extras).
         "s3": ["s3fs>=2025.3"],  # s3://
-        # Not among the pins of requirements.txt, some of which it does not admit: without -c.
         "beam": ["apache-beam>=2.77"],
         "notebooks": ["jupyterlab>=4"],
         "docs": ["mkdocs-material>=9.6,<10"],  # docs/ as a site (mkdocs.yml)

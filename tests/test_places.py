@@ -271,6 +271,23 @@ def test_one_that_renews_its_lease_keeps_it(store, quick):
     assert time.monotonic() - began < leases.EXPIRES
 
 
+def test_where_a_listing_lags_behind_one_has_the_lease(store, quick, monkeypatch):
+    """A listing tells what was there a while ago: who has made a turn waits until it is listed."""
+    listings, find = [], MemoryFileSystem.find
+
+    def lagging(self, path, **options):
+        listings.append((time.monotonic(), find(self, path, **options)))
+        then = [found for at, found in listings if at < listings[-1][0] - 0.2]
+        return then[-1] if then else [] if not options else {}
+
+    monkeypatch.setattr(MemoryFileSystem, "find", lagging)
+    first = Lease("memory://bucket/run")
+    with pytest.raises(UserError, match="another process is training"):
+        Lease("memory://bucket/run")
+    first.require()
+    first.release()
+
+
 def test_a_lease_that_is_not_renewed_is_taken_over_and_its_owner_stops(store, quick, monkeypatch):
     first = Lease("memory://bucket/run")
     # As if its machine stood still.

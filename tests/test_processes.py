@@ -161,6 +161,16 @@ def test_a_second_set_of_processes_is_refused(tokens, tmp_path):
             outcome.refused("another process is training in")
 
 
+@pytest.mark.exhaustive
+def test_where_checkpoints_are_copied_one_process_is_wanted(tokens, tmp_path):
+    caches = {"variables": {"XDG_CACHE_HOME": str(tmp_path)}}
+    starts = [{**one, **caches} for one in by_flags(2)]
+    both = start(runs.pretraining(tokens), "memory://bucket/run", starts)
+    for outcome in awaited(both):
+        outcome.refused("memory://bucket/run", "one process alone writes checkpoints there")
+        assert outcome.errors.count("\n") == 1
+
+
 def test_a_verb_that_wants_one_process_says_so(pretrained, monkeypatch):
     (start_of_one, _) = by_slurm(2)
     for name, value in start_of_one["variables"].items():

@@ -62,6 +62,8 @@ class Lease:
         since = time.monotonic()
         while True:
             number, state = found = patiently(self._newest, self._url)
+            if state.get("owner") == self._owner:
+                return number  # made, and not listed until now
             if number == 0 or state.get("released"):
                 free = True
             elif found != seen:
