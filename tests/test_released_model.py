@@ -306,6 +306,7 @@ def test_the_table_of_a_run_ends_with_the_longest_sequence_of_all_splits(run, ro
     assert set(model.evaluate_task(None, "test")[0]) == {"loss", "accuracy"}
 
 
+@pytest.mark.exhaustive
 def test_a_run_is_the_same_on_other_devices_in_other_parts(pretrained, rocstories, run, tmp_path):
     changes = {"mesh.data": 2, "mesh.model": 2, "optimizer.accumulation": 2}
     fine_tune(pretrained, rocstories, tmp_path, **changes, **{"model.scan_layers": True})

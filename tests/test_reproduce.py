@@ -14,6 +14,7 @@ import pytest
 import runs
 
 from gpt1_jax.experiments import clock, fine_tuning
+from gpt1_jax.recipe import experiment
 
 # Every run of a test has these sizes, pre-training and fine-tuning alike. With one layer the two
 # bodies, and figure 2 (left), cost as little as they can.
@@ -113,27 +114,6 @@ def test_it_says_which_run_of_how_many_it_is(reproduce, table):
     )
     counted = [line.rpartition("(")[2] for line in said if line.startswith("full cola, seed")]
     assert counted == ["run 1 of 2)", "run 2 of 2)"]
-
-
-def test_tasks_are_trained_at_a_time_in_processes_of_their_own(reproduce, folder, table, capfd):
-    """What they leave is what a process alone leaves; what failed in one is said at the end."""
-    changes = {
-        "workdir": folder / "workers",
-        "table": 4,
-        "seeds": 0,
-        "tasks": "cola,rte",
-        "initial": folder / "work" / "pretrained" / "transformer",
-    }
-    done = reproduce(SETTINGS, workers=2, **changes)
-    assert done.status == 2
-    assert "failed: full rte: the training set has 4 examples" in done.said[-1]
-    there = folder / "workers" / "finetuned" / "full" / "cola-0"
-    assert f"{there} is trained" in capfd.readouterr().err  # a process says it for itself
-    alone, beside = (
-        json.loads((one / "result.json").read_text())["best"]
-        for one in (finetuned(folder, "full")[0], there)
-    )
-    assert alone == beside
 
 
 @pytest.mark.exhaustive
@@ -283,25 +263,39 @@ def curve(workdir, name):
         return list(csv.DictReader(file))
 
 
-def test_the_curve_by_labels_goes_through_few_of_them_more_often(
-    folder, table, reproduce, monkeypatch
+def test_the_curve_by_labels_is_trained_in_processes_of_their_own(
+    folder, table, reproduce, monkeypatch, capfd
 ):
-    """With and without pre-training, beside linear models on the same labels."""
-    monkeypatch.setattr(fine_tuning, "LABELS", (8, 16, 1000))
-    monkeypatch.setattr(fine_tuning, "LEAST_UPDATES", 4)
-    initial = folder / "work" / "pretrained" / "transformer"
-    settings = {key: value for key, value in SETTINGS.items() if key != "steps"}
-    workdir = folder / "labels"
-    done = reproduce(settings, figure="labels", seeds=0, initial=initial, workdir=workdir)
-    assert done.status == 0, done.said[-1]
+    """With and without pre-training, beside linear models on the same labels. What such a process
+    leaves is what this one leaves; what failed in it is said at the end."""
+    monkeypatch.setattr(fine_tuning, "LABELS", (8, 1000))
+    initial, workdir = folder / "work" / "pretrained" / "transformer", folder / "labels"
+    changes = {"seeds": 0, "tasks": "cola,rte", "initial": initial, "workers": 2}
+    done = reproduce(SETTINGS, figure="labels", workdir=workdir, **changes)
+    assert done.status == 2
+    assert "failed: full rte: the training set has 4 examples" in done.said[-1]
+    said = capfd.readouterr().err  # where the processes say it for themselves
+    cells = {}
     for variant, transfer in (("full", None), ("no_pretraining", -1)):
-        for labels, epochs in ((8, 4), (16, 3), (24, 3)):
-            found = config(workdir / "finetuned" / f"{variant}_{labels}_labels" / "cola-0")
-            assert found["task"]["train_examples"] == labels
-            assert (found["epochs"], found["n_transfer"]) == (epochs, transfer)
+        for labels in (8, 24):
+            cell = workdir / "finetuned" / f"{variant}_{labels}_labels" / "cola-0"
+            assert config(cell)["task"]["train_examples"] == labels
+            assert config(cell)["n_transfer"] == transfer
+            assert f"{cell} is trained" in said
+            cells[variant, labels] = json.loads((cell / "result.json").read_text())["best"]
+    alone = json.loads((finetuned(folder, "full")[0] / "result.json").read_text())["best"]
+    assert cells["full", 24] == alone
     rows = curve(workdir, "labels")
     for row in ("full", "no_pretraining", "bag_of_words", "word_pairs"):
-        assert [one["labels"] for one in rows if one["row"] == row] == ["8", "16", "24"]
+        assert [one["labels"] for one in rows if one["row"] == row] == ["8", "24"]
+
+
+def test_few_labels_are_gone_through_more_often():
+    described, _ = experiment.load("configs/finetune.py:small,sst2")
+    each = {count: fine_tuning.epochs_of(count, described) for count in (100, 1000, 3000)}
+    assert each == {100: 50, 1000: 5, 3000: 3}  # batches of 16, at least 300 updates
+    counted, _ = experiment.load("configs/finetune.py:small,sst2", {"steps": "7"})
+    assert fine_tuning.epochs_of(100, counted) is None
 
 
 def test_the_curve_by_tokens_pre_trains_for_longer_and_longer(folder, table, reproduce):

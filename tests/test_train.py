@@ -40,7 +40,8 @@ def fine_tuned(request, pretrained, classification, finetuned, tmp_path_factory)
 
 
 def test_tokens_of_the_first_format_are_trained_on(tmp_path):
-    given = runs.pretraining(runs.ROOT / "tests" / "golden" / "tokens_format_1", stop_after=2)
+    tokens = runs.ROOT / "tests" / "golden" / "tokens_format_1"
+    given = runs.pretraining(tokens, **{"stop_after": 2, "eval.every": 2})
     assert runs.verb(*runs.words(given, tmp_path)).result["step"] == 2
     valid = runs.verb("evaluate", f"--workdir={tmp_path}").result["metrics"]["valid"]
     assert valid == pytest.approx(result_file(tmp_path)["metrics"]["valid"])
