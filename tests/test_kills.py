@@ -20,6 +20,16 @@ def test_what_is_committed_is_equal_and_lost_no_more_than_a_checkpoint_is_old():
         assert kill["lost"] <= (found["keys"]["checkpoint.every"] if kill["by"] == "SIGKILL" else 0)
 
 
+def test_what_is_committed_of_several_processes_is_of_all_kills():
+    """By `--junitxml` of test_processes.py::test_kills_at_random_moments."""
+    found = json.loads((runs.ROOT / "benchmarks" / "results" / "process_kills.json").read_text())
+    assert found["kills"] == found["passed"] == len(found["each"]) == 20
+    assert {(kill["processes"], kill["seed"]) for kill in found["each"]} == {
+        (count, seed) for count in (2, 4) for seed in range(10)
+    }
+    assert max(kill["others_left_after_s"] for kill in found["each"]) < 60
+
+
 @pytest.mark.exhaustive
 def test_a_small_one_is_equal(tokens, tmp_path):
     core = min(os.sched_getaffinity(0))
