@@ -20,7 +20,7 @@ from gpt1_jax.machine.topology import Slice, slice_named
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = ROOT / "benchmarks" / "results" / "slices" / "compiled.jsonl"
-PLOT = LINES.with_name("tokens_per_s.svg")
+PLOT = ROOT / "docs" / "pictures" / "slices.svg"
 PAGE = ROOT / "docs" / "cloud_tpu.md"
 BEGIN, END = "<!-- slices: by benchmarks/slices.py -->\n", "<!-- end of slices -->"
 HOURS, END_OF_HOURS = "<!-- hours: by benchmarks/slices.py -->\n", "<!-- end of hours -->"
