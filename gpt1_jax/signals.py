@@ -8,7 +8,6 @@ training saves; the second ends the process at once, with 130.
 """
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import sys
@@ -110,6 +109,8 @@ def kept_from_children() -> Iterator[None]:
 def follow_parent() -> None:
     """To be called in a process that Python's multiprocessing has started: it ends with its parent,
     however that ends."""
+    import multiprocessing  # not before the signals are listened to: it takes long to import
+
     parent = multiprocessing.parent_process()
 
     def watch():
