@@ -7,11 +7,18 @@ error. Exit status: 0 done, 2 the user's mistake, 75 stopped early and resumable
 stopped by a signal before there was anything to save.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # They wait while that is loaded which listens to them.
+    _mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+
 from gpt1_jax import signals
 
 if __name__ == "__main__":
     # Before anything else is loaded, which a signal must not hit unprepared.
     signals.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 import errno
 import json
