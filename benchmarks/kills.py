@@ -17,7 +17,6 @@ import json
 import os
 import platform
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -219,14 +218,15 @@ def both(flags: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a folder of gpt1 prepare")
-    parser.add_argument("--runs", type=Path, required=True, help="where both are trained, anew")
+    parser.add_argument("--runs", type=Path, required=True, help="a new folder, where both are trained")
     parser.add_argument("--result", type=Path, required=True, help="the JSON file")
     parser.add_argument("--kills", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=3000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="of the moments; default: %(default)s")
     parser.add_argument("--cores", default="0,1", help="one for each; default: %(default)s")
     flags = parser.parse_args()
-    shutil.rmtree(flags.runs, ignore_errors=True)
+    if flags.runs.exists():
+        parser.error(f"--runs={flags.runs} is there already; name a new folder")
     flags.runs.mkdir(parents=True)
     found = both(flags)
     flags.result.write_text(json.dumps(found, indent=1) + "\n")

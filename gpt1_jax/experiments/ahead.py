@@ -7,7 +7,6 @@ A run that failed there is tried again when its result is asked for, and its err
 import contextlib
 import multiprocessing
 import os
-import sys
 from collections import deque
 from collections.abc import Collection, Iterable
 from multiprocessing import connection
@@ -19,7 +18,6 @@ from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.experiments.runs import Run
 from gpt1_jax.messages import hushed, is_hushed, tell
 
-STOPPED = 75
 # Seconds after which a signal is noticed.
 _INTERVAL = 0.2
 
@@ -108,7 +106,7 @@ def _train(
             except UserError:
                 continue
             except Interrupted:
-                sys.exit(STOPPED)
+                return
             sender.send((run.workdir, result))
             tell(f"{run.workdir} is trained")
 

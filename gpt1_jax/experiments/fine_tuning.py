@@ -61,17 +61,21 @@ class FineTuning:
     def work(self, source: TaskSource, weights: Weights) -> tuple[int, float]:
         """How many runs a task has, and the FLOPs of their products by a guess of how many tokens a
         text has. UserError where the task cannot be read."""
-        runs, flops = 0, 0.0
+        described, _ = experiment.load(*self.config(self.variants[0], source))
+        loaded = task_loading.load_task(described.task)
+        tokens, runs, flops = tokens_of_an_epoch(loaded) * (described.epochs or 1), 0, 0.0
         for variant in self.variants:
-            described, _ = experiment.load(*self.config(variant, source))
-            loaded, model = task_loading.load_task(described.task), weights.model(body_of(variant))
-            parts = {None: [1.0], "2left": [1.0] * (model.n_layer + 1), "tokens": [1.0] * 6}
-            lengths = parts.get(self.request.figure) or _parts_by_labels(described, loaded)
-            tokens = tokens_of_an_epoch(loaded) * (described.epochs or 1)
-            an_epoch = tokens * model.flops_per_token(model.n_ctx // 2)
-            runs += len(self.request.seeds) * len(lengths)
-            flops += len(self.request.seeds) * sum(lengths) * an_epoch
-        return runs, flops
+            model = weights.model(body_of(variant))
+            lengths = [1.0]
+            if self.request.figure == "2left":
+                lengths = [1.0] * (model.n_layer + 1)
+            elif self.request.figure == "tokens":
+                lengths = [1.0] * (len(weights.lengths()) + 1)
+            elif self.request.figure == "labels":
+                lengths = _parts_by_labels(described, loaded)
+            runs += len(lengths)
+            flops += sum(lengths) * tokens * model.flops_per_token(model.n_ctx // 2)
+        return runs * len(self.request.seeds), flops * len(self.request.seeds)
 
     def fill(self, source: TaskSource, weights: Weights, ledger: Ledger, count: Count) -> None:
         """Runs what is missing of a task. What fails is noted, and the rest goes on."""

@@ -13,6 +13,7 @@ from gpt1_jax.inference import trained_model
 from gpt1_jax.messages import tell
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.recipe import experiment
+from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.shards import read_manifest
@@ -34,6 +35,7 @@ class Weights:
     def __init__(self, request: Request, settings: dict[str, str], ledger: Ledger):
         self._request, self._settings, self._ledger = request, settings, ledger
         self._found: dict[str, str | UserError] = {}
+        self._models: dict[str, ModelConfig] = {}
 
     @property
     def workdir(self) -> Path:
@@ -42,27 +44,32 @@ class Weights:
 
     def model(self, body: str) -> ModelConfig:
         """The sizes of a body, also before there are weights."""
-        given = weights_given(self._request, body)
-        if given is not None:
-            return trained_model.load(given).model_config
-        described, _ = experiment.load(
-            pretraining_config(self._request.scale, body), self._settings
-        )
-        tokens = tokens_given(self._request, body, self.workdir)
-        n_ids = SMALL_VOCAB_SIZE
-        if tokens is not None:
-            n_ids = read_manifest(tokens)["tokenizer"]["vocab_size"]
-        return replace(described.model, vocab_size=n_ids)
+        if body not in self._models:
+            given = weights_given(self._request, body)
+            if given is not None:
+                self._models[body] = trained_model.load(given).model_config
+            else:
+                tokens = tokens_given(self._request, body, self.workdir)
+                n_ids = SMALL_VOCAB_SIZE
+                if tokens is not None:
+                    n_ids = read_manifest(tokens)["tokenizer"]["vocab_size"]
+                self._models[body] = replace(self._described(body).model, vocab_size=n_ids)
+        return self._models[body]
+
+    def _described(self, body: str) -> Experiment:
+        spec = pretraining_config(self._request.scale, body)
+        return experiment.load(spec, self._settings)[0]
 
     def work(self, bodies: Iterable[str]) -> tuple[int, float]:
-        """Tokens of the pre-trainings of these bodies, and the FLOPs of their products."""
+        """Tokens of the pre-trainings of these bodies, in the curve by tokens those of the shorter
+        ones too, and the FLOPs of their products. Of a config that counts epochs they are not known
+        yet."""
         tokens, flops = 0, 0.0
         for body in bodies:
-            described, _ = experiment.load(
-                pretraining_config(self._request.scale, body), self._settings
-            )
-            model = self.model(body)
+            described, model = self._described(body), self.model(body)
             read = (described.steps or 0) * described.batch_size * model.n_ctx
+            if self._request.figure == "tokens":
+                read = sum(each for _, each in self.lengths())
             tokens += read
             flops += read * model.flops_per_token(model.n_ctx)
         return tokens, flops
@@ -101,7 +108,7 @@ class Weights:
     def lengths(self) -> list[tuple[int, int]]:
         """Updates and tokens of the Transformer's pre-training and of shorter ones, each with a
         schedule of its own."""
-        described, _ = experiment.load(self.run("transformer").spec, self._settings)
+        described = self._described("transformer")
         if described.steps is None:
             raise UserError("--figure=tokens needs a number of updates; give --config.steps")
         found = sorted({max(1, round(part * described.steps)) for part in LENGTHS})

@@ -62,7 +62,8 @@ def reproduce(request: Request) -> dict:
     trained = [body for body in bodies if weights_given(request, body) is None]
     settings = cell_settings(request, pretrains=bool(trained))
     found = sources(request, paper)
-    fill = _filling(request, paper, found, settings)
+    cells = _cells(request, paper, settings)
+    fill = _filling(request, found, settings, cells)
     if request.workers > 1:
         ahead.share_devices()
     for body in trained:
@@ -72,7 +73,7 @@ def reproduce(request: Request) -> dict:
     with WorkdirLock(workdir):
         ledger = Ledger(request)
         weights = Weights(request, settings.pretraining, ledger)
-        tell(f"in all: {how_much(request, found, settings, weights, trained, paper)}")
+        tell(f"in all: {how_much(request, found, cells, weights, trained)}")
         if request.workers > 1:
             runs = [weights.run(body) for body in trained]
             runs += weights.shorter() if request.figure == "tokens" else []
@@ -99,17 +100,15 @@ def reproduce(request: Request) -> dict:
 def how_much(
     request: Request,
     found: Sources,
-    settings: CellSettings,
+    cells: FineTuning | None,
     weights: Weights,
     trained: Sequence[str],
-    paper: Paper,
 ) -> str:
     """What is to be trained, how long that takes by its products alone, and the memory of a model
     with its moments. What TFDS has yet to read is left out of the time."""
     tokens, flops = weights.work(trained)
     said = [f"{tokens / 1e6:,.1f} million tokens of pre-training"] if tokens else []
-    if request.table != 1 and request.figure != "2right":
-        cells = FineTuning(request, variants_of(request, paper), settings.fine_tuning)
+    if cells is not None:
         known = [cells.work(source, weights) for source in found.tasks if source.path]
         flops += sum(work for _, work in known)
         unknown = len(found.tasks) - len(known)
@@ -133,17 +132,23 @@ def _bodies(request: Request, paper: Paper) -> tuple[str, ...]:
     return tuple(dict.fromkeys(body_of(variant) for variant in variants_of(request, paper)))
 
 
+def _cells(request: Request, paper: Paper, settings: CellSettings) -> FineTuning | None:
+    """What is fine-tuned; nothing for table 1 and figure 2 (right)."""
+    if request.table == 1 or request.figure == "2right":
+        return None
+    return FineTuning(request, variants_of(request, paper), settings.fine_tuning)
+
+
 def _filling(
-    request: Request, paper: Paper, found: Sources, settings: CellSettings
+    request: Request, found: Sources, settings: CellSettings, cells: FineTuning | None
 ) -> Callable[[Weights, Ledger], None]:
     """What fills the cells, given the weights. Raises UserError for tasks and settings that the
     cells cannot use."""
-    if request.table == 1:
-        return lambda weights, ledger: None
     if request.figure == "2right":
         config = probe_config(request, found, settings.probes)
         return functools.partial(_probe, request.figure, config, found)
-    cells = FineTuning(request, variants_of(request, paper), settings.fine_tuning)
+    if cells is None:
+        return lambda weights, ledger: None
     for source in found.tasks:
         cells.check(source)
     return functools.partial(_fine_tune, cells, found)
