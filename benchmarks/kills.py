@@ -218,7 +218,9 @@ def both(flags: argparse.Namespace) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a folder of gpt1 prepare")
-    parser.add_argument("--runs", type=Path, required=True, help="a new folder, where both are trained")
+    parser.add_argument(
+        "--runs", type=Path, required=True, help="a new folder, where both are trained"
+    )
     parser.add_argument("--result", type=Path, required=True, help="the JSON file")
     parser.add_argument("--kills", type=int, default=30, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=3000, help="default: %(default)s")
