@@ -12,6 +12,8 @@ setup(
     description="GPT-1 (Radford et al. 2018), whole, in JAX and Flax",
     long_description=Path("README.md").read_text(),
     long_description_content_type="text/markdown",
+    # The one place that says where the project is published; scripts/badges.py tells the others.
+    url="https://github.com/gpt1-jax/gpt1-jax",
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.11",

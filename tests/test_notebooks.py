@@ -3,6 +3,8 @@
 import ast
 import csv
 import re
+import subprocess
+import sys
 from collections import Counter
 
 import nbclient
@@ -12,6 +14,7 @@ from pages import ROOT
 
 FOLDER = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+REPOSITORY = re.search(r'url="https://github.com/(.+)"', (ROOT / "setup.py").read_text())[1]
 # Pictures that each draws.
 PICTURES = {
     "finetune_your_task": 2,
@@ -81,6 +84,46 @@ def test_it_is_committed_with_what_a_whole_run_showed(name):
 
 def test_the_first_cells_are_the_same():
     assert len({code(name)[0] for name in NAMES}) == 1
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
+def test_a_notebook_that_comes_alone_fetches_its_repository(tmp_path, monkeypatch):
+    """As on Colab; git is told that this clone stands for what is published."""
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.file://{ROOT}.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", f"https://github.com/{REPOSITORY}")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    first = re.sub(r"^%pip install .*$", "", code("quickstart")[0], flags=re.MULTILINE)
+    cells = map(nbformat.v4.new_code_cell, (first, "%ls film_reviews.csv ../setup.py"))
+    notebook = nbformat.v4.new_notebook(cells=list(cells))
+    resources = {"metadata": {"path": tmp_path}}
+    nbclient.NotebookClient(notebook, timeout=60, resources=resources).execute()
+    assert "No such file" not in str(outputs(notebook))
+    assert (tmp_path / REPOSITORY.split("/")[1] / "notebooks" / "pods.ipynb").exists()
+
+
+def test_where_the_project_is_published_stands_in_one_place():
+    for name in NAMES:
+        badge = f"colab.research.google.com/github/{REPOSITORY}/blob/main/notebooks/{name}.ipynb"
+        assert badge in read(name).cells[0].source
+        assert f"https://github.com/{REPOSITORY}\n" in code(name)[0]
+    for name in ("README.md", "CITATION.cff"):
+        assert REPOSITORY in (ROOT / name).read_text()
+
+
+def test_a_move_is_written_everywhere(tmp_path):
+    names = ["setup.py", "README.md", "CITATION.cff", "scripts/badges.py"]
+    for name in (*names, *(f"notebooks/{name}.ipynb" for name in NAMES)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        moved = (ROOT / name).read_text()
+        if name == "setup.py":
+            moved = moved.replace(REPOSITORY, "somebody/else")
+        (tmp_path / name).write_text(moved)
+    subprocess.run([sys.executable, tmp_path / "scripts" / "badges.py"], check=True)
+    for path in [path for path in tmp_path.rglob("*") if path.suffix in (".md", ".cff", ".ipynb")]:
+        assert "somebody/else" in path.read_text()
+        assert REPOSITORY not in path.read_text()
+    assert "%cd -q else/notebooks" in (tmp_path / "notebooks" / "pods.ipynb").read_text()
 
 
 def test_the_film_reviews_are_distinct_and_balanced():
