@@ -56,6 +56,7 @@ def tiny(config: ConfigDict) -> None:
     config.optimizer = {"learning_rate": 2e-3, "warmup": 0.1}
     config.eval = {"every": 100, "windows": 256}
     config.checkpoint = {"every": 100}
+    config.log = {"sample": "It was a"}
 
 
 def small(config: ConfigDict) -> None:

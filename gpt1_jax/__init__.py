@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpt1_jax.errors import UserError
-    from gpt1_jax.inference.config import SampleConfig
+    from gpt1_jax.evaluation.sample_config import SampleConfig
     from gpt1_jax.inference.inspection import Inspection
     from gpt1_jax.inference.trained_model import TrainedModel
     from gpt1_jax.model.config import ModelConfig
@@ -43,7 +43,7 @@ _MODULES = {
     "GPT": "gpt1_jax.model.gpt",
     "Inspection": "gpt1_jax.inference.inspection",
     "ModelConfig": "gpt1_jax.model.config",
-    "SampleConfig": "gpt1_jax.inference.config",
+    "SampleConfig": "gpt1_jax.evaluation.sample_config",
     "TrainedModel": "gpt1_jax.inference.trained_model",
     "UserError": "gpt1_jax.errors",
 }

@@ -9,9 +9,9 @@ import pytest
 import tiny
 from test_attention_gpu import named_gpu
 
+from gpt1_jax.evaluation import sample
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.inference import sample
-from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.evaluation.sample_config import SampleConfig
 from gpt1_jax.kernels import decode_gpu
 from gpt1_jax.model import objective
 from gpt1_jax.model.activation import gelu

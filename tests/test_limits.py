@@ -14,7 +14,7 @@ import runs
 import tiny
 
 from gpt1_jax import disk
-from gpt1_jax.inference import sample
+from gpt1_jax.evaluation import sample
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.tokenization import loading, text_rules, vocabulary

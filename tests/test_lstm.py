@@ -10,9 +10,9 @@ import tiny
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.placed_model import PlacedModel
+from gpt1_jax.evaluation.sample import generate
+from gpt1_jax.evaluation.sample_config import SampleConfig
 from gpt1_jax.inference import trained_model
-from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.inference.sample import generate
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, row_keys, site_words, step_key
 from gpt1_jax.model.objective import network as any_network

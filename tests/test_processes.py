@@ -91,7 +91,8 @@ def test_a_killed_process_ends_the_others_and_the_same_job_goes_on_as_one_proces
     tokens, pretrained, tmp_path
 ):
     """Process 0 is killed, and with it the service of XLA, which has the others abort."""
-    given, workdir = runs.pretraining(tokens, **{"mesh.data": 2}), tmp_path / "run"
+    asked = {"mesh.data": 2, "log.sample": "the cat"}
+    given, workdir = runs.pretraining(tokens, **asked), tmp_path / "run"
     killed, left = awaited(start(given, workdir, by_flags(2), {0: {"at": STEP_5, "do": "kill"}}))
     assert killed.status == -signal.SIGKILL
     assert_left(left)
@@ -104,6 +105,7 @@ def test_a_killed_process_ends_the_others_and_the_same_job_goes_on_as_one_proces
     # Process 0 alone tells and writes; what was typed is not what the module finds in sys.argv.
     (answer, progress), (_, silence) = ends
     assert ("resuming after step " in progress, silence) == (True, "")
+    assert f"step {LAST}/{LAST} sample: 'the cat" in progress
     result = json.loads((workdir / "result.json").read_text())
     assert json.loads(answer.splitlines()[-1]) == result
     assert (result["step"], result["n_devices"]) == (LAST, 2)

@@ -15,9 +15,9 @@ from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.task_loading import TaskConfig
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.placed_model import PlacedModel
+from gpt1_jax.evaluation.sample import generate
+from gpt1_jax.evaluation.sample_config import SampleConfig
 from gpt1_jax.inference import trained_model
-from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.inference.sample import generate
 from gpt1_jax.model import objective
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, site_words, step_key

@@ -9,10 +9,10 @@ import pytest
 import tiny
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation import sample
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.inference import sample
-from gpt1_jax.inference.config import SampleConfig
-from gpt1_jax.inference.sample import generate, restrict, stop_ids
+from gpt1_jax.evaluation.sample import generate, restrict, stop_ids
+from gpt1_jax.evaluation.sample_config import SampleConfig
 
 N_TEXT = tiny.CONFIG.vocab_size
 

@@ -115,7 +115,7 @@ MOMENTS = {
     "train": ("before gpt1_jax.training.train:update_function", TERM),
     "evaluate": ("before gpt1_jax.evaluation.evaluate:stream_losses", HUP),
     "convert": ("before gpt1_jax.weights.openai:write_arrays", INT),
-    "sample": ("before gpt1_jax.inference.sample:generate", TERM),
+    "sample": ("before gpt1_jax.evaluation.sample:generate", TERM),
     "score": ("before gpt1_jax.inference.log_probabilities:log_probabilities", INT),
 }
 

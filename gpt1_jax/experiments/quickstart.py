@@ -20,6 +20,7 @@ from gpt1_jax.data.tasks import Shape
 from gpt1_jax.disk import WorkdirLock, write_json
 from gpt1_jax.evaluation import baselines
 from gpt1_jax.evaluation.probes import ProbeConfig
+from gpt1_jax.evaluation.sample_config import SampleConfig
 from gpt1_jax.experiments.clock import Clock, minutes
 from gpt1_jax.experiments.config import QuickstartConfig
 from gpt1_jax.experiments.plan import (
@@ -35,7 +36,6 @@ from gpt1_jax.experiments.plan import (
 from gpt1_jax.experiments.runs import BODIES, Run, body_of
 from gpt1_jax.experiments.summary import described
 from gpt1_jax.inference import probe_curve, trained_model
-from gpt1_jax.inference.config import SampleConfig
 from gpt1_jax.messages import is_hushed, say, show, tell
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results import paper

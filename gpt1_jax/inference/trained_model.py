@@ -17,17 +17,19 @@ from gpt1_jax.data.task_files import RowFormat, examples_of_rows
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
 from gpt1_jax.data.tasks import TASKS, Example, Task
 from gpt1_jax.errors import UserError
-from gpt1_jax.evaluation import evaluate
+from gpt1_jax.evaluation import evaluate, sample
 from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.inference import activations, inspection, log_probabilities, sample
-from gpt1_jax.inference.config import PathsConfig, SampleConfig
+from gpt1_jax.evaluation.sample_config import SampleConfig
+from gpt1_jax.inference import activations, inspection, log_probabilities
+from gpt1_jax.inference.config import PathsConfig
 from gpt1_jax.inference.inspection import Inspection
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.messages import say
 from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
+from gpt1_jax.recipe import memory
 from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
 from gpt1_jax.storage.places import here
@@ -80,6 +82,7 @@ class TrainedModel:
         """The same, as the ids that were drawn."""
         require_keys(settings, keys(SampleConfig))
         config = build(SampleConfig, vars(config or SampleConfig()) | settings)
+        memory.check_sampling(self.model_config, config.num_samples)
         tokens_NT = sample.generate(
             self.placed,
             self.tokenizer.encode(prompt),

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.evaluation.sample_config import SampleConfig
 from gpt1_jax.flags import Flag, Quiet, require_one
-from gpt1_jax.inference.config import PathsConfig, SampleConfig
+from gpt1_jax.inference.config import PathsConfig
 from gpt1_jax.messages import say, show, tell
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class Sample:
 
     def run(self) -> dict:
         model = self.model.load()
-        from gpt1_jax.inference import sample
+        from gpt1_jax.evaluation import sample
 
         tokenizer, samples = model.tokenizer, []
         for ids in model.sample_ids(self.prompt, self.config):

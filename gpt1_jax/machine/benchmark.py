@@ -20,9 +20,9 @@ import jax
 import numpy as np
 
 from gpt1_jax.data.batches import Examples, Source, Windows, stream
+from gpt1_jax.evaluation import sample as sampling
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.inference import sample as sampling
-from gpt1_jax.inference.config import SampleConfig
+from gpt1_jax.evaluation.sample_config import SampleConfig
 from gpt1_jax.machine import peer, profile
 from gpt1_jax.machine.config import (
     FineTuneBenchmark,
@@ -36,7 +36,7 @@ from gpt1_jax.messages import say
 from gpt1_jax.model.attention_choice import choose, device_of
 from gpt1_jax.model.objective import network
 from gpt1_jax.recipe import experiment as experiments
-from gpt1_jax.recipe import sharding
+from gpt1_jax.recipe import memory, sharding
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.run_files import versions
 from gpt1_jax.runtime import compilation_cache
@@ -364,6 +364,7 @@ def sample(asked: SampleBenchmark) -> dict[str, Any]:
     }
     line = peer.read(asked.output.vs, kind) if asked.output.vs else None
     model = _experiment(asked.sizes, {}, {"steps": 1}).model
+    memory.check_sampling(model, asked.batch)
     attention = choose("auto", device_of(jax.devices()[0]), model).implementation
     net = network(model, attention, None, 0)
     placed = PlacedModel(net, with_ready_bits(jax.jit(net.init))(jax.random.key(0)))

@@ -36,10 +36,12 @@ Extend = Literal["stretch", "restart"]
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Write a row of training metrics every `every` updates; `tensorboard` also writes events."""
+    """Write a row of training metrics every `every` updates; `tensorboard` also writes events.
+    `sample` is a text that the model continues each time it is evaluated, shown there too."""
 
     every: int = 10
     tensorboard: bool = True
+    sample: str | None = None
 
     def __post_init__(self):
         if self.every < 1:

@@ -99,6 +99,7 @@ EXPLANATIONS = {
     "checkpoint.per_decade": "kept as well in each factor of ten in updates; 0: none",
     "log.every": "updates between rows of metrics.jsonl",
     "log.tensorboard": "write events, too",
+    "log.sample": "a text that is continued at each evaluation, to be seen; None: none",
     "mesh.data": "devices that divide a batch; -1: all that mesh.model leaves",
     "mesh.model": "devices that divide each layer",
     "mesh.fsdp": "divide matrices and moments over mesh.data, too",

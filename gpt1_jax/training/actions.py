@@ -49,6 +49,8 @@ class Actions:
         better = evaluating and self.evaluate(step)
         if probing:
             self.probe(step)
+        if evaluating and run.samples:
+            self.sample(step)
         self.writer.flush()
         if saving or better:
             self.save(step)
@@ -110,6 +112,13 @@ class Actions:
         """Records what the zero-shot probes find."""
         rows = zero_shot_scores.measure(self.run.questions, placed(self.run))
         self._record(step, Measurement("probes", zero_shot_scores.metrics(rows)))
+
+    def sample(self, step: int) -> None:
+        """Shows what the model writes."""
+        text = self.run.samples.text(self.run.state.params)
+        if text is not None:
+            self.writer.text(step, "sample", text)
+            self.progress.say(f"step {step}/{self.run.last_step} sample: {text!r}")
 
     def _record(self, step: int, found: Measurement) -> None:
         self.latest[found.split] = found.metrics

@@ -60,6 +60,12 @@ class MetricsWriter:
             if self._events:
                 self._events.add(step, split, values)
 
+    def text(self, step: int, name: str, text: str) -> None:
+        """Adds a text to the events, if these are written."""
+        if self._active and self._events:
+            with as_user_error(self.workdir, NO_ROOM):
+                self._events.add_text(step, name, text)
+
     def flush(self) -> None:
         """Returns when all rows are on disk."""
         if self._active:
@@ -105,9 +111,9 @@ class _Events:
     def __init__(self, folder: Path, first_step: int, settings: Mapping[str, Any]):
         from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
-        from tensorboardX.summary import hparams, scalar
+        from tensorboardX.summary import hparams, scalar, text
 
-        self._event, self._scalar = Event, scalar
+        self._event, self._scalar, self._text = Event, scalar, text
         with as_user_error(folder):
             folder.mkdir(exist_ok=True)
             self._writer = EventsWriter(str(folder / "events"))
@@ -122,6 +128,11 @@ class _Events:
     def add(self, step: int, split: str, values: dict[str, float]) -> None:
         for name, value in values.items():
             self._write(step, summary=self._scalar(f"{split}/{name}", value))
+
+    def add_text(self, step: int, name: str, text: str) -> None:
+        # TensorBoard reads Markdown; as code, a text stays as it is.
+        shown = "".join(f"    {line}\n" for line in text.splitlines())
+        self._write(step, summary=self._text(name, shown))
 
     def _write(self, step: int, **content) -> None:
         self._writer.write_event(self._event(wall_time=time.time(), step=step, **content))

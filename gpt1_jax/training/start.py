@@ -47,6 +47,7 @@ from gpt1_jax.training.state import (
     initial_state,
     resumed,
 )
+from gpt1_jax.training.text_samples import TextSamples, text_samples
 from gpt1_jax.weights import space
 from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.checkpoint import Checkpoints
@@ -57,7 +58,7 @@ class Run:
     """A run that is ready to take its next step, the one after `first_step`.
 
     state: on the devices of `mesh`. questions: the zero-shot probes, none where they are off.
-    config: config.json.
+    samples: of text, None where they are off. config: config.json.
     """
 
     experiment: Experiment
@@ -66,6 +67,7 @@ class Run:
     network: Network
     goal: Goal
     questions: list[Question]
+    samples: TextSamples | None
     total_steps: int
     first_step: int
     state: TrainState
@@ -105,6 +107,7 @@ class _Plan:
     network: Network
     goal: Goal
     questions: list[Question]
+    samples: TextSamples | None
     total_steps: int
     config: dict[str, Any]
 
@@ -155,6 +158,7 @@ def start(
         network=plan.network,
         goal=plan.goal,
         questions=plan.questions,
+        samples=plan.samples,
         total_steps=plan.total_steps,
         first_step=standing.step,
         state=state,
@@ -185,8 +189,18 @@ def _planned(
     experiment.optimizer.require_room(total)
     net, attention = network(experiment, loaded.task.shape, loaded.n_outputs, mesh)
     tell(f"attention: {attention.implementation} ({attention.reason})")
-    config = _config(experiment, tokenizer, towards, total, questions)
-    return _Plan(experiment, initial, tokenizer, mesh, net, towards, questions, total, config)
+    return _Plan(
+        experiment,
+        initial,
+        tokenizer,
+        mesh,
+        net,
+        towards,
+        questions,
+        text_samples(experiment, tokenizer, loaded),
+        total,
+        _config(experiment, tokenizer, towards, total, questions),
+    )
 
 
 def _updates(experiment: Experiment, towards: Goal) -> int:

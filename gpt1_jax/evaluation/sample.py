@@ -13,10 +13,9 @@ import numpy as np
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.evaluate import power_of_two
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.inference.config import DEFAULT_LENGTH, SampleConfig
+from gpt1_jax.evaluation.sample_config import DEFAULT_LENGTH, SampleConfig
 from gpt1_jax.model.dropout import row_keys
 from gpt1_jax.model.objective import Network
-from gpt1_jax.recipe import memory
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 
 # Prompts are padded to a power of two, but to no less than this.
@@ -191,7 +190,6 @@ def generate(
         )
     length = config.length or min(DEFAULT_LENGTH, room)
     n_samples = power_of_two(config.num_samples)
-    memory.check_sampling(model.config, n_samples)
     # A prompt of another length, or another number of samples, seldom asks for a new compilation.
     padded = min(max(power_of_two(len(prompt)), _SHORTEST), model.config.n_ctx)
     places = min(-(-max(len(prompt) + length, padded) // _PLACES) * _PLACES, model.config.n_ctx)
