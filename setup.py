@@ -75,7 +75,7 @@ setup(
         "test": [
             "pytest>=8",
             "hypothesis>=6.100",
-            "pytest-xdist>=3.6",  # the suite in two processes
+            "pytest-xdist>=3.6",  # the suite in three processes
             "nbclient>=0.10",  # runs the notebook
             "ipykernel>=6",
             "playwright>=1.49",  # opens the pages, where there is a Chromium

@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 FOUND = [name for name in ("chromium", "chromium-browser", "google-chrome") if shutil.which(name)]
-SCREENS = [(width, scheme) for width in (390, 1280) for scheme in ("light", "dark")]
+SCREENS = [
+    (390, "light"),
+    pytest.param(390, "dark", marks=pytest.mark.exhaustive),
+    pytest.param(1280, "light", marks=pytest.mark.exhaustive),
+    (1280, "dark"),
+]
 
 
 @contextlib.contextmanager

@@ -55,13 +55,14 @@ NOT_QUICK = {"test_corpus"}
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
-    """The whole suite is divided among two processes; files that are named run in this one."""
+    """The whole suite is divided among three processes, of which two compute while one waits for a
+    disk or for others; files that are named run in this one."""
     asked = getattr(config.option, "numprocesses", 0)  # absent without pytest-xdist
-    divided = hasattr(config, "workerinput")  # this is one of the two
+    divided = hasattr(config, "workerinput")  # this is one of the three
     named = config.args_source is config.ArgsSource.ARGS
     debugged = config.option.usepdb or config.option.collectonly
     if asked is None and not (divided or named or debugged):
-        config.option.numprocesses = 2
+        config.option.numprocesses = 3
         config.option.dist = "worksteal"
 
 

@@ -122,13 +122,13 @@ def output_and_gradient(implementation, heads, size, length, rate):
     [
         ("triton", 1, 0.1),
         ("triton", 100, 0.3),
-        ("triton", 192, 0.1),
+        pytest.param("triton", 192, 0.1, marks=pytest.mark.exhaustive),
         ("blocks", 300, 0.1),
         ("triton", 64, 0.0),
         ("tpu", 1, 0.1),
         ("tpu", 17, 0.3),
-        ("tpu", 192, 0.1),
-        ("tpu", 64, 0.0),
+        pytest.param("tpu", 192, 0.1, marks=pytest.mark.exhaustive),
+        pytest.param("tpu", 64, 0.0, marks=pytest.mark.exhaustive),
         ("recompute", 100, 0.3),
     ],
 )

@@ -235,12 +235,12 @@ def _torn(unfinished: Path) -> None:
 @pytest.mark.parametrize(
     "moment",
     [
-        "arguments.json",
-        "survey.json",
-        "journal.json",
+        pytest.param("arguments.json", marks=pytest.mark.exhaustive),
+        pytest.param("survey.json", marks=pytest.mark.exhaustive),
+        pytest.param("journal.json", marks=pytest.mark.exhaustive),
         "journal.json%12",
         "unfinished/manifest.json",
-        "out/train-00000.npy",
+        pytest.param("out/train-00000.npy", marks=pytest.mark.exhaustive),
         "out/manifest.json",
     ],
 )

@@ -58,7 +58,9 @@ def loss_and_gradients(loss, *given):
 
 @pytest.mark.parametrize("n_rows", ROWS)
 @pytest.mark.parametrize(
-    "form", [whole, by_kernel, in_chunks(2), in_chunks(3)], ids=["whole", "kernel", "2", "3"]
+    "form",
+    [whole, by_kernel, pytest.param(in_chunks(2), marks=pytest.mark.exhaustive), in_chunks(3)],
+    ids=["whole", "kernel", "2", "3"],
 )
 def test_loss_and_gradients_are_those_of_the_plain_form(form, n_rows):
     given = arguments(n_rows)
@@ -128,7 +130,7 @@ def test_the_backward_pass_keeps_no_scores(form):
         pytest.param(
             {"softmax_rows": "all", "embd_dropout_on": "table"}, marks=pytest.mark.exhaustive
         ),
-        {"body": "lstm", "n_units": 8},
+        pytest.param({"body": "lstm", "n_units": 8}, marks=pytest.mark.exhaustive),
     ],
     ids=["tokens", "released", "lstm"],
 )

@@ -44,7 +44,14 @@ def token_by_token(network, params, ids, stride):
 
 
 @pytest.mark.parametrize(
-    ("n_tokens", "stride"), [(40, None), (40, 5), (N_CTX + 1, None), (N_CTX, 1), (2, None)]
+    ("n_tokens", "stride"),
+    [
+        (40, None),
+        (40, 5),
+        (N_CTX + 1, None),
+        pytest.param(N_CTX, 1, marks=pytest.mark.exhaustive),
+        (2, None),
+    ],
 )
 def test_each_token_but_the_first_is_predicted_once_with_the_context_of_its_window(
     model, n_tokens, stride

@@ -173,7 +173,11 @@ def hidden_and_gradients(**changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"scan_layers": True}, {"remat": True}, {"scan_layers": True, "remat": True}],
+    [
+        pytest.param({"scan_layers": True}, marks=pytest.mark.exhaustive),
+        pytest.param({"remat": True}, marks=pytest.mark.exhaustive),
+        {"scan_layers": True, "remat": True},
+    ],
     ids=["scanned", "remat", "scanned-remat"],
 )
 def test_scan_and_remat_change_nothing_with_dropout_on(unrolled, changes):

@@ -147,12 +147,14 @@ def test_many_devices_drop_and_compute_what_one_does(network, compiled, masks):
     tiny.assert_trees_close((loss, gradients), expected)
 
 
+@pytest.mark.exhaustive
 def test_scan_and_remat_change_nothing(network, compiled):
     params, batch = tiny.params(network), stories()
     changed = tiny.loss_and_gradients(choosing(scan_layers=True, remat=True))
     tiny.assert_trees_close(changed(params, batch, 3), compiled(params, batch, 3))
 
 
+@pytest.mark.exhaustive
 def test_one_choice_of_the_preset_can_be_taken_back():
     batch = stories()
 

@@ -712,7 +712,14 @@ def test_an_output_that_is_a_file(runs, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-@pytest.mark.parametrize("occupied", ["table1.md", "table5.csv", "report.html"])
+@pytest.mark.parametrize(
+    "occupied",
+    [
+        pytest.param("table1.md", marks=pytest.mark.exhaustive),
+        pytest.param("table5.csv", marks=pytest.mark.exhaustive),
+        "report.html",
+    ],
+)
 def test_a_place_that_is_occupied_by_a_folder(runs, tmp_path, occupied):
     (tmp_path / "out" / occupied / "mine").mkdir(parents=True)
     (tmp_path / "out" / "index.md").write_text("mine")

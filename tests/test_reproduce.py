@@ -298,6 +298,7 @@ def test_few_labels_are_gone_through_more_often():
     assert fine_tuning.epochs_of(100, counted) is None
 
 
+@pytest.mark.exhaustive
 def test_the_curve_by_tokens_pre_trains_for_longer_and_longer(folder, table, reproduce):
     """Each with a schedule of its own; the longest is that of the tables."""
     done = reproduce(SETTINGS, figure="tokens", seeds=0)

@@ -48,7 +48,7 @@ def flip_a_bit(folder):
     path.write_bytes(bytes(content))
 
 
-@pytest.mark.parametrize("first", [1, 3])
+@pytest.mark.parametrize("first", [1, pytest.param(3, marks=pytest.mark.exhaustive)])
 def test_pretraining_in_pieces_equals_the_whole(given, pretrained, tmp_path, first):
     """Step 1 is neither evaluated nor saved by interval, step 3 is evaluated."""
     for stop_after in (first, 5, None):

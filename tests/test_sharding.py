@@ -135,7 +135,14 @@ def problem():
     return compute, params, batch, compute(params, batch, 5)
 
 
-@pytest.mark.parametrize(("data", "model"), [(8, 1), (4, 2), (1, 4)])
+@pytest.mark.parametrize(
+    ("data", "model"),
+    [
+        pytest.param(8, 1, marks=pytest.mark.exhaustive),
+        (4, 2),
+        pytest.param(1, 4, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_many_devices_compute_what_one_does(problem, data, model):
     compute, params, batch, expected = problem
     mesh = mesh_of(data, model)

@@ -70,7 +70,14 @@ def at_any_time(seconds: float, number: int) -> None:
         assert "start the same command again" in line
 
 
-@pytest.mark.parametrize(("seconds", "number"), [(0.05, INT), (0.3, TERM), (1.0, HUP)])
+@pytest.mark.parametrize(
+    ("seconds", "number"),
+    [
+        pytest.param(0.05, INT, marks=pytest.mark.exhaustive),
+        (0.3, TERM),
+        pytest.param(1.0, HUP, marks=pytest.mark.exhaustive),
+    ],
+)
 def test_a_signal_while_python_imports(seconds, number):
     at_any_time(seconds, number)
 

@@ -1,6 +1,7 @@
 """Text that a model writes while it is trained, as the verb shows it and as TensorBoard gets it."""
 
 import json
+import math
 
 import pytest
 import runs
@@ -21,7 +22,12 @@ def written(workdir) -> dict[int, str]:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"mesh.data": 4, "mesh.model": 2, "mesh.fsdp": True}, {"model.body": "lstm"}]
+    "changes",
+    [
+        {},
+        {"mesh.data": 4, "mesh.model": 2, "mesh.fsdp": True},
+        {"model.body": "lstm", "model.n_units": 16},
+    ],
 )
 def test_each_evaluation_shows_what_sample_then_writes(tokens, tmp_path, changes):
     asked = {"log.sample": PROMPT, "log.tensorboard": True, "eval.every": 3, **changes}
@@ -34,6 +40,27 @@ def test_each_evaluation_shows_what_sample_then_writes(tokens, tmp_path, changes
     assert sorted(events) == [3, 6]
     assert events[6] == "".join(f"    {line}\n" for line in (PROMPT + sample).splitlines())
     assert not json.dumps(runs.rows(tmp_path)).count(PROMPT)
+
+
+def test_tensorboard_has_the_rate_and_the_speed_and_rows_have_what_repeats(tokens, tmp_path):
+    given = runs.pretraining(tokens, **{"log.tensorboard": True})
+    runs.verb(*runs.words(given, tmp_path))
+    rates = {
+        row["step"]: row["learning_rate"] for row in runs.rows(tmp_path) if row["split"] == "train"
+    }
+    (path,) = (tmp_path / "events").glob("events.*")
+    values = [(event.step, value) for event in records(path) for value in event.summary.value]
+    shown = {
+        step: value.simple_value for step, value in values if value.tag == "train/learning_rate"
+    }
+    assert shown == pytest.approx(rates)
+    # Warm-up over the first tenth of six updates, then a cosine; an update knows those done before.
+    assert rates[1] == 0.0
+    assert rates[4] == pytest.approx(1e-2 * 0.5 * (1 + math.cos(math.pi * 3 / 6)))
+    speeds = [value.simple_value for _, value in values if value.tag == "train/tokens_per_s"]
+    assert len(speeds) == 6
+    assert speeds[-1] > 0
+    assert not [row for row in runs.rows(tmp_path) if "tokens_per_s" in row]
 
 
 @pytest.mark.parametrize("prompt", ["", "word " * 60])

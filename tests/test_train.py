@@ -25,7 +25,16 @@ def result_file(workdir):
     return json.loads((workdir / "result.json").read_text())
 
 
-@pytest.fixture(scope="module", params=[*runs.METRIC, "score"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "classification",
+        "entailment",
+        pytest.param("similarity", marks=pytest.mark.exhaustive),
+        "multiple_choice",
+        "score",
+    ],
+)
 def fine_tuned(request, pretrained, classification, finetuned, tmp_path_factory):
     """(shape, metric, task folder, workdir) of each shape, and of a similarity with scores."""
     if request.param == "classification":

@@ -74,7 +74,7 @@ class Actions:
             values["skipped"] = self.run.standing.skipped
         self.latest["train"] = values
         if step % config.log.every == 0 or step == self.run.total_steps:
-            self.writer.row(step, "train", values)
+            self.writer.row(step, "train", values, self.progress.rates())
         if not skipped:
             self.progress.training(step, values)
 

@@ -51,14 +51,22 @@ class MetricsWriter:
             self._events = _Events(workdir / "events", resumed_from + 1, settings or {})
         self._file = path.open("ab", buffering=0)
 
-    def row(self, step: int, split: str, values: dict[str, float]) -> None:
-        """Adds one row, to be made durable by `flush`. UserError where the disk is full."""
+    def row(
+        self,
+        step: int,
+        split: str,
+        values: dict[str, float],
+        passing: Mapping[str, float] | None = None,
+    ) -> None:
+        """Adds one row, to be made durable by `flush`. What is `passing`, as a speed is, goes to
+        the events alone, for a row says what another run would say too. UserError where the disk
+        is full."""
         if not self._active:
             return
         with as_user_error(self.workdir, NO_ROOM):
             _append(self._file, json.dumps({"step": step, "split": split, **values}) + "\n")
             if self._events:
-                self._events.add(step, split, values)
+                self._events.add(step, split, {**values, **(passing or {})})
 
     def text(self, step: int, name: str, text: str) -> None:
         """Adds a text to the events, if these are written."""

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from gpt1_jax.model import objective
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
-from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer, schedule
 from gpt1_jax.training.state import TrainState, initial_state
 
 Update = Callable[[TrainState, dict, int], tuple[TrainState, dict]]
@@ -32,6 +32,7 @@ def update_function(
     """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
     chooses the dropout masks. The state is donated."""
     transformation = optimizer(config, total_steps, schedule_after)
+    factor = schedule(config, total_steps, schedule_after)
     shardings = initial_state(network, config, mesh, fsdp).shardings
 
     def gradients(params, batch, seed, step):
@@ -55,6 +56,9 @@ def update_function(
             updates, moments = transformation.update(gradient, state.optimizer, state.params)
             params = optax.apply_updates(state.params, updates)
             terms["grad_norm"] = optax.tree.norm(gradient)
+            terms["learning_rate"] = config.learning_rate * factor(
+                optax.tree.get(state.optimizer, "count")
+            )
             new = TrainState(params, moments, state.step + 1)
         return _sound(state, new, terms) if config.skip_nonfinite else (new, terms)
 
