@@ -156,7 +156,7 @@ def test_a_kernel_draws_the_mask_bit_by_bit(kernel):
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the eight devices are of the CPU")
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("kernel", ["triton", pytest.param("tpu", marks=pytest.mark.exhaustive)])
 def test_a_kernel_is_divided_by_rows_and_heads_without_a_word_between_devices(kernel):
     heads, size = {"triton": (2, 16), "tpu": (4, 64)}[kernel]
     mesh = sharding.mesh(sharding.MeshConfig(data=4, model=2))
@@ -200,7 +200,12 @@ def loss_and_gradients(implementation, *batches, **changes):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "changes"), [("triton", {"scan_layers": True}), ("tpu", {"remat": True})], ids=str
+    ("kernel", "changes"),
+    [
+        ("triton", {"scan_layers": True}),
+        pytest.param("tpu", {"remat": True}, marks=pytest.mark.exhaustive),
+    ],
+    ids=str,
 )
 def test_a_model_is_trained_by_a_kernel_as_by_the_plain_form(
     kernel, changes, model_with_plain_attention

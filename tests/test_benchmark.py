@@ -199,6 +199,7 @@ def test_the_tables_of_the_pages_are_those_of_the_results():
     assert subprocess.run(command, cwd=runs.ROOT, check=False).returncode == 0
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("group", ["sample"])
 def test_the_script_of_the_gpu_rows_in_tiny_form(tmp_path, group):
     """On the CPU, without a peer: each row is in the file, with what failed left out."""

@@ -55,6 +55,7 @@ def test_a_longer_run_is_recorded_and_goes_on_after_a_stop(given, pretrained, tm
     assert steps == list(range(1, LONGER + 1))
 
 
+@pytest.mark.exhaustive
 def test_a_new_schedule_warms_up_and_a_stretched_one_does_not(given, pretrained, tmp_path):
     def moved(how):
         """Whether the first update of the extension changes anything."""

@@ -70,6 +70,7 @@ def test_loss_and_gradients_are_those_of_the_plain_form(form, n_rows):
     assert float(form(*given)) == pytest.approx(float(expected[0]), rel=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_the_kernel_holds_a_row_in_several_blocks(monkeypatch):
     monkeypatch.setattr(cross_entropy_gpu, "COLUMNS", 256)
     jax.clear_caches()

@@ -86,7 +86,9 @@ def test_hidden_labels_of_a_test_set_and_numbers_of_words(trained, tmp_path):
     assert {line.split("\t")[1] for line in lines[1:]} <= {"entailment", "not_entailment"}
 
 
-@pytest.mark.parametrize("labels", [("good", "bad", "good "), (-1, 0, 1)])
+@pytest.mark.parametrize(
+    "labels", [pytest.param(("good", "bad", "good "), marks=pytest.mark.exhaustive), (-1, 0, 1)]
+)
 def test_the_classes_of_a_task_of_ones_own(trained, labels):
     """A blank behind a word makes no class, a minus before a number does."""
     splits = {split: rows(TEXT, labels, times=4) for split in ("train", "dev")}

@@ -95,7 +95,7 @@ def test_at_the_papers_sizes_a_layer_has_four_gates_of_2048_units():
 
 
 def test_only_the_forget_gate_starts_open():
-    fresh = lstm(forget_bias=1.5).init(jax.random.key(0))
+    fresh = jax.jit(lstm(forget_bias=1.5).init)(jax.random.key(0))
     enter, forget, new, leave = fresh["h_0"]["bias"].reshape(4, -1)
     assert (forget == 1.5).all()
     assert not np.stack([enter, new, leave]).any()
@@ -141,6 +141,7 @@ def pretrained_lstm(tokens, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mesh", [{"mesh.data": 4, "mesh.model": 2}], ids=str)
 def test_it_is_pretrained_on_eight_devices_as_on_one(tokens, pretrained_lstm, tmp_path, mesh):
     runs.run(runs.pretraining(tokens, **LSTM_RUN, **mesh), tmp_path)

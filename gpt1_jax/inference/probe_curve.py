@@ -56,5 +56,5 @@ def _measured(model: TrainedModel, questions: list[Question]) -> list[dict]:
 
 def _untrained(model: TrainedModel) -> TrainedModel:
     """The model as it was before its first update."""
-    params = model.network.init(jax.random.key(model.config.seed))
+    params = jax.jit(model.network.init)(jax.random.key(model.config.seed))
     return dataclasses.replace(model, params=params, step=0)
