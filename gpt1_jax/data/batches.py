@@ -11,6 +11,8 @@ A batch is a dict of numpy arrays, B examples of C candidates of L tokens:
     extract  int32   [B, C]      tasks: index of the classify token
     label    int32   [B]         tasks with labels: the class or choice; float32 [B, 6] or, by mse,
                                  [B] for scores
+    places   int32   [T]         where tokens are to be packed: the index of each in the flattened
+                                 [B, C, L], then B * C * L as often as there is room for more
 """
 
 import contextlib
@@ -29,6 +31,10 @@ from gpt1_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 Driver = Literal["auto", "tfdata", "thread"]
 MOST_PREFETCHED = 10_000
+# Places for packed tokens, as few as are compiled for.
+FEWEST_PLACES = 128
+# Where more than this of a batch is no padding, packing is not worth another compilation.
+FULL = 0.75
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,10 @@ class DataConfig:
     """Tokens and the way they become batches. `path` is a folder made by `prepare`. `windows`:
     "permuted" reads each token at most once an epoch, "iid" draws with replacement. `separator`:
     "end" puts an end token after each document. `driver` and `prefetch` (batches made ahead)
-    change the speed alone. `buckets`: the lengths to which batches of examples are padded, those
-    over model.n_ctx aside. Raises UserError for a number outside its range."""
+    change the speed alone, and so do `buckets`, the lengths to which batches of examples are
+    padded, those over model.n_ctx aside, and `packing`, which leaves the padding out where tokens
+    do not meet (model/packing.py); None does so where that was measured to be faster, on a CPU.
+    Raises UserError for a number outside its range."""
 
     path: str | None = None
     windows: Literal["permuted", "iid"] = "permuted"
@@ -45,6 +53,7 @@ class DataConfig:
     driver: Driver = "auto"
     prefetch: int = 2
     buckets: tuple[int, ...] = (64, 128, 256, 512)
+    packing: bool | None = None
 
     def __post_init__(self):
         if not 1 <= self.prefetch <= MOST_PREFETCHED:
@@ -149,11 +158,14 @@ class Examples:
         batch_size: int,
         seed: int,
         buckets: tuple[int, ...],
+        packed: bool = False,
     ):
         """`candidates[example][candidate]` are ids that end in the classify token (the form of
         transformations.encode_all), as many candidates for each example; `targets` as of
-        LoadedTask.targets, or None without labels."""
+        LoadedTask.targets, or None without labels. `packed` batches, which have to be asked for as
+        a whole, say where their tokens are, if they are mostly padding."""
         self.targets = targets
+        self.packed = packed
         self.batch_size = batch_size
         self.seed = seed
         self.lengths = sorted({bucket for bucket in buckets if bucket < n_ctx} | {n_ctx})
@@ -214,11 +226,24 @@ class Examples:
             "rows": rows_B,
             "extract": np.maximum(length_BC - 1, 0).astype(np.int32),
         }
+        if self.packed:
+            places_T = _places(real_BCL)
+            if len(places_T) <= FULL * real_BCL.size:
+                batch["places"] = places_T
         if self.targets is not None:
             label = self.targets[example_B]
             present = present_B.reshape(-1, *[1] * (label.ndim - 1))
             batch["label"] = np.where(present, label, np.zeros_like(label))
         return batch
+
+
+def _places(real_BCL: np.ndarray) -> np.ndarray:
+    """Of the batches; their number is a power of two or one and a half times such a number."""
+    found = np.flatnonzero(real_BCL)
+    room = FEWEST_PLACES
+    while room < len(found):
+        room = room * 3 // 2 if room & (room - 1) == 0 else room * 4 // 3
+    return np.pad(found, (0, room - len(found)), constant_values=real_BCL.size).astype(np.int32)
 
 
 def _rows(batch_size: int, rows: slice | None) -> np.ndarray:

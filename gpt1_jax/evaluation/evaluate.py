@@ -20,7 +20,7 @@ from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.data.tasks import Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation.placed_model import PlacedModel
-from gpt1_jax.model.objective import Network, task_losses
+from gpt1_jax.model.objective import Network, packing_of, task_losses, unpacked
 
 # Updates between evaluations of a language model where eval.every does not say.
 DEFAULT_INTERVAL = 1000
@@ -73,7 +73,9 @@ def sequence_losses(network: Network, params: dict, inputs_NL, targets_NL) -> ja
 def task_logits(network: Network, params: dict, batch: dict) -> jax.Array:
     """Logits of a batch of examples: [B, k], or [B, C] for multiple choice."""
     tokens_NL = batch["tokens"].reshape(-1, batch["tokens"].shape[-1])
-    return network.answer(params, network.hidden(params, tokens_NL), batch["extract"])
+    packed = packing_of(batch)
+    hidden = network.hidden(params, tokens_NL, packing=packed)
+    return network.answer(params, unpacked(hidden, packed), batch["extract"])
 
 
 def window_starts(n_tokens: int, n_ctx: int, stride: int) -> list[tuple[int, int]]:

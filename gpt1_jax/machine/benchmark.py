@@ -267,8 +267,8 @@ def _starts(made: Step, batches: Iterator[dict[str, jax.Array]]) -> dict[str, fl
 
 
 def fine_tune(asked: FineTuneBenchmark) -> dict[str, Any]:
-    """`gpt1 benchmark finetune`: the same batches of examples in buckets and padded to the context,
-    two classes, with the auxiliary loss. A round has the same examples in both."""
+    """`gpt1 benchmark finetune`: the same batches of examples packed, in buckets and padded to the
+    context, two classes, with the auxiliary loss. A round has the same examples in each."""
     kind: dict[str, Any] = {"peer": "gpt1-jax", "mode": "finetune", "dtype": asked.sizes.dtype}
     kind |= {"dropout": asked.dropout, "batch": asked.batch, "seq": asked.seq}
     line = peer.read(asked.output.vs, {**kind, **_sizes(asked.sizes)}) if asked.output.vs else None
@@ -282,10 +282,10 @@ def fine_tune(asked: FineTuneBenchmark) -> dict[str, Any]:
     n_batches = asked.rounds.steps
     lengths = _sst2_lengths(n_batches * asked.batch, asked.seq)
     found, flops, real = {}, {}, int(lengths.sum())
-    for name, buckets in (("buckets", described.data.buckets), ("padded", (asked.seq,))):
-        data = replace(described.data, buckets=buckets)
-        made = step(replace(described, data=data), jax.devices())
-        examples = _examples(made, lengths)
+    for name in ("packed", "buckets", "padded"):
+        data = replace(described.data, buckets=(asked.seq,)) if name == "padded" else described.data
+        made = step(replace(described, data=data), jax.devices()[:1])
+        examples = _examples(made, lengths, packed=name == "packed")
         found[name] = _epochs(made, examples, asked.rounds)
         flops[name] = _flops(made, examples, n_batches) / n_batches
         say(f"{name}: {found[name].median:.3g} s for an update")
@@ -303,6 +303,9 @@ def fine_tune(asked: FineTuneBenchmark) -> dict[str, Any]:
         "padded_sequences_per_s": each["padded"],
         "padded_ms_median": found["padded"].in_milliseconds()["ms_median"],
         "ratio_to_padding": each["buckets"] / each["padded"],
+        "packed_sequences_per_s": each["packed"],
+        "packed_ms_median": found["packed"].in_milliseconds()["ms_median"],
+        "ratio_of_packing": each["packed"] / each["buckets"],
         **_of_peak(made, tflops),
         **_machine(),
     }
@@ -315,7 +318,7 @@ def _sst2_lengths(count: int, longest: int) -> np.ndarray:
     return np.minimum(words + 2, longest)
 
 
-def _examples(made: Step, lengths: np.ndarray) -> Examples:
+def _examples(made: Step, lengths: np.ndarray, packed: bool) -> Examples:
     experiment, random = made.experiment, np.random.default_rng(1)
     candidates = [[random.integers(0, experiment.model.vocab_size, n)] for n in lengths]
     return Examples(
@@ -325,6 +328,7 @@ def _examples(made: Step, lengths: np.ndarray) -> Examples:
         batch_size=experiment.batch_size,
         seed=experiment.seed,
         buckets=experiment.data.buckets,
+        packed=packed,
     )
 
 

@@ -8,6 +8,9 @@ its bits, which a kernel or a backward pass can compute again where it needs the
 that no row of the batch owns, that of the embedding table, takes the key of the step in place of a
 row's.
 
+Where tokens are packed (packing.py), each of them is a row by itself, with the words of its
+sequence and a third one, the index at which its elements begin there.
+
 Shapes: N sequences (batch rows times candidates), any further axes; of attention H heads, L queries
 and as many keys.
 """
@@ -26,6 +29,7 @@ from gpt1_jax.kernels.masks import (
     hashed,
     kept,
 )
+from gpt1_jax.model.packing import Packing
 
 Place = Literal["embedding", "attention", "attention_output", "mlp_output", "classifier"]
 PLACES: tuple[Place, ...] = (
@@ -53,6 +57,15 @@ def site_words(keys_N: jax.Array, layer: jax.Array | int, place: Place) -> jax.A
     return jax.random.key_data(jax.vmap(jax.random.fold_in, (0, None))(keys_N, site))
 
 
+def token_words(words_N2: jax.Array, packing: Packing | None, width: int) -> jax.Array:
+    """The words of sequences [N, 2], or where their tokens are packed [T, 3], of which each has
+    `width` elements."""
+    if packing is None:
+        return words_N2
+    begins_T = (packing.positions_T * width).astype(jnp.uint32)
+    return jnp.concatenate([packing.of_sequences(words_N2), begins_T[:, None]], axis=1)
+
+
 def _index(shape: tuple[int, ...]) -> jax.Array:
     """The flat index [*shape] of each element."""
     index = jnp.zeros(shape, jnp.uint32)
@@ -62,14 +75,18 @@ def _index(shape: tuple[int, ...]) -> jax.Array:
     return index
 
 
-def keep_mask(words_N2: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-    """Which elements stay: bool [N, *shape], each true with probability 1 - rate.
+def keep_mask(words: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+    """Which elements stay: bool [N, *shape], each true with probability 1 - rate. Words are [N, 2],
+    or [N, 3] of packed tokens.
 
     One word an element. Two elements to a word save nothing outside a kernel: the compiler
     computes the word for both, or writes the words to memory first.
     """
-    first, second = (words_N2[:, i].reshape((-1,) + (1,) * len(shape)) for i in range(2))
-    return kept(hashed(_index(shape)[None], first, second), rate)
+    first, second, *begins = (
+        words[:, i].reshape((-1,) + (1,) * len(shape)) for i in range(words.shape[1])
+    )
+    index = sum(begins, _index(shape)[None])
+    return kept(hashed(index, first, second), rate)
 
 
 def attention_keep_mask(
@@ -88,10 +105,17 @@ def attention_keep_mask(
 
 @jax.named_scope("dropout")
 def dropout(
-    x: jax.Array, keys_N: jax.Array | None, rate: float, layer: jax.Array | int, place: Place
+    x: jax.Array,
+    keys_N: jax.Array | None,
+    rate: float,
+    layer: jax.Array | int,
+    place: Place,
+    packing: Packing | None = None,
 ) -> jax.Array:
-    """Inverted dropout of x [N, ...]; without keys, or at rate 0, x itself."""
+    """Inverted dropout of x [N, ...], or of packed tokens [T, 1, D]; without keys, or at rate 0, x
+    itself."""
     if keys_N is None or rate == 0.0:
         return x
-    keep = keep_mask(site_words(keys_N, layer, place), rate, x.shape[1:])
+    words = token_words(site_words(keys_N, layer, place), packing, x.shape[-1])
+    keep = keep_mask(words, rate, x.shape[1:])
     return dropped(x, keep, 1.0 - rate)

@@ -19,6 +19,7 @@ from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
 from gpt1_jax.model.linear import Linear
 from gpt1_jax.model.mlp import MLP
+from gpt1_jax.model.packing import Packing
 from gpt1_jax.model.residual_norm import ResidualNorm
 
 
@@ -86,16 +87,17 @@ class Attention(nn.Module):
     def _decodes(self):
         return self.implementation == "triton" and self.divide is undivided
 
-    def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
+    def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0, packing=None):
         """Returns [N, L, D], without the bias of c_proj, which is added with the residual, and the
-        cache, if there is one, with the new keys and values."""
+        cache, if there is one, with the new keys and values. Packed tokens are [T, 1, D]."""
         config = self.config
         if cache is not None:
             qkv = self.c_attn.decode(x_NLD)
             merged_NLHK, cache = cached_attention(qkv, config.n_head, cache, offset, self._decodes)
             return self.c_proj.decode(merged_NLHK.reshape(x_NLD.shape), add_bias=False), cache
+        qkv = self.c_attn(x_NLD)
         merged_NLHK = attention(
-            self.c_attn(x_NLD),
+            qkv if packing is None else packing.unpack(qkv[:, 0]),
             config.n_head,
             implementation=self.implementation,
             divide=self.divide,
@@ -104,6 +106,8 @@ class Attention(nn.Module):
             layer=layer,
             n_ctx=config.n_ctx,
         )
+        if packing is not None:
+            merged_NLHK = packing.pack(merged_NLHK)
         return self.c_proj.without_bias(merged_NLHK.reshape(x_NLD.shape)), cache
 
 
@@ -122,12 +126,13 @@ class Block(nn.Module):
         self.mlp = MLP(self.config, kernel, self.divide)
         self.ln_2 = ResidualNorm(self.config, "mlp_output", kernel, self.divide)
 
-    def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0):
-        attended_NLD, cache = self.attn(x_NLD, keys_N, layer, cache, offset)
-        normed_NLD = self.ln_1(x_NLD, attended_NLD, self.attn.c_proj.bias, keys_N, layer)
+    def __call__(self, x_NLD, keys_N, layer, cache=None, offset=0, packing=None):
+        where = (keys_N, layer, packing)
+        attended_NLD, cache = self.attn(x_NLD, keys_N, layer, cache, offset, packing)
+        normed_NLD = self.ln_1(x_NLD, attended_NLD, self.attn.c_proj.bias, *where)
         mlp = self.mlp if cache is None else self.mlp.decode
         inner_NLD = mlp(normed_NLD)
-        return self.ln_2(normed_NLD, inner_NLD, self.mlp.c_proj.bias, keys_N, layer), cache
+        return self.ln_2(normed_NLD, inner_NLD, self.mlp.c_proj.bias, *where), cache
 
 
 class GPT(nn.Module):
@@ -146,14 +151,20 @@ class GPT(nn.Module):
         for layer in range(config.n_layer):
             setattr(self, f"h_{layer}", block(config, self.implementation, self.divide))
 
-    def __call__(self, tokens_NL: jax.Array, keys_N: jax.Array | None = None) -> jax.Array:
-        """Hidden states [N, L, D] of the last block, with dropout where `keys_N` are given; that of
-        the table is `drop_table`'s."""
-        x_NLD = self._embed(tokens_NL, keys_N, offset=0)
+    def __call__(
+        self,
+        tokens_NL: jax.Array,
+        keys_N: jax.Array | None = None,
+        packing: Packing | None = None,
+    ) -> jax.Array:
+        """Hidden states [N, L, D] of the last block, with `packing` those of the packed tokens
+        [T, 1, D]; with dropout where `keys_N` are given; that of the table is `drop_table`'s."""
+        x_NLD = self._embed(tokens_NL, keys_N, 0, packing)
         if self.config.scan_layers and not self.is_initializing():
-            return self._scanned(x_NLD, keys_N)
+            return self._scanned(x_NLD, keys_N, packing)
         for layer in range(self.config.n_layer):
-            x_NLD, _ = getattr(self, f"h_{layer}")(x_NLD, keys_N, layer)
+            block = getattr(self, f"h_{layer}")
+            x_NLD, _ = block(x_NLD, keys_N, layer, packing=packing)
         return x_NLD
 
     def output(self) -> jax.Array:
@@ -182,7 +193,7 @@ class GPT(nn.Module):
     ) -> tuple[jax.Array, Cache]:
         """Hidden states [N, L, D] of tokens that follow the cache, and the longer cache. Only the
         first `n_tokens` count: others are padding, and what follows takes their place."""
-        x_NLD = self._embed(tokens_NL, None, offset=cache.length)
+        x_NLD = self._embed(tokens_NL, None, cache.length)
         keys, values = [], []
         for layer in range(self.config.n_layer):
             block = getattr(self, f"h_{layer}")
@@ -193,14 +204,17 @@ class GPT(nn.Module):
         length = cache.length + n_tokens
         return x_NLD, Cache(key=tuple(keys), value=tuple(values), length=length)
 
-    def _embed(self, tokens_NL, keys_N, offset):
-        positions_L = offset + jnp.arange(tokens_NL.shape[1])
-        x_NLD = self.wte(tokens_NL) + self.wpe(positions_L)[None]
+    def _embed(self, tokens_NL, keys_N, offset, packing=None):
+        if packing is None:
+            positions = (offset + jnp.arange(tokens_NL.shape[1]))[None]
+        else:
+            tokens_NL, positions = packing.pack(tokens_NL)[:, None], packing.positions_T[:, None]
+        x_NLD = self.wte(tokens_NL) + self.wpe(positions)
         if self.config.choice("embd_dropout_on") == "table":
             return x_NLD
-        return dropout(x_NLD, keys_N, self.config.rate("embd"), 0, "embedding")
+        return dropout(x_NLD, keys_N, self.config.rate("embd"), 0, "embedding", packing)
 
-    def _scanned(self, x_NLD, keys_N):
+    def _scanned(self, x_NLD, keys_N, packing):
         """The blocks as one compiled body; parameters are stacked here, so trees never change."""
         layers = [self.variables["params"][f"h_{i}"] for i in range(self.config.n_layer)]
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
@@ -208,7 +222,8 @@ class GPT(nn.Module):
 
         def body(x_NLD, scanned):
             params, layer = scanned
-            return block.apply({"params": params}, x_NLD, keys_N, layer)[0], None
+            applied = block.apply({"params": params}, x_NLD, keys_N, layer, packing=packing)
+            return applied[0], None
 
         body = jax.checkpoint(body, prevent_cse=False) if self.config.remat else body
         return jax.lax.scan(body, x_NLD, (stacked, jnp.arange(self.config.n_layer)))[0]

@@ -3,7 +3,8 @@
 Shapes: B examples, C candidates of each, L tokens, D width, V rows that the next token's softmax
 runs over, k outputs.
 A batch is a dict: tokens and weights [B, C, L], rows [B]; with a task also extract [B, C], the
-place of the classify token, and label, int [B], a distribution [B, k] or a score float [B].
+place of the classify token, and label, int [B], a distribution [B, k] or a score float [B]; where
+its tokens are to be packed also places [T] (packing.py).
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from gpt1_jax.model.dropout import dropout, row_keys, step_key
 from gpt1_jax.model.gpt import GPT, drop_table
 from gpt1_jax.model.linear import by_rows, cast_kernels, product
 from gpt1_jax.model.lstm import LSTM
+from gpt1_jax.model.packing import Packing, packing
 
 
 @dataclass(frozen=True)
@@ -90,10 +92,11 @@ class Network:
         body = cast_kernels(_without_head(params), self.body.config.compute_dtype)
         return {**params, **body}
 
-    def hidden(self, params: dict, tokens_NL: jax.Array, keys_N=None) -> jax.Array:
-        """Hidden states [N, L, D]."""
+    def hidden(self, params: dict, tokens_NL: jax.Array, keys_N=None, packing=None) -> jax.Array:
+        """Hidden states [N, L, D]; with `packing`, which the Transformer can take, [T, 1, D]."""
         variables = {"params": _without_head(params)}
-        return cast(jax.Array, self.body.apply(variables, tokens_NL, keys_N))
+        packed = {} if packing is None else {"packing": packing}
+        return cast(jax.Array, self.body.apply(variables, tokens_NL, keys_N, **packed))
 
     def output(self, params: dict) -> jax.Array:
         """The rows [V, D] that score the next token, in the dtype of the model."""
@@ -155,15 +158,25 @@ def _without_head(params: dict) -> dict:
 
 @jax.named_scope("loss")
 def language_model_loss(
-    network: Network, params: dict, hidden_NLD: jax.Array, tokens_NL: jax.Array, weights_NL
+    network: Network,
+    params: dict,
+    hidden_NLD: jax.Array,
+    tokens_NL: jax.Array,
+    weights_NL: jax.Array,
+    packing: Packing | None = None,
 ) -> jax.Array:
-    """The mean over sequences of each sequence's own mean loss, as the released code has it.
+    """The mean over sequences of each sequence's own mean loss, as the released code has it. With
+    `packing` the hidden states are those of packed tokens, [T, 1, D].
 
     Each position predicts the token after it; the last one takes part with weight 0, so that the
     product runs over whole sequences and nothing is copied. `model.loss_chunks` divides them.
     """
     targets_NL = jnp.roll(tokens_NL, -1, axis=1)
     shares_NL = sequence_shares(jnp.roll(weights_NL, -1, axis=1).at[:, -1].set(0.0))
+    if packing is not None:
+        # As one sequence: the loss takes one token as another.
+        hidden_NLD = hidden_NLD.swapaxes(0, 1)
+        targets_NL, shares_NL = packing.pack(targets_NL)[None], packing.pack(shares_NL)[None]
     return network.weighted_loss(params, hidden_NLD, targets_NL, shares_NL)
 
 
@@ -189,6 +202,19 @@ def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
     return -(label * log_probabilities).sum(axis=1)
 
 
+def packing_of(batch: dict) -> Packing | None:
+    """Where the tokens of a batch are, if it says so."""
+    if "places" not in batch:
+        return None
+    n_examples, n_candidates, length = batch["tokens"].shape
+    return packing(batch["places"], n_examples * n_candidates, length)
+
+
+def unpacked(hidden: jax.Array, packed: Packing | None) -> jax.Array:
+    """Hidden states as sequences [N, L, D]."""
+    return hidden if packed is None else packed.unpack(hidden[:, 0])
+
+
 def loss(
     network: Network, lm_coef: float, params: dict, batch: dict, seed: int, step: jax.Array | None
 ) -> tuple[jax.Array, dict]:
@@ -207,13 +233,16 @@ def loss(
         keys_N, keys_B = row_keys(key, candidates_BC.reshape(-1)), row_keys(key, batch["rows"])
         params = drop_table(network.body.config, params, key)
     params = network.cast(params)
-    hidden_NLD = network.hidden(params, tokens_NL, keys_N)
+    packed = packing_of(batch)
+    hidden = network.hidden(params, tokens_NL, keys_N, packed)
     terms: dict[str, Any] = {}
     if "label" in batch:
-        logits = network.answer(params, hidden_NLD, batch["extract"], keys_B)
+        logits = network.answer(params, unpacked(hidden, packed), batch["extract"], keys_B)
         terms["task_loss"] = jnp.mean(task_losses(logits, batch["label"]))
     if lm_coef > 0:
         weights_NL = batch["weights"].reshape(-1, length)
-        terms["lm_loss"] = language_model_loss(network, params, hidden_NLD, tokens_NL, weights_NL)
+        terms["lm_loss"] = language_model_loss(
+            network, params, hidden, tokens_NL, weights_NL, packed
+        )
     total = terms.get("task_loss", 0.0) + lm_coef * terms.get("lm_loss", 0.0)
     return total, {"loss": total, **terms}

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from gpt1_jax.kernels.masks import dropped
 from gpt1_jax.model.attention import Divide, undivided
 from gpt1_jax.model.config import ModelConfig
-from gpt1_jax.model.dropout import Place, keep_mask, site_words
+from gpt1_jax.model.dropout import Place, keep_mask, site_words, token_words
 
 
 class ResidualNorm(nn.Module):
@@ -33,16 +33,20 @@ class ResidualNorm(nn.Module):
     divide: Divide = undivided
 
     @nn.compact
-    def __call__(self, residual_NLD, branch_NLD, shift_D, keys_N, layer):
-        """Returns [N, L, D] of the dtype of `residual_NLD`; dropout where `keys_N` are given."""
+    def __call__(self, residual_NLD, branch_NLD, shift_D, keys_N, layer, packing=None):
+        """Returns [N, L, D] of the dtype of `residual_NLD`; dropout where `keys_N` are given. Of
+        packed tokens all are [T, 1, D], and no kernel is at work."""
         width = residual_NLD.shape[-1:]
         scale_D = self.param("scale", nn.initializers.ones, width)
         bias_D = self.param("bias", nn.initializers.zeros, width)
         rate = self.config.rate("resid")
         drops = keys_N is not None and rate > 0.0
-        words_N2 = site_words(keys_N, layer, self.place) if drops else None
-        form = Form(rate, self.config.layer_norm_epsilon, self.kernel, self.divide)
-        return residual_norm(residual_NLD, branch_NLD, shift_D, scale_D, bias_D, words_N2, form)
+        words = None
+        if drops:
+            words = token_words(site_words(keys_N, layer, self.place), packing, *width)
+        kernel = self.kernel and packing is None
+        form = Form(rate, self.config.layer_norm_epsilon, kernel, self.divide)
+        return residual_norm(residual_NLD, branch_NLD, shift_D, scale_D, bias_D, words, form)
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ OPERATIONAL = (
     "extend",
     "data.driver",
     "data.prefetch",
+    "data.packing",
     "data.path",
     # How a task is read shows in resolved.data, a digest of its tokens.
     "task.path",

@@ -46,6 +46,7 @@ EXPLANATIONS = {
     "data.separator": "a token that ends each document, or none",
     "data.driver": "what makes batches in the background; speed alone",
     "data.prefetch": "batches made ahead; speed alone",
+    "data.packing": "leave padding out where tokens do not meet; None: on a CPU; speed alone",
     "data.buckets": "lengths that batches of examples are padded to",
     "task.name": "a task of the table, by name",
     "task.path": "a folder or file with the task; None asks TensorFlow Datasets",

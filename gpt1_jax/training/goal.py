@@ -97,11 +97,17 @@ def loaded_task(experiment: Experiment) -> LoadedTask:
 
 
 def goal(
-    experiment: Experiment, tokenizer: Tokenizer, loaded: LoadedTask, tell: Callable[[str], None]
+    experiment: Experiment,
+    tokenizer: Tokenizer,
+    loaded: LoadedTask,
+    tell: Callable[[str], None],
+    packed: bool = False,
 ) -> Goal:
-    """The goal of a run, with its data read. Raises UserError for data that do not fit."""
-    kind = FineTuning if loaded.task.has_head else LanguageModelling
-    return kind(experiment, tokenizer, loaded, tell)
+    """The goal of a run, with its data read; `packed` as in `Examples`. Raises UserError for data
+    that do not fit."""
+    if loaded.task.has_head:
+        return FineTuning(experiment, tokenizer, loaded, tell, packed)
+    return LanguageModelling(experiment, tokenizer, loaded, tell)
 
 
 class LanguageModelling:
@@ -164,6 +170,7 @@ class FineTuning:
         tokenizer: Tokenizer,
         loaded: LoadedTask,
         tell: Callable[[str], None],
+        packed: bool = False,
     ):
         self.loaded = loaded
         self._experiment, self._tokenizer = experiment, tokenizer
@@ -180,6 +187,7 @@ class FineTuning:
                 batch_size=experiment.batch_size,
                 seed=experiment.seed,
                 buckets=experiment.data.buckets,
+                packed=packed,
             )
             if split == "train":
                 self.source = examples

@@ -7,6 +7,7 @@ import time
 import jax
 from tqdm import tqdm
 
+from gpt1_jax.data.batches import Batch
 from gpt1_jax.messages import bar_size, is_hushed, say
 from gpt1_jax.runtime.peaks import known_peak
 from gpt1_jax.training.start import Run
@@ -39,11 +40,14 @@ class Progress:
         self.tokens = 0
         self._flops = 0
 
-    def count(self, shape: tuple[int, ...]) -> None:
-        """A batch was trained on, of which this process has [B, C, L]. Time is counted from the
-        end of the first, which compiles."""
+    def count(self, batch: Batch) -> None:
+        """A batch was trained on, of which this process has a part. Time is counted from the end of
+        the first, which compiles."""
         if self._since is not None:
+            shape = batch["tokens"].shape
             n_tokens = self._batch_size * math.prod(shape[1:])
+            if "places" in batch:
+                n_tokens = len(batch["places"])
             self.tokens += n_tokens
             self._flops += n_tokens * self._model.flops_per_token(shape[-1])
         self._bar.update()

@@ -170,6 +170,21 @@ def check_devices(experiment: Experiment, mesh: Mesh) -> None:
         )
 
 
+def packs(experiment: Experiment, mesh: Mesh) -> bool:
+    """Whether `data.packing` is at work. UserError where it is asked for and cannot be."""
+    wanted = experiment.data.packing
+    possible = experiment.is_task and experiment.model.body == "transformer"
+    alone = mesh.size == 1 and experiment.optimizer.accumulation == 1
+    if wanted is None:
+        return possible and alone and mesh.devices.flat[0].platform == "cpu"
+    if wanted and not (possible and alone):
+        raise UserError(
+            "data.packing=True is for the fine-tuning of a Transformer on one device, without "
+            "optimizer.accumulation; leave it out or set it to False"
+        )
+    return wanted
+
+
 def with_softmax_positions(experiment: Experiment, goal: Goal) -> Experiment:
     """The experiment with the number of position rows that its softmax runs over.
 

@@ -33,6 +33,7 @@ from gpt1_jax.training.resolve import (
     check_devices,
     check_lengths,
     named_source,
+    packs,
     resolved,
     the_tokenizer,
     with_absolute_paths,
@@ -182,7 +183,8 @@ def _planned(
     memory.check_training(experiment)
     mesh = sharding.mesh(experiment.mesh)
     check_devices(experiment, mesh)
-    towards = goal(experiment, tokenizer, loaded, tell)
+    packed = packs(experiment, mesh)
+    towards = goal(experiment, tokenizer, loaded, tell, packed)
     questions = _questions(experiment, tokenizer, tell)
     experiment = with_softmax_positions(experiment, towards)
     total = _updates(experiment, towards)

@@ -60,7 +60,7 @@ def run_to_end(
         if profile and step == max(profile[0], run.first_step + 1) <= profile[1]:
             jax.profiler.start_trace(str(run.workdir / "profile"))
         run.state, terms = update(run.state, sharding.put_batch(run.mesh, batch), config.seed)
-        progress.count(batch["tokens"].shape)
+        progress.count(batch)
         if step == run.first_step + 1:
             signals.begin()
         stopping = signals.stop(step) and step < run.last_step
