@@ -8,8 +8,8 @@ import pytest
 import runs
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.model.attention_choice import Device, choose, device_of
 from gpt1_jax.model.config import ModelConfig
+from gpt1_jax.recipe.attention_choice import Device, choose, device_of
 
 CPU = Device("cpu", "cpu")
 T4 = Device("gpu", "Tesla T4", (7, 5))

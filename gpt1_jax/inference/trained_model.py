@@ -26,10 +26,9 @@ from gpt1_jax.inference.config import PathsConfig
 from gpt1_jax.inference.inspection import Inspection
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.messages import say
-from gpt1_jax.model import attention_choice
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network, network
-from gpt1_jax.recipe import memory
+from gpt1_jax.recipe import attention_choice, memory
 from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
 from gpt1_jax.storage.places import here

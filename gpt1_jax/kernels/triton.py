@@ -1,7 +1,7 @@
 """How a Pallas kernel for NVIDIA GPUs is called: compiled by Triton there, interpreted elsewhere.
 
-JAX calls its Triton backend deprecated since 0.11. attention_choice.py goes without these kernels
-where the backend is missing.
+JAX calls its Triton backend deprecated since 0.11. recipe/attention_choice.py goes without these
+kernels where the backend is missing.
 """
 
 import functools

@@ -33,10 +33,10 @@ from gpt1_jax.machine.config import (
 )
 from gpt1_jax.machine.step import Step, step
 from gpt1_jax.messages import say
-from gpt1_jax.model.attention_choice import choose, device_of
 from gpt1_jax.model.objective import network
 from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.recipe import memory, sharding
+from gpt1_jax.recipe.attention_choice import choose, device_of
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.run_files import versions
 from gpt1_jax.runtime import compilation_cache

@@ -7,8 +7,9 @@
     tpu         a kernel for TPUs (kernels/attention_tpu.py)
     cudnn       the flash attention of NVIDIA's library, which has no dropout
 
-All of them drop the same weights; attention_choice.py says which runs where. On another platform
-than its own a kernel is interpreted, which is slow and exact, and how the tests compare them.
+All of them drop the same weights; recipe/attention_choice.py says which runs where. On another
+platform than its own a kernel is interpreted, which is slow and exact, and how the tests compare
+them.
 
 Shapes: N sequences, L tokens, C columns of the fused projection (queries, keys, values, one after
 another), H heads, K size of one head.
@@ -34,7 +35,8 @@ QUERIES = 128
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """How attention is computed; `auto` takes what suits the device (attention_choice.py)."""
+    """How attention is computed; `auto` takes what suits the device
+    (recipe/attention_choice.py)."""
 
     implementation: Wanted = "auto"
 

@@ -6,11 +6,12 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from gpt1_jax.model import attention_choice, objective
+from gpt1_jax.model import objective
 from gpt1_jax.model.attention import undivided
-from gpt1_jax.model.attention_choice import Choice
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network
+from gpt1_jax.recipe import attention_choice
+from gpt1_jax.recipe.attention_choice import Choice
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.recipe.sharding import Divided
 
