@@ -90,7 +90,7 @@ ROWS = {
         Row(
             "fine-tune 8, float32, buckets",
             "--batch=8 --dtype=fp32 --rounds=1 --steps=2",
-        )
+        ),
     ],
     ("cpu", "prepare"): [Row("tokenizers and batches", "")],
 }

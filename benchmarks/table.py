@@ -77,7 +77,9 @@ def _peer(peer: dict | None) -> str:
 
 def _ratio(row: dict) -> str:
     if row["ours"] and "ratio_to_padding" in row["ours"]:
-        return f"{row['ours']['ratio_to_padding']:.1f} x padding to 512"
+        packed = row["ours"].get("ratio_of_packing")
+        more = f"; packed {packed:.1f} x buckets" if packed else ""
+        return f"{row['ours']['ratio_to_padding']:.1f} x padding to 512{more}"
     return "" if row["ratio"] is None else f"{row['ratio']:.2f}"
 
 

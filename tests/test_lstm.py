@@ -16,7 +16,7 @@ from gpt1_jax.inference import trained_model
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import keep_mask, row_keys, site_words, step_key
 from gpt1_jax.model.objective import network as any_network
-from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer, span
 from gpt1_jax.weights.transfer import transfer
 
 SIZES = {"body": "lstm", "n_layer": 2, "n_units": 24, "vocab_size": 31, "n_special": 3}
@@ -102,7 +102,8 @@ def test_only_the_forget_gate_starts_open():
 
 
 def test_no_bias_is_decayed(network, params):
-    chain = optimizer(OptimizerConfig(warmup=0.0, l2=0.5), 10)
+    config = OptimizerConfig(warmup=0.0, l2=0.5)
+    chain = optimizer(config, span(config, 10))
     zeros = jax.tree.map(jnp.zeros_like, params)
     updates = jax.jit(lambda p: chain.update(zeros, chain.init(p), p)[0])(params)
     changed = {

@@ -11,7 +11,7 @@ import oracles
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.recipe.optimizer import SCHEDULES, OptimizerConfig, optimizer, schedule
+from gpt1_jax.recipe.optimizer import SCHEDULES, OptimizerConfig, optimizer, schedule, span
 
 # Of the gradients: the norms of the first two lie above the clip, the others below it.
 SCALES = (3.0, 0.3, 0.01, 1e-7)
@@ -29,8 +29,12 @@ def norm(gradients):
     return np.sqrt(sum((g**2).sum() for g in gradients.values()))
 
 
+def scheduled(config, *updates, **begins):
+    return schedule(config, span(config, *updates, **begins))
+
+
 def compiled(config, total_updates):
-    chain = optimizer(config, total_updates)
+    chain = optimizer(config, span(config, total_updates))
 
     @jax.jit
     def update(params, state, gradients):
@@ -102,7 +106,7 @@ def test_it_is_not_adamw():
     def first_change(chain):
         return np.asarray(chain.update(gradients, chain.init(params), params)[0]["kernel"])[0]
 
-    ours = first_change(optimizer(config, 10))
+    ours = first_change(optimizer(config, span(config, 10)))
     theirs = first_change(optax.adamw(1.0, weight_decay=0.01))
     # Where no gradient comes, decay alone moves a weight: through the corrected step, 0.316.
     correction = np.sqrt(0.001) / 0.1
@@ -124,7 +128,7 @@ LANDMARKS = {
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_at_their_landmarks(name):
-    factor = jax.jit(schedule(OptimizerConfig(schedule=name, warmup=0.1), 1000))
+    factor = jax.jit(scheduled(OptimizerConfig(schedule=name, warmup=0.1), 1000))
     assert {count: float(factor(count)) for count in LANDMARKS[name]} == pytest.approx(
         LANDMARKS[name], abs=2e-6
     )
@@ -132,24 +136,24 @@ def test_schedules_at_their_landmarks(name):
 
 @pytest.mark.parametrize(("name", "first"), [("warmup_cosine", 1), ("warmup_linear", 1)])
 def test_without_warm_up_the_first_update_has_the_full_rate(name, first):
-    assert schedule(OptimizerConfig(schedule=name, warmup=0.0), 100)(0) == first
+    assert scheduled(OptimizerConfig(schedule=name, warmup=0.0), 100)(0) == first
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_warm_up_is_a_fraction_of_the_run_or_a_number_of_updates(name):
-    updates = jax.jit(schedule(OptimizerConfig(schedule=name, warmup=100), 1000))
+    updates = jax.jit(scheduled(OptimizerConfig(schedule=name, warmup=100), 1000))
     assert {count: float(updates(count)) for count in LANDMARKS[name]} == pytest.approx(
         LANDMARKS[name], abs=2e-6
     )
     # The same number of updates whatever the length of the run; 1 is one update, not the whole run.
-    longer = jax.jit(schedule(OptimizerConfig(schedule="warmup_constant", warmup=100), 3_000_000))
+    longer = jax.jit(scheduled(OptimizerConfig(schedule="warmup_constant", warmup=100), 3_000_000))
     assert [float(longer(count)) for count in (0, 1, 99, 100)] == pytest.approx([0, 0.01, 0.99, 1])
-    one = schedule(OptimizerConfig(schedule="warmup_constant", warmup=1), 1000)
+    one = scheduled(OptimizerConfig(schedule="warmup_constant", warmup=1), 1000)
     assert (one(0), one(1)) == (0, 1)
 
 
 def test_the_papers_warm_up_is_two_thousand_updates():
-    factor = schedule(OptimizerConfig(), 1_000_000)
+    factor = scheduled(OptimizerConfig(), 1_000_000)
     assert float(factor(1999)) == pytest.approx(0.9995)
     assert float(factor(2000)) == pytest.approx(1.0)
     assert 0.9999 < factor(2001) < 1.0
@@ -157,7 +161,7 @@ def test_the_papers_warm_up_is_two_thousand_updates():
 
 def test_a_schedule_that_begins_again_is_that_of_the_updates_that_are_left():
     config = OptimizerConfig(warmup=0.1)
-    whole, again = schedule(config, 100), schedule(config, 350, begins_after=250)
+    whole, again = scheduled(config, 100), scheduled(config, 350, begins_after=250)
     assert [float(again(250 + done)) for done in range(100)] == [
         float(whole(done)) for done in range(100)
     ]

@@ -13,7 +13,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network as any_network
 from gpt1_jax.recipe import sharding
-from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer, span
 from gpt1_jax.recipe.sharding import MeshConfig
 from gpt1_jax.training import state
 
@@ -28,7 +28,7 @@ def training_state(config):
 
     def init(key):
         params = network.init(key)
-        chain = optimizer(OptimizerConfig(), 10)
+        chain = optimizer(OptimizerConfig(), span(OptimizerConfig(), 10))
         return {"params": params, "optimizer": chain.init(params), "step": jnp.int32(0)}
 
     return jax.eval_shape(init, jax.random.key(0))

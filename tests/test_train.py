@@ -13,6 +13,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.inference import predictions, trained_model
 from gpt1_jax.recipe import sharding
+from gpt1_jax.training import train
 from gpt1_jax.weights import transfer
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -231,6 +232,24 @@ def test_partial_batches_are_dropped_and_the_last_step_is_that_of_whole_ones(pre
     assert runs.run(given, tmp_path / "run")["step"] == 6
     dev = [row["step"] for row in runs.rows(tmp_path / "run") if row["split"] == "dev"]
     assert dev == [4, 6]
+
+
+def test_runs_of_any_length_share_one_program(tokens, tmp_path, monkeypatch):
+    """Also one that goes on, with a schedule of its own."""
+    made, update_function = [], train.update_function
+
+    def updates(*given):
+        made.append(update_function(*given))
+        return made[-1]
+
+    monkeypatch.setattr(train, "update_function", updates)
+    common = {"optimizer.warmup": 0.4, "checkpoint.every": 100, "eval.every": 100}
+    for changes in ({"steps": 2}, {"steps": 5, "extend": "restart"}, {"steps": 8, "stop_after": 6}):
+        changes = {"extend": "stretch", **common, **changes}
+        runs.run(runs.pretraining(tokens, **changes), tmp_path)
+    assert len({one.span for one in made}) == 3
+    (compiled,) = {one.compiled for one in made}
+    assert compiled._cache_size() == 1
 
 
 def test_padding_to_buckets_or_to_the_context_is_the_same_training(

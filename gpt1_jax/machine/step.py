@@ -4,7 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -65,8 +65,7 @@ class Step:
 
     def lowered(self) -> jax.stages.Lowered:
         """The update for the devices of the mesh, before it is compiled."""
-        compilable = cast(jax.stages.Wrapped, self.update)
-        return compilable.lower(self.origin.abstract, self.batch, self.experiment.seed)
+        return self.update.lower(self.origin.abstract, self.batch, self.experiment.seed)
 
     @property
     def argument_bytes(self) -> int:

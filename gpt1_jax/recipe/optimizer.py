@@ -12,11 +12,13 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from gpt1_jax.errors import UserError
 
 Schedule = Callable[[jax.Array], jax.Array]
+Fraction = jax.Array | np.floating | float
 ScheduleName = Literal["warmup_cosine", "warmup_linear", "warmup_constant"]
 
 
@@ -65,42 +67,60 @@ class OptimizerConfig:
             )
 
 
-def _warm(x: jax.Array, warmup: float, after: jax.Array) -> jax.Array:
+class Span(NamedTuple):
+    """The updates that a schedule runs over: those that follow the first `begins_after`, `length`
+    of them, of which `warmup` is a fraction. As arguments of a compiled program, they let runs of
+    any length share it."""
+
+    begins_after: np.int32
+    length: np.float32
+    warmup: np.float32
+
+
+def span(config: OptimizerConfig, total_updates: int, begins_after: int = 0) -> Span:
+    """Of a schedule over the updates that follow the first `begins_after` of `total_updates`."""
+    length = total_updates - begins_after
+    warmup = config.warmup if config.warmup < 1.0 else config.warmup / length
+    return Span(np.int32(begins_after), np.float32(length), np.float32(warmup))
+
+
+def _warm(x: jax.Array, warmup: Fraction, after: jax.Array) -> jax.Array:
     """x / warmup during warm-up, `after` later. x and warmup are fractions of all updates."""
-    return jnp.where(x <= warmup, x / warmup, after) if warmup > 0 else after
+    divisor = jnp.where(warmup > 0, warmup, 1.0)
+    return jnp.where((x <= warmup) & (warmup > 0), x / divisor, after)
 
 
-def warmup_cosine(x: jax.Array, warmup: float) -> jax.Array:
+def warmup_cosine(x: jax.Array, warmup: Fraction) -> jax.Array:
     """The cosine runs over the whole training, not over what the warm-up leaves of it."""
     return _warm(x, warmup, 0.5 * (1.0 + jnp.cos(jnp.pi * x)))
 
 
-def warmup_constant(x: jax.Array, warmup: float) -> jax.Array:
+def warmup_constant(x: jax.Array, warmup: Fraction) -> jax.Array:
     """Linear to 1, then 1."""
     return _warm(x, warmup, jnp.ones_like(x))
 
 
-def warmup_linear(x: jax.Array, warmup: float) -> jax.Array:
+def warmup_linear(x: jax.Array, warmup: Fraction) -> jax.Array:
     """Linear decay to 0, which multiplies the warm-up too."""
     return _warm(x, warmup, jnp.ones_like(x)) * (1.0 - x)
 
 
-SCHEDULES: dict[ScheduleName, Callable[[jax.Array, float], jax.Array]] = {
+SCHEDULES: dict[ScheduleName, Callable[[jax.Array, Fraction], jax.Array]] = {
     "warmup_cosine": warmup_cosine,
     "warmup_linear": warmup_linear,
     "warmup_constant": warmup_constant,
 }
 
 
-def schedule(config: OptimizerConfig, total_updates: int, begins_after: int = 0) -> Schedule:
-    """The factor of the learning rate after `count` updates have been done, of a schedule over
-    those that follow the first `begins_after` of `total_updates`."""
+def schedule(config: OptimizerConfig, over: Span) -> Schedule:
+    """The factor of the learning rate after `count` updates have been done."""
     factor = SCHEDULES[config.schedule]
-    length = total_updates - begins_after
-    warmup = config.warmup if config.warmup < 1.0 else config.warmup / length
-    return lambda count: factor(
-        jnp.asarray(jnp.maximum(count - begins_after, 0), jnp.float32) / jnp.float32(length), warmup
-    )
+
+    def after(count):
+        done = jnp.maximum(count - over.begins_after, 0).astype(jnp.float32)
+        return factor(done / over.length, over.warmup)
+
+    return after
 
 
 def _grown(b: float, done: jax.Array) -> jax.Array:
@@ -116,11 +136,9 @@ class ReleasedAdamState(NamedTuple):
     nu: optax.Updates
 
 
-def released_adam(
-    config: OptimizerConfig, total_updates: int, begins_after: int = 0
-) -> optax.GradientTransformation:
-    """Adam with decay as in the released opt.py, without its clipping. See `schedule`."""
-    factor = schedule(config, total_updates, begins_after)
+def released_adam(config: OptimizerConfig, over: Span) -> optax.GradientTransformation:
+    """Adam with decay as in the released opt.py, without its clipping."""
+    factor = schedule(config, over)
 
     def init(params):
         return ReleasedAdamState(
@@ -146,11 +164,9 @@ def released_adam(
     return optax.GradientTransformation(init, update)
 
 
-def optimizer(
-    config: OptimizerConfig, total_updates: int, begins_after: int = 0
-) -> optax.GradientTransformation:
-    """Clipping of all gradients together to one norm, then the released Adam. See `schedule`."""
-    adam = released_adam(config, total_updates, begins_after)
+def optimizer(config: OptimizerConfig, over: Span) -> optax.GradientTransformation:
+    """Clipping of all gradients together to one norm, then the released Adam."""
+    adam = released_adam(config, over)
     if config.max_grad_norm > 0:
         return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
     return optax.chain(adam)

@@ -17,7 +17,7 @@ from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment
-from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer
+from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer, span
 from gpt1_jax.runtime.agreement import agreed, of_arrays
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.weights import transfer
@@ -84,7 +84,7 @@ class Origin:
 @functools.lru_cache(maxsize=8)
 def initial_state(net: Network, config: OptimizerConfig, mesh: Mesh, fsdp: bool) -> Origin:
     """Where a training of the network begins; `fsdp` is that of MeshConfig."""
-    transformation = optimizer(config, total_updates=1)  # the moments do not depend on it
+    transformation = optimizer(config, span(config, total_updates=1))  # any: moments have none
 
     def fresh(key: jax.Array) -> TrainState:
         params = net.init(key)

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,14 +13,26 @@ from jax.sharding import Mesh
 from gpt1_jax.model import objective
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
-from gpt1_jax.recipe.optimizer import OptimizerConfig, optimizer, schedule
+from gpt1_jax.recipe.optimizer import OptimizerConfig, Span, optimizer, schedule, span
 from gpt1_jax.training.state import TrainState, initial_state
 
-Update = Callable[[TrainState, dict, int], tuple[TrainState, dict]]
+
+@dataclass(frozen=True)
+class Update:
+    """(state, batch, seed) -> (state, terms of the loss), where the seed chooses the dropout masks.
+    The state is donated."""
+
+    compiled: jax.stages.Wrapped
+    span: Span
+
+    def __call__(self, state: TrainState, batch: dict, seed: int) -> tuple[TrainState, dict]:
+        return self.compiled(state, batch, seed, self.span)
+
+    def lower(self, state: Any, batch: dict, seed: int) -> jax.stages.Lowered:
+        """The program before it is compiled, of arrays or of their shapes."""
+        return self.compiled.lower(state, batch, seed, self.span)
 
 
-# Seeds, starting weights and data are arguments, so the runs of a table share one compiled program.
-@functools.lru_cache(maxsize=8)
 def update_function(
     network: Network,
     config: OptimizerConfig,
@@ -29,10 +42,17 @@ def update_function(
     fsdp: bool,
     schedule_after: int = 0,
 ) -> Update:
-    """One compiled update: (state, batch, seed) -> (state, terms of the loss), where the seed
-    chooses the dropout masks. The state is donated."""
-    transformation = optimizer(config, total_steps, schedule_after)
-    factor = schedule(config, total_steps, schedule_after)
+    """The update of a run, whose schedule is over the updates that follow `schedule_after`."""
+    compiled = _compiled(network, config, lm_coef, mesh, fsdp)
+    return Update(compiled, span(config, total_steps, schedule_after))
+
+
+# Seeds, starting weights, data and lengths of runs are arguments, so that the runs of a table share
+# one compiled program.
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    network: Network, config: OptimizerConfig, lm_coef: float, mesh: Mesh, fsdp: bool
+) -> jax.stages.Wrapped:
     shardings = initial_state(network, config, mesh, fsdp).shardings
 
     def gradients(params, batch, seed, step):
@@ -46,19 +66,20 @@ def update_function(
             gradient = jax.lax.with_sharding_constraint(gradient, shardings.params)
         return gradient, terms
 
-    def update(state, batch, seed):
+    def update(state, batch, seed, over):
         compute = functools.partial(gradients, state.params, seed=seed, step=state.step)
         if config.accumulation > 1:
             gradient, terms = _accumulated(compute, batch, config.accumulation)
         else:
             gradient, terms = compute(batch)
         with jax.named_scope("optimizer"):
-            updates, moments = transformation.update(gradient, state.optimizer, state.params)
+            updates, moments = optimizer(config, over).update(
+                gradient, state.optimizer, state.params
+            )
             params = optax.apply_updates(state.params, updates)
             terms["grad_norm"] = optax.tree.norm(gradient)
-            terms["learning_rate"] = config.learning_rate * factor(
-                optax.tree.get(state.optimizer, "count")
-            )
+            count = optax.tree.get(state.optimizer, "count")
+            terms["learning_rate"] = config.learning_rate * schedule(config, over)(count)
             new = TrainState(params, moments, state.step + 1)
         return _sound(state, new, terms) if config.skip_nonfinite else (new, terms)
 
