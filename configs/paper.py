@@ -228,6 +228,9 @@ SETTINGS = (
     Setting("pre-training", "model.n_embd", "width", 768),
     Setting("pre-training", "model.n_head", "heads", 12),
     Setting("pre-training", "model.n_ctx", "tokens of context", 512),
+    Setting("pre-training", "model.vocab_size", "tokens of the vocabulary", 40_478),
+    # Not of the paper, which says 100 epochs; configs/pretrain.py says where it is from.
+    Setting("pre-training", "steps", "updates", 1_000_000),
     Setting("pre-training", "model.dropout", "dropout", 0.1),
     Setting("pre-training", "batch_size", "sequences a batch", 64),
     Setting("pre-training", "optimizer.learning_rate", "highest learning rate", 2.5e-4),

@@ -74,3 +74,17 @@ def test_a_run_is_never_made_shorter(given, pretrained, tmp_path, capsys):
     assert main(extended(given, workdir, "stretch", steps=LAST - 1)) == 2
     assert f"steps = {LAST}, this one has {LAST - 1}" in capsys.readouterr().err
     assert extensions(workdir) == []
+
+
+def test_a_run_of_another_kind_is_called_that(given, pretrained, classification, tmp_path):
+    """Whichever of the two is longer."""
+    task = runs.fine_tuning(pretrained, classification, "classification", stop_after=1)
+    flags = [f"--config.{key}={value}" for key, value in task.items()]
+    fine_tuning = ["train", "--config=configs/finetune.py", f"--workdir={pretrained}", *flags]
+    said = runs.refused(fine_tuning, "holds the pre-training of a model, and this is fine-tuning")
+    assert "extend" not in said
+    workdir = tmp_path / "classifier"
+    fine_tuning[2] = f"--workdir={workdir}"
+    assert runs.verb(*fine_tuning).status == 0
+    longer = runs.words({**given, "steps": 9}, workdir)
+    assert "extend" not in runs.refused(longer, "holds the fine-tuning of a model")

@@ -227,6 +227,19 @@ def test_on_a_terminal_the_time_left_is_in_a_bar(monkeypatch):
     assert re.search(r"\[0:00\] pre-training; about 10:00 left +\|.*\|", terminal.getvalue())
 
 
+@pytest.mark.parametrize("part", [{"done": True}, {"begun": True}], ids=str)
+def test_what_was_made_before_says_nothing_about_how_long_the_rest_takes(part):
+    """Each of the parts takes no time here."""
+    with Clock(1200) as clock:
+        clock.expect(600)
+        with clock.part("pre-training", 300, **part):
+            pass
+        assert clock.seconds_left == pytest.approx(300)
+        with clock.part("fine-tuning", 100):
+            pass
+        assert clock.seconds_left < 1
+
+
 def test_the_readme_shows_a_run_and_what_follows_from_it():
     result = json.loads((runs.ROOT / "results" / "quickstart" / "result.json").read_text())
     readme = (runs.ROOT / "README.md").read_text()

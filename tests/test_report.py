@@ -227,13 +227,26 @@ def test_runs_of_figures_are_no_cells_of_tables(runs):
     assert entries(runs)["table-5-full-mrpc"].scores.values == pytest.approx([80, 82, 81])
 
 
+def test_the_length_of_a_run_is_among_what_is_not_the_papers(runs, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(runs, copy)
+    for path in copy.rglob("config.json"):
+        config = json.loads(path.read_text())
+        config |= {"steps": 60, "epochs": None}
+        path.write_text(json.dumps(config))
+    rows = charts.settings(paper.read_paper(), finished_runs.read_runs(copy))
+    assert ("pre-training", "updates", "1,000,000", "60") in rows
+    assert ("fine-tuning", "epochs", "3", "60 updates") in rows
+
+
 def test_a_cell_without_a_run_says_why(runs):
     found = entries(runs)
     assert found["table-5-full-qqp"].scores.reason == "its files are not here"
     assert found["table-4-full-qqp"].scores.reason == "its files are not here"
     assert found["table-5-full-sst2"].scores.reason == "no folder"
     assert found["table-5-full-mnli"].scores.reason == (
-        f"not run: gpt1 reproduce --table=5 --tasks=mnli --workdir={runs} --scale=small"
+        f"not run: gpt1 reproduce --table=5 --tasks=mnli --workdir={runs} --scale=small, with the "
+        "flags of before that name data"
     )
     assert "without a value: SST2, STSB, QQP, MNLI, QNLI" in found["table-5-full-avg"].scores.reason
     assert not [entry for entry in found.values() if not entry.scores and not entry.scores.reason]
@@ -402,8 +415,8 @@ def test_a_figure_without_runs_says_why(tmp_path, runs):
     report(copy, tmp_path / "out")
     index = (tmp_path / "out" / "index.md").read_text()
     command = f"gpt1 reproduce --figure=2left --workdir={copy} --scale=small"
-    assert f"has no runs: not run: {escaped(command)}" in index
-    assert "has no runs: no data of RACE" in index
+    assert f"is not there: not run: {escaped(command)}" in index
+    assert "is not there: no data of RACE" in index
     assert not (tmp_path / "out" / "figure2left.png").exists()
 
 

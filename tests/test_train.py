@@ -234,6 +234,24 @@ def test_partial_batches_are_dropped_and_the_last_step_is_that_of_whole_ones(pre
     assert dev == [4, 6]
 
 
+def test_few_updates_are_said_with_a_recipe_that_is_not_in_use(
+    pretrained, classification, tmp_path
+):
+    task = runs.fine_tuning(pretrained, classification, "classification", stop_after=1)
+    for rate, named in ((6.25e-5, True), (1e-3, False)):
+        flags = [f"--config.{k}={v}" for k, v in {**task, "optimizer.learning_rate": rate}.items()]
+        words = ["train", "--config=configs/finetune.py", f"--workdir={tmp_path / str(rate)}"]
+        (line,) = [x for x in runs.verb(*words, *flags).said if "few for a task" in x]
+        assert ("small_data" in line) == named
+
+
+def test_a_model_is_shown_in_a_line(finetuned):
+    shown = repr(trained_model.load(finetuned))
+    assert "Transformer with" in shown
+    assert "fine-tuned on" in shown
+    assert len(shown) < 300 + len(str(finetuned))
+
+
 def test_runs_of_any_length_share_one_program(tokens, tmp_path, monkeypatch):
     """Also one that goes on, with a schedule of its own."""
     made, update_function = [], train.update_function

@@ -53,16 +53,19 @@ class Clock:
         self._left, self._expected, self._taken = seconds, 0.0, 0.0
 
     @contextlib.contextmanager
-    def part(self, name: str, expected: float = 0.0, done: bool = False) -> Iterator[None]:
+    def part(
+        self, name: str, expected: float = 0.0, done: bool = False, begun: bool = False
+    ) -> Iterator[None]:
         """Announces a part and times it. `expected` is its share of what is expected of all. One
-        that was `done` before takes no time, and says nothing about how long others take."""
+        that was `done` before takes no time, and says nothing about how long others take; nor does
+        one that had `begun`."""
         if not done:
             self._announce(name)
         began = time.monotonic()
         yield
         if self._left is not None:
             self._left = max(0.0, self._left - expected)
-            if not done:
+            if not (done or begun):
                 self._expected += expected
                 self._taken += time.monotonic() - began
 

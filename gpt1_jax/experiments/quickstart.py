@@ -225,7 +225,8 @@ def _pretrained(prepared: Prepared, body: str, costs: Costs, plan: Plan, clock: 
     workdir = prepared.pretrained(body)
     done = read_result(workdir) is not None
     name = f"pre-training the {body}, {steps} updates"
-    with clock.part(name, costs.pretraining(body, plan), done):
+    begun = (workdir / "config.json").exists()
+    with clock.part(name, costs.pretraining(body, plan), done, begun):
         return Run(f"{CONFIG}:{body}", settings, workdir).result(quiet=done)
 
 
@@ -247,7 +248,11 @@ def _scores(
         scores[variant] = {}
         for task, folder in folders.items():
             expected = len(SEEDS) * costs.fine_tuning(task, body_of(row), plan)
-            with clock.part(f"fine-tuning {variant} on {task}, {len(SEEDS)} seeds", expected):
+            name = f"fine-tuning {variant} on {task}, {len(SEEDS)} seeds"
+            runs = [prepared.finetuned(variant, task, seed) for seed in SEEDS]
+            done = all(read_result(run) is not None for run in runs)
+            begun = any((run / "config.json").exists() for run in runs)
+            with clock.part(name, expected, done, begun):
                 scores[variant][task] = [_fine_tuned(prepared, row, folder, seed) for seed in SEEDS]
             shown = ", ".join(f"{value:.3f}" for value in scores[variant][task])
             tell(f"{variant} {task}: {shown}")

@@ -31,6 +31,7 @@ from gpt1_jax.model.objective import Network, network
 from gpt1_jax.recipe import attention_choice, memory
 from gpt1_jax.recipe.config_values import build, keys, require_keys
 from gpt1_jax.recipe.experiment import Experiment, stored
+from gpt1_jax.recipe.network import described
 from gpt1_jax.storage.places import here
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
@@ -38,7 +39,7 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.weights.source import read_weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainedModel:
     """Parameters of a workdir at `step`, with the network and the tokenizer they belong to.
     `task` and `labels` only of a fine-tuned model; `config` is the whole of config.json.
@@ -60,6 +61,11 @@ class TrainedModel:
     config: Experiment
     task: Task
     labels: tuple
+
+    def __repr__(self) -> str:
+        task = f", fine-tuned on {self.task.name}" if self.task.has_head else ""
+        what = described(self.model_config, self.params)
+        return f"<TrainedModel of {self.workdir}, step {self.step}: {what}{task}>"
 
     @property
     def model_config(self) -> ModelConfig:

@@ -77,7 +77,7 @@ class Training:
         """`cached`: the program may be one that was kept from before. `options`: of the compiler,
         beside those of the update."""
         self.made = made
-        self.seed = made.experiment.seed
+        self.seed, self.span = made.experiment.seed, made.update.span
         origin = made.origin
         self.state = origin.fresh(jax.random.key(self.seed))
         began = time.perf_counter()
@@ -91,7 +91,7 @@ class Training:
         began = time.perf_counter()
         terms = None
         for batch in itertools.islice(batches, n_steps):
-            self.state, terms = self.compiled(self.state, batch, self.seed)
+            self.state, terms = self.compiled(self.state, batch, self.seed, self.span)
         if terms is not None:
             self.loss = float(terms["loss"])
         return time.perf_counter() - began

@@ -36,7 +36,8 @@ def described(model: ModelConfig, params: Any) -> str:
     lstm = model.body == "lstm"
     body = f"LSTM of {model.n_units} units" if lstm else "Transformer"
     heads = "" if lstm else f", {model.n_head} heads"
+    layers = f"{model.n_layer} layer{'s' if model.n_layer > 1 else ''}"
     return (
-        f"{body} with {count:,} parameters: {model.n_layer} layers{heads}, width {model.n_embd}, "
+        f"{body} with {count:,} parameters: {layers}{heads}, width {model.n_embd}, "
         f"context {model.n_ctx}, vocabulary {model.vocab_size:,}, {model.dtype}"
     )

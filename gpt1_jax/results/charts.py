@@ -95,12 +95,21 @@ def settings(paper: Paper, finished: FinishedRuns) -> list[tuple[str, str, str, 
     rows: list[tuple[str, str, str, str]] = []
     for setting in paper.settings:
         flat = [dict(cells.flat(run.config)) for run in ours[setting.stage]]
-        found = list(dict.fromkeys(one[setting.key] for one in flat if setting.key in one))
+        found = list(dict.fromkeys(_ours(one, setting.key) for one in flat if setting.key in one))
         if found and found != [setting.value]:
             values = " or ".join(map(_number, found))
             rows.append((setting.stage, setting.title, _number(setting.value), values))
     return rows
 
 
-def _number(value: float | None) -> str:
-    return "not set" if value is None else f"{value:,g}"
+def _ours(flat: Mapping, key: str) -> float | str | None:
+    """The value of a key; where the length of a run was given in updates, these."""
+    if key == "epochs" and flat[key] is None:
+        return f"{flat['steps']:,} updates"
+    return flat[key]
+
+
+def _number(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "not set"
+    return f"{value:,.10g}"

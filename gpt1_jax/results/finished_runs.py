@@ -289,11 +289,10 @@ class FinishedRuns:
         for entry in self.missing:
             if (entry["variant"], entry["task"], entry["figure"]) == (variant, task, None):
                 return entry["reason"]
-        return (
-            f"not run: {self.command(f'--table={table}', f'--tasks={task}')}"
-            if table
-            else "not run"
-        )
+        return self._not_run(f"--table={table}", f"--tasks={task}") if table else "not run"
+
+    def _not_run(self, *flags: str) -> str:
+        return f"not run: {self.command(*flags)}, with the flags of before that name data"
 
     def command(self, *flags: str) -> str:
         """What to type so that what the flags name is run, too."""
@@ -304,7 +303,7 @@ class FinishedRuns:
     def why_no_figure(self, name: str) -> str:
         """Why a figure cannot be drawn."""
         reasons = [entry["reason"] for entry in self.missing if entry.get("figure") == name]
-        return "; ".join(dict.fromkeys(reasons)) or f"not run: {self.command(f'--figure={name}')}"
+        return "; ".join(dict.fromkeys(reasons)) or self._not_run(f"--figure={name}")
 
 
 def read_runs(folder: Path) -> FinishedRuns:

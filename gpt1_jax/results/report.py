@@ -147,7 +147,7 @@ def _no_figures(paper: Paper, found: FinishedRuns, drawings: Sequence[Drawing]) 
     """Which figures of the paper are not here, and why."""
     drawn = {drawing.name for drawing in drawings}
     return [
-        f"Figure {name} ({figure.title}) has no runs: {escaped(found.why_no_figure(name))}."
+        f"Figure {name} ({figure.title}) is not there: {escaped(found.why_no_figure(name))}."
         for name, figure in paper.figures.items()
         if found.scale and f"figure{name}" not in drawn
     ]

@@ -116,16 +116,13 @@ class Corpus:
         return digest.hexdigest()
 
     def describe(self) -> str:
-        """What was read, in a few lines for a person."""
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        lines = [
-            f"documentation of {versions}",
-            f"{len(self.documents)} texts, {sum(len(d.text) for d in self.documents)} characters, "
-            f"fingerprint {self.fingerprint[:16]}",
-        ]
-        if self.missing:
-            lines.insert(1, f"not installed: {', '.join(self.missing)}")
-        return "\n".join(lines)
+        """What was read, in a line for a person; `summary` has the packages."""
+        missing = f"; not installed: {', '.join(self.missing)}" if self.missing else ""
+        return (
+            f"documentation of {len(self.versions)} packages: {len(self.documents):,} texts, "
+            f"{sum(len(d.text) for d in self.documents):,} characters, fingerprint "
+            f"{self.fingerprint[:16]}{missing}"
+        )
 
     def summary(self) -> dict:
         """Counts, versions and fingerprint, ready for JSON."""

@@ -73,12 +73,26 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
         extends = False
         if (workdir / "config.json").exists():
             before = run_files.read_config(workdir)
+            _check_kind(workdir, before["identity"], config["identity"])
             extends = _is_longer(workdir, before["identity"], config["identity"], extend)
             _check_same(workdir, before["identity"], config["identity"], extends)
         else:
             _require_no_run(workdir)
         refused.pop_all()
     return Claim(lock, lease, before, extends)
+
+
+def _check_kind(workdir: Path, before: dict, now: dict) -> None:
+    """UserError where one is a language model and the other is fine-tuned on a task."""
+    kinds = [
+        "fine-tuning" if any(key.startswith("resolved.task.") for key in one) else "pre-training"
+        for one in (before, now)
+    ]
+    if kinds[0] != kinds[1]:
+        raise UserError(
+            f"{workdir} holds the {kinds[0]} of a model, and this is {kinds[1]}; choose another "
+            "--workdir"
+        )
 
 
 def _is_longer(workdir: Path, before: dict, now: dict, extend: Extend | None) -> bool:

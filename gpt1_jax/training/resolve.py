@@ -71,8 +71,8 @@ def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
     if path is None:
         if source is None:
             raise UserError(
-                "a tokenizer is needed: set initial (weights with their tokenizer) or data.path (a "
-                "folder that `prepare` made)"
+                "a tokenizer is needed: give --initial (weights with their tokenizer) or data.path "
+                "(a folder that `prepare` made)"
             )
         return source.tokenizer
     expected = shards.read_manifest(path)["tokenizer"]["fingerprint"]
