@@ -58,6 +58,7 @@ def test_equal_texts_do_not_differ(tmp_path, vocab):
     assert found["examples"] == []
 
 
+@pytest.mark.exhaustive
 def test_blocks_and_workers_do_not_matter(tmp_path, vocab, monkeypatch):
     whole = run(tmp_path, vocab, TEXT)
     assert whole["original"]["differing"] > whole["hf_basic"]["unknown"]

@@ -68,6 +68,7 @@ def test_every_mesh_is_the_same_run(data, model, fsdp, tokens, twenty, tmp_path)
     runs.assert_close_rows(tmp_path, twenty)
 
 
+@pytest.mark.exhaustive
 def test_finetuning_is_the_same_run(pretrained, classification, finetuned, tmp_path):
     """Two padded lengths, a classifier, and a dev set that the devices do not divide."""
     changes = {"mesh.data": 4, "mesh.model": 2, **LAST_SAVED}

@@ -126,6 +126,7 @@ def test_no_row_of_the_batch_has_a_mask_of_its_own(network, compiled, masks):
         np.testing.assert_array_equal(kept_elements(compiled(params, other, 2)[1]), masks[2])
 
 
+@pytest.mark.exhaustive
 def test_accumulated_microbatches_share_the_mask_and_equal_the_large_batch(network, compiled):
     params, batch = tiny.params(network), stories()
     parts = [
@@ -136,6 +137,7 @@ def test_accumulated_microbatches_share_the_mask_and_equal_the_large_batch(netwo
     tiny.assert_trees_close(mean, compiled(params, batch, 3), tolerance=1e-6)
 
 
+@pytest.mark.exhaustive
 def test_many_devices_drop_and_compute_what_one_does(network, compiled, masks):
     params, batch = tiny.params(network), stories()
     expected = compiled(params, batch, 3)

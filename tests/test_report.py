@@ -747,6 +747,7 @@ def test_no_matplotlib(runs, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.exhaustive
 def test_a_notebooks_own_way_of_drawing_stays_as_it_was(runs, tmp_path):
     import matplotlib
 

@@ -229,6 +229,7 @@ def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(
     assert "tasks/qqp is not a folder" in reasons["qqp"]
 
 
+@pytest.mark.exhaustive
 def test_weights_that_are_given_are_not_trained_and_other_splits_are_measured(
     folder, table, reproduce, tmp_path
 ):
@@ -245,6 +246,7 @@ def test_weights_that_are_given_are_not_trained_and_other_splits_are_measured(
     assert "dev_mismatched" in (tmp_path / "report" / "table2.csv").read_text()
 
 
+@pytest.mark.exhaustive
 def test_figure_2_left_has_a_run_for_every_depth(folder, table, reproduce):
     done = reproduce(SETTINGS, seeds=0, figure="2left")
     assert done.status == 0
@@ -263,6 +265,7 @@ def curve(workdir, name):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.exhaustive
 def test_the_curve_by_labels_is_trained_in_processes_of_their_own(
     folder, table, reproduce, monkeypatch, capfd
 ):

@@ -197,6 +197,7 @@ def test_intervals_may_change_from_piece_to_piece(stopped, given, pretrained, tm
     assert [row["split"] for row in found if row["step"] == 5] == ["valid"]
 
 
+@pytest.mark.exhaustive
 def test_devices_may_change_from_piece_to_piece(stopped, given, pretrained, tmp_path):
     workdir = runs.copied(stopped, tmp_path / "run")
     runs.run({**given, "mesh.data": 4, "mesh.model": 2}, workdir)

@@ -125,10 +125,10 @@ def read_by(verb, pretrained, tokens, name):
     ("name", "verb"),
     [
         ("config.json", "sample"),
-        ("committed.json", "sample"),
-        ("checkpoints/6/params/digests.json", "sample"),
+        pytest.param("committed.json", "sample", marks=pytest.mark.exhaustive),
+        pytest.param("checkpoints/6/params/digests.json", "sample", marks=pytest.mark.exhaustive),
         ("manifest.json", "evaluate"),
-        ("verified.json", "evaluate"),
+        pytest.param("verified.json", "evaluate", marks=pytest.mark.exhaustive),
     ],
 )
 @settings(max_examples=EXAMPLES // 2)

@@ -24,9 +24,9 @@ def written(workdir) -> dict[int, str]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.exhaustive),
         {"mesh.data": 4, "mesh.model": 2, "mesh.fsdp": True},
-        {"model.body": "lstm", "model.n_units": 16},
+        pytest.param({"model.body": "lstm", "model.n_units": 16}, marks=pytest.mark.exhaustive),
     ],
 )
 def test_each_evaluation_shows_what_sample_then_writes(tokens, tmp_path, changes):

@@ -270,6 +270,7 @@ def test_runs_of_any_length_share_one_program(tokens, tmp_path, monkeypatch):
     assert compiled._cache_size() == 1
 
 
+@pytest.mark.exhaustive
 def test_padding_to_buckets_or_to_the_context_is_the_same_training(
     pretrained, classification, tmp_path, monkeypatch
 ):
@@ -290,6 +291,7 @@ def test_padding_to_buckets_or_to_the_context_is_the_same_training(
     runs.assert_close_rows(tmp_path / "buckets", tmp_path / "padded")
 
 
+@pytest.mark.exhaustive
 def test_the_first_training_examples_are_evaluated_like_dev(pretrained, tmp_path):
     """Dev is a copy of them here, so the two rows of a step must agree."""
     task = runs.write_task(tmp_path / "task", "classification")

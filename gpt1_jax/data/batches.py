@@ -11,8 +11,9 @@ A batch is a dict of numpy arrays, B examples of C candidates of L tokens:
     extract  int32   [B, C]      tasks: index of the classify token
     label    int32   [B]         tasks with labels: the class or choice; float32 [B, 6] or, by mse,
                                  [B] for scores
-    places   int32   [T]         where tokens are to be packed: the index of each in the flattened
-                                 [B, C, L], then B * C * L as often as there is room for more
+    places   int32   [T]         where tokens may be packed: the index of each in the flattened
+                                 [B, C, L], then B * C * L as often as there is room for more; [0]
+                                 in a batch that had better be left as it is
 """
 
 import contextlib
@@ -163,7 +164,7 @@ class Examples:
         """`candidates[example][candidate]` are ids that end in the classify token (the form of
         transformations.encode_all), as many candidates for each example; `targets` as of
         LoadedTask.targets, or None without labels. `packed` batches, which have to be asked for as
-        a whole, say where their tokens are, if they are mostly padding."""
+        a whole, say where their tokens are, if that is worth while."""
         self.targets = targets
         self.packed = packed
         self.batch_size = batch_size
@@ -228,8 +229,8 @@ class Examples:
         }
         if self.packed:
             places_T = _places(real_BCL)
-            if len(places_T) <= FULL * real_BCL.size:
-                batch["places"] = places_T
+            worth = len(places_T) <= FULL * real_BCL.size
+            batch["places"] = places_T if worth else places_T[:0]
         if self.targets is not None:
             label = self.targets[example_B]
             present = present_B.reshape(-1, *[1] * (label.ndim - 1))

@@ -204,7 +204,7 @@ def task_losses(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 def packing_of(batch: dict) -> Packing | None:
     """Where the tokens of a batch are, if it says so."""
-    if "places" not in batch:
+    if "places" not in batch or not batch["places"].size:
         return None
     n_examples, n_candidates, length = batch["tokens"].shape
     return packing(batch["places"], n_examples * n_candidates, length)

@@ -3,6 +3,7 @@ builder, hides the GPU from TensorFlow, and turns what goes wrong into one line,
 
 import contextlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -63,6 +64,8 @@ def available_builder(name: str, data_dir: str | None, instead: str) -> Any:
             f"tfds {name} needs tensorflow and tensorflow-datasets ({missing[0]} is missing); "
             f"install them, or {instead}"
         )
+    # What it finds of GPUs is nothing that anybody asked for.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _in_one_line(name, instead):
         import tensorflow as tf
         import tensorflow_datasets as tfds

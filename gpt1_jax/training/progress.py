@@ -46,7 +46,7 @@ class Progress:
         if self._since is not None:
             shape = batch["tokens"].shape
             n_tokens = self._batch_size * math.prod(shape[1:])
-            if "places" in batch:
+            if len(batch.get("places", ())):
                 n_tokens = len(batch["places"])
             self.tokens += n_tokens
             self._flops += n_tokens * self._model.flops_per_token(shape[-1])
