@@ -51,6 +51,9 @@ settings.load_profile("fast")
 # prepares corpora again and again, each in several processes.
 COMPILES = {"jax", "jnp", "runs", "tiny"}
 NOT_QUICK = {"test_corpus"}
+# Begun first, so that no process waits at the end for one of them, nor in between for the fixture
+# `reader`, which takes the longest.
+LONG = {"test_notebooks", "test_processes", "test_reproduce"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,6 +87,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker("exhaustive")
         if not (COMPILES & vars(item.module).keys() or item.module.__name__ in NOT_QUICK):
             item.add_marker("quick")
+    items.sort(key=lambda item: item.module.__name__ not in LONG)
 
 
 REAL_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
