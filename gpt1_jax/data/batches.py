@@ -43,10 +43,10 @@ class DataConfig:
     """Tokens and the way they become batches. `path` is a folder made by `prepare`. `windows`:
     "permuted" reads each token at most once an epoch, "iid" draws with replacement. `separator`:
     "end" puts an end token after each document. `driver` and `prefetch` (batches made ahead)
-    change the speed alone, and so do `buckets`, the lengths to which batches of examples are
-    padded, those over model.n_ctx aside, and `packing`, which leaves the padding out where tokens
-    do not meet (model/packing.py); None does so where that was measured to be faster, on a CPU.
-    Raises UserError for a number outside its range."""
+    change the speed alone, and so does `packing`, which leaves the padding out where tokens do not
+    meet (model/packing.py); None does so where that was measured to be faster, on a CPU. `buckets`:
+    the lengths to which batches of examples are padded, those over model.n_ctx aside. Raises
+    UserError for a number outside its range."""
 
     path: str | None = None
     windows: Literal["permuted", "iid"] = "permuted"

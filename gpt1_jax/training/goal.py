@@ -32,8 +32,6 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 
 # Fewer updates than this leave a classifier near where it began.
 FEW_UPDATES = 100
-# Of configs/finetune.py:small_data.
-SMALL_DATA_RATE = 1e-3
 # Training examples that the bag of words learns from at most, so that it takes seconds.
 BASELINE_EXAMPLES = 10_000
 
@@ -240,13 +238,11 @@ class FineTuning:
         found = self.loaded.describe()
         if total_steps >= FEW_UPDATES:
             return found
-        # The paper's recipe, for sets of thousands.
-        large = self._experiment.optimizer.learning_rate < SMALL_DATA_RATE
-        recipe = " or configs/finetune.py:small_data" if large else ""
         return [
             *found,
             f"{total_steps} updates are few for a task: a classifier may end as it began, with one "
-            f"answer for everything; more epochs{recipe} may suit a small training set",
+            "answer for everything; more epochs may suit a small training set, and "
+            "docs/fine_tuning.md has a recipe",
         ]
 
     def _encoded(self, loaded: LoadedTask, split: str) -> tuple[list, int]:
