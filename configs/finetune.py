@@ -71,7 +71,8 @@ def get_config(arguments: str = "") -> ConfigDict:
 def small(config: ConfigDict) -> None:
     config.batch_size = 16
     config.optimizer.update({"learning_rate": 1e-3, "warmup": 0.1})
-    config.task = {"train_examples": 600, "dev_examples": 400}
+    config.task = {"train_examples": 8000}
+    config.model = {"dtype": "bfloat16"}
     config.data = {"buckets": (16, 32, 48, 64, 96)}
     # Only at the end: a best epoch chosen on dev would flatter the table.
     config.eval = {"every": 100_000}

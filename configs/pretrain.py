@@ -43,7 +43,7 @@ def get_config(arguments: str = "") -> ConfigDict:
     if "lstm" in variants:
         config.model.update({"body": "lstm", "n_layer": 1})
         if "small" in variants:
-            config.model.n_units = 384
+            config.model.n_units = 576
     return with_arguments(config, rest, words=dict.fromkeys(VARIANTS))
 
 
@@ -60,11 +60,13 @@ def tiny(config: ConfigDict) -> None:
 
 
 def small(config: ConfigDict) -> None:
-    config.steps = 3000
-    config.batch_size = 32
-    config.model = {"n_layer": 4, "n_embd": 128, "n_head": 4, "n_ctx": 128, "init_std": 0.08}
-    # Less than one epoch of eighty novels: there is nothing to overfit.
+    config.steps = 8800
+    config.batch_size = 16
+    config.model = {"n_layer": 4, "n_embd": 192, "n_head": 3, "n_ctx": 128, "init_std": 0.06}
+    # Where a processor has products in bfloat16, one core does a third more in a second.
+    config.model.dtype = "bfloat16"
+    # One epoch of eighty novels: there is nothing to overfit.
     config.model.dropout = 0.0
     config.optimizer = {"learning_rate": 2e-3, "warmup": 0.1}
-    config.eval = {"every": 500, "windows": 512}
-    config.checkpoint = {"every": 250, "per_decade": 4}
+    config.eval = {"every": 2200, "windows": 512}
+    config.checkpoint = {"every": 550, "per_decade": 4}

@@ -377,28 +377,30 @@ def run(words: Sequence[str]) -> None:
         answer(help_text(words))
         return
     _quiet_compiler_of_tpus()
-    with signals.listening():
-        try:
-            verb = requested(words)
-            if words[0] in ALONE:
-                processes.require_alone(words[0])
-            with hushed(getattr(verb, "quiet", False)):
-                result = verb.run()
-        except PartlyFailed as error:
-            answer(json.dumps(error.result))
-            raise
-        answer(json.dumps(result))
+    try:
+        verb = requested(words)
+        if words[0] in ALONE:
+            processes.require_alone(words[0])
+        with hushed(getattr(verb, "quiet", False)):
+            result = verb.run()
+    except PartlyFailed as error:
+        signals.conclude()
+        answer(json.dumps(error.result))
+        raise
+    signals.conclude()
+    answer(json.dumps(result))
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
-    try:
-        status = _status(words)
-    except Exception:
-        processes.leave_by_a_bug()
-        raise
-    processes.leave(status)
-    return status
+    with signals.listening():
+        try:
+            status = _status(words)
+        except Exception:
+            processes.leave_by_a_bug()
+            raise
+        processes.leave(status)
+        return status
 
 
 def _status(words: Sequence[str] | None) -> int:
@@ -406,22 +408,26 @@ def _status(words: Sequence[str] | None) -> int:
     try:
         run(sys.argv[1:] if words is None else words)
         return 0
-    except UserError as error:
-        say(f"gpt1: {error}")
-        return 2
-    except Interrupted as error:
-        say(f"gpt1: {error}")
-        return 75
-    except OSError as error:
-        from gpt1_jax import disk
+    except (UserError, Interrupted, OSError) as error:
+        status, why = _ended_by(error)
+    signals.conclude()
+    say(f"gpt1: {why}")
+    return status
 
-        if error.errno == errno.ENAMETOOLONG:
-            say(f"gpt1: {str(error.filename)[:80]}...: {error.strerror}")
-            return 2
-        if error.errno not in disk.WHILE_WRITING:
-            raise
-        say(f"gpt1: {error.filename or 'a file'} cannot be written: {disk.reason(error)}")
-        return 2
+
+def _ended_by(error: UserError | Interrupted | OSError) -> tuple[int, str]:
+    """The exit status and why. An error of a system that is none of writing is raised."""
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, Interrupted):
+        return 75, str(error)
+    from gpt1_jax import disk
+
+    if error.errno == errno.ENAMETOOLONG:
+        return 2, f"{str(error.filename)[:80]}...: {error.strerror}"
+    if error.errno not in disk.WHILE_WRITING:
+        raise error
+    return 2, f"{error.filename or 'a file'} cannot be written: {disk.reason(error)}"
 
 
 if __name__ == "__main__":

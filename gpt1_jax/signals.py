@@ -59,6 +59,14 @@ def settle() -> None:
         _listener.settle()
 
 
+def conclude() -> None:
+    """Returns like `settle`; to be called before the command says its last. From then on the first
+    signal changes nothing of what it says or of its exit status; the second ends the process at
+    once."""
+    if _listener is not None and threading.current_thread() is threading.main_thread():
+        _listener.conclude()
+
+
 @contextlib.contextmanager
 def listening(numbers: Collection[int] = NUMBERS) -> Iterator[None]:
     """Listens within, unless it is done already. A signal that came within is acted on within,
@@ -128,7 +136,7 @@ class _Listener:
         self._came = 0.0
         self._noting = False
         self._instead: int | None = None
-        self._ending = False
+        self._ending = self._concluded = False
         self._lock = threading.Lock()
         self._settled = threading.Semaphore(0)
         self._reading, self._writing = os.pipe()
@@ -147,6 +155,12 @@ class _Listener:
         """Whether the first signal is only noted from now on."""
         with self._lock:
             self._noting, self._instead = noting, instead
+        self.settle()
+
+    def conclude(self) -> None:
+        """Whoever was heard until now is answered; after it one signal is not."""
+        with self._lock:
+            self._concluded = True
         self.settle()
 
     def settle(self) -> None:
@@ -178,6 +192,8 @@ class _Listener:
             os._exit(AT_ONCE)
         self.first, self._came = number, now
         with self._lock:
+            if self._concluded:
+                return
             self._ending = not self._noting
         if not self._ending:
             say("stopping after this step; once more leaves at once")

@@ -178,6 +178,33 @@ def test_experiments_that_are_stopped(verb, tmp_path):
     stopped([*words, f"--workdir={tmp_path / 'work'}"], moment, INT, tmp_path / "here")
 
 
+@pytest.mark.parametrize(
+    ("ending", "number"),
+    [
+        ("mistake", TERM),
+        pytest.param("done", INT, marks=pytest.mark.exhaustive),
+        pytest.param("unwritable", HUP, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_signal_after_the_last_word(ending, number, pretrained, tmp_path):
+    """What was said stands, and so does the exit status; a second signal need not wait."""
+    (tmp_path / "text.txt").write_text("the cat")
+    scored = ["score", f"--workdir={pretrained}", f"--input={tmp_path / 'text.txt'}"]
+    words, status, last = {
+        "mistake": (["sample", "--workdir=none", "--prompt=the"], 2, "none is no workdir"),
+        "done": ([*scored, f"--output={tmp_path / 'scores.jsonl'}"], 0, "windows of"),
+        "unwritable": ([*scored, "--output=/dev/full"], 2, "/dev/full cannot be written"),
+    }[ending]
+    moment = "before gpt1_jax.runtime.processes:leave"
+    signalled = f"import os, time; os.kill(os.getpid(), {int(number)}); time.sleep(0.5)"
+    once = faults.run(words, at=moment, do=signalled)
+    assert once.status == status
+    assert last in once.errors.splitlines()[-1]
+    assert bool(once.output) == (status == 0)
+    other = TERM if number == INT else INT
+    assert faults.run(words, at=moment, do=f"{signalled}; {send(other)}").status == 130
+
+
 SAVING = "before gpt1_jax.training.actions:Actions.save"
 
 
