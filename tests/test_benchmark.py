@@ -57,25 +57,29 @@ def test_train_beside_a_peer(peer, tmp_path):
 
 
 def test_train_from_shards_has_their_vocabulary(tokens):
-    outcome = runs.verb(*TRAIN, f"--shards={tokens}", "--config.data.driver=thread")
+    more = ["--config.data.driver=thread", "--config.batch_size=4"]
+    outcome = runs.verb(*TRAIN, f"--shards={tokens}", *more)
     assert outcome.status == 0, outcome.said
+    assert outcome.result["batch"] == 4  # what was timed, not what a flag said
     assert (outcome.result["vocab"], outcome.result["batches"]) == (300, "streamed from shards")
 
 
 def test_sampling():
-    outcome = runs.verb(*SAMPLE)
+    outcome = runs.verb(*SAMPLE, "--config.model.n_layer=2")
     assert outcome.status == 0, outcome.said
     found = outcome.result
+    assert found["layers"] == 2
     assert COMMON | {"s_median", "new_tokens"} <= found.keys()
     assert found["tokens_per_s"] == pytest.approx(2 * 5 / found["s_median"])
 
 
 def test_fine_tuning_in_buckets_and_padded():
-    words = ["benchmark", "finetune", "--batch=2", "--seq=64", *SIZES, "--rounds=1", "--steps=2"]
-    outcome = runs.verb(*words, "--config.data.buckets=32")
+    words = ["benchmark", "finetune", "--batch=2", "--seq=32", *SIZES, "--rounds=1", "--steps=2"]
+    outcome = runs.verb(*words, "--config.data.buckets=32", "--config.model.n_ctx=64")
     assert outcome.status == 0, outcome.said
     found = outcome.result
     assert found.keys() >= COMMON
+    assert found["seq"] == 64
     ratio = found["sequences_per_s"] / found["padded_sequences_per_s"]
     assert found["ratio_to_padding"] == pytest.approx(ratio)
     assert found["sequences_per_s"] == pytest.approx(2 / found["ms_median"] * 1e3)

@@ -33,6 +33,7 @@ from gpt1_jax.machine.config import (
 )
 from gpt1_jax.machine.step import Step, step
 from gpt1_jax.messages import say
+from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network
 from gpt1_jax.recipe import experiment as experiments
 from gpt1_jax.recipe import memory, sharding
@@ -112,16 +113,6 @@ class Training:
 
 def train(asked: TrainBenchmark) -> dict[str, Any]:
     """`gpt1 benchmark train`. Raises UserError for what does not fit, before anything is timed."""
-    kind = {
-        "peer": "gpt1-jax",
-        "mode": "train",
-        "dtype": asked.sizes.dtype,
-        "dropout": asked.dropout,
-        "batch": asked.batch,
-        "seq": asked.seq,
-        **_sizes(asked.sizes),
-    }
-    line = peer.read(asked.output.vs, kind) if asked.output.vs else None
     given: dict[str, Any] = {
         "batch_size": asked.batch,
         "model.n_ctx": asked.seq,
@@ -131,7 +122,10 @@ def train(asked: TrainBenchmark) -> dict[str, Any]:
         given["attention.implementation"] = asked.implementation
     if asked.shards is not None:
         given["data.path"] = asked.shards
-    made = step(_experiment(asked.sizes, given, {"steps": 10**6}), jax.devices())
+    described = _experiment(asked.sizes, given, {"steps": 10**6})
+    kind = _kind("train", described)
+    line = peer.read(asked.output.vs, kind) if asked.output.vs else None
+    made = step(described, jax.devices())
     training = Training(made)
     n_steps = asked.rounds.warmup + (asked.rounds.rounds + 1) * asked.rounds.steps
     if asked.shards is None:
@@ -160,8 +154,22 @@ def train(asked: TrainBenchmark) -> dict[str, Any]:
     return result if line is None else {**result, **peer.compared(result, line)}
 
 
-def _sizes(sizes: Sizes) -> dict[str, Any]:
-    return {"layers": sizes.layers, "d": sizes.d, "heads": sizes.heads}
+def _kind(mode: str, described: Experiment) -> dict[str, Any]:
+    """What was timed, which a key of the config may have set rather than a flag."""
+    model = described.model
+    return {
+        "peer": "gpt1-jax",
+        "mode": mode,
+        "dtype": model.dtype,
+        "dropout": model.dropout,
+        "batch": described.batch_size,
+        "seq": model.n_ctx,
+        **_sizes(model),
+    }
+
+
+def _sizes(model: ModelConfig) -> dict[str, Any]:
+    return {"layers": model.n_layer, "d": model.n_embd, "heads": model.n_head}
 
 
 def _experiment(sizes: Sizes, given: dict[str, Any], more: dict[str, Any]) -> Experiment:
@@ -269,9 +277,6 @@ def _starts(made: Step, batches: Iterator[dict[str, jax.Array]]) -> dict[str, fl
 def fine_tune(asked: FineTuneBenchmark) -> dict[str, Any]:
     """`gpt1 benchmark finetune`: the same batches of examples packed, in buckets and padded to the
     context, two classes, with the auxiliary loss. A round has the same examples in each."""
-    kind: dict[str, Any] = {"peer": "gpt1-jax", "mode": "finetune", "dtype": asked.sizes.dtype}
-    kind |= {"dropout": asked.dropout, "batch": asked.batch, "seq": asked.seq}
-    line = peer.read(asked.output.vs, {**kind, **_sizes(asked.sizes)}) if asked.output.vs else None
     given: dict[str, Any] = {
         "batch_size": asked.batch,
         "model.n_ctx": asked.seq,
@@ -279,22 +284,23 @@ def fine_tune(asked: FineTuneBenchmark) -> dict[str, Any]:
     }
     more = {"steps": 10**6, "task.name": "sst2", "optimizer.schedule": "warmup_linear"}
     described = _experiment(asked.sizes, given, more)
-    n_batches = asked.rounds.steps
-    lengths = _sst2_lengths(n_batches * asked.batch, asked.seq)
+    kind = _kind("finetune", described)
+    line = peer.read(asked.output.vs, kind) if asked.output.vs else None
+    n_batches, batch, n_ctx = asked.rounds.steps, described.batch_size, described.model.n_ctx
+    lengths = _sst2_lengths(n_batches * batch, n_ctx)
     found, flops, real = {}, {}, int(lengths.sum())
     for name in ("packed", "buckets", "padded"):
-        data = replace(described.data, buckets=(asked.seq,)) if name == "padded" else described.data
+        data = replace(described.data, buckets=(n_ctx,)) if name == "padded" else described.data
         made = step(replace(described, data=data), jax.devices()[:1])
         examples = _examples(made, lengths, packed=name == "packed")
         found[name] = _epochs(made, examples, asked.rounds)
         flops[name] = _flops(made, examples, n_batches) / n_batches
         say(f"{name}: {found[name].median:.3g} s for an update")
-    each = {name: asked.batch / timing.median for name, timing in found.items()}
+    each = {name: batch / timing.median for name, timing in found.items()}
     timing = found["buckets"]
     tflops = flops["buckets"] / timing.median / 1e12
     result = {
         **kind,
-        **_sizes(asked.sizes),
         **timing.in_milliseconds(),
         "buckets": list(described.data.buckets),
         "mean_length": real / len(lengths),
@@ -357,17 +363,17 @@ def _epochs(made: Step, examples: Examples, asked: Rounds) -> Timing:
 
 def sample(asked: SampleBenchmark) -> dict[str, Any]:
     """`gpt1 benchmark sample`: random weights and a random prompt, from the 40 likeliest tokens."""
+    model = _experiment(asked.sizes, {}, {"steps": 1}).model
     kind = {
         "peer": "gpt1-jax",
         "mode": "generate",
-        "dtype": asked.sizes.dtype,
+        "dtype": model.dtype,
         "batch": asked.batch,
         "new_tokens": asked.new,
         "prompt": asked.prompt,
-        **_sizes(asked.sizes),
+        **_sizes(model),
     }
     line = peer.read(asked.output.vs, kind) if asked.output.vs else None
-    model = _experiment(asked.sizes, {}, {"steps": 1}).model
     memory.check_sampling(model, asked.batch)
     attention = choose("auto", device_of(jax.devices()[0]), model).implementation
     net = network(model, attention, None, 0)
