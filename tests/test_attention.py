@@ -120,12 +120,12 @@ def output_and_gradient(implementation, heads, size, length, rate):
 @pytest.mark.parametrize(
     ("implementation", "length", "rate"),
     [
-        ("triton", 1, 0.1),
+        pytest.param("triton", 1, 0.1, marks=pytest.mark.exhaustive),
         ("triton", 100, 0.3),
         pytest.param("triton", 192, 0.1, marks=pytest.mark.exhaustive),
         ("blocks", 300, 0.1),
         ("triton", 64, 0.0),
-        ("tpu", 1, 0.1),
+        pytest.param("tpu", 1, 0.1, marks=pytest.mark.exhaustive),
         ("tpu", 17, 0.3),
         pytest.param("tpu", 192, 0.1, marks=pytest.mark.exhaustive),
         pytest.param("tpu", 64, 0.0, marks=pytest.mark.exhaustive),

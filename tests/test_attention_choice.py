@@ -118,6 +118,7 @@ def test_a_device_of_jax_is_read():
 ON_CPU = pytest.mark.skipif(jax.default_backend() != "cpu", reason="about what a CPU lacks")
 
 
+@pytest.mark.exhaustive
 @ON_CPU
 def test_training_says_what_it_chose(tokens, tmp_path):
     given = runs.pretraining(tokens, **{"stop_after": 1})

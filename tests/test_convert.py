@@ -92,7 +92,11 @@ def hidden_and_logits(found: Weights, ids: np.ndarray):
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("language model", "pieces"), ("classifier", "symbols"), ("chooser", "pieces")],
+    [
+        pytest.param("language model", "pieces", marks=pytest.mark.exhaustive),
+        ("classifier", "symbols"),
+        pytest.param("chooser", "pieces", marks=pytest.mark.exhaustive),
+    ],
 )
 def test_every_direction_keeps_every_bit(request, tmp_path, kind, text):
     make = {"language model": made, "classifier": classifier, "chooser": chooser}[kind]
@@ -409,7 +413,14 @@ def exported(pretrained, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("kind", ["hf", "openai", "native"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "hf",
+        pytest.param("openai", marks=pytest.mark.exhaustive),
+        pytest.param("native", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_verbs_take_them_in_place_of_a_workdir(exported, pretrained, tokens, kind, capsys):
     def answer(*words):
         capsys.readouterr()

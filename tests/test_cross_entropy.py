@@ -16,7 +16,7 @@ from gpt1_jax.model import objective
 from gpt1_jax.model.cross_entropy import Form, token_losses, weighted_sum
 
 # Rows of the output: padded, several multiples with padding, and none to pad.
-ROWS = [34, 300, 128]
+ROWS = [34, 300, pytest.param(128, marks=pytest.mark.exhaustive)]
 
 
 def arguments(n_rows=34, length=7, dtype=jnp.float32):

@@ -224,6 +224,7 @@ def test_cached_decoding_equals_the_whole_at_once(network):
     np.testing.assert_allclose(*both(params), atol=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_positions_are_never_drawn_though_they_score_highest(network):
     params = tiny.params(network)
     tables = {
@@ -294,6 +295,7 @@ def run(pretrained, rocstories, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.exhaustive
 def test_the_table_of_a_run_ends_with_the_longest_sequence_of_all_splits(run, rocstories):
     model = trained_model.load(run)
     longest = {}

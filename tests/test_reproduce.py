@@ -317,6 +317,7 @@ def test_the_curve_by_tokens_pre_trains_for_longer_and_longer(folder, table, rep
     assert [int(row["tokens"]) for row in curve(work, "tokens")] == list(sources)
 
 
+@pytest.mark.exhaustive
 def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, table, reproduce):
     named = {"tasks": folder / "tasks" / "cola", "task_data": None}
     done = reproduce({**SIZES, "probes.examples": 10}, figure="2right", **named)

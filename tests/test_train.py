@@ -134,6 +134,7 @@ def test_pretraining_learns_the_words(tokens, tmp_path):
     assert metrics["perplexity_per_word"] == pytest.approx(math.exp(nats / info["words"]))
 
 
+@pytest.mark.exhaustive
 def test_without_the_auxiliary_loss_there_is_no_such_term(pretrained, classification, tmp_path):
     changes = {"objective.lm_coef": 0.0, "stop_after": 1}
     given = runs.fine_tuning(pretrained, classification, "classification", **changes)
@@ -313,6 +314,7 @@ def test_the_first_training_examples_are_evaluated_like_dev(pretrained, tmp_path
     assert train["loss"] != dev["loss"]
 
 
+@pytest.mark.exhaustive
 def test_a_score_is_learned_by_the_squared_error(pretrained, tmp_path):
     """One linear output: predictions are scores, and there are no probabilities."""
     task = runs.write_task(tmp_path / "task", "similarity", score=True)
