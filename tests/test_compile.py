@@ -75,7 +75,7 @@ def test_the_chips_of_a_name_are_those_of_its_layout():
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("v5e-15", "did you mean v5e-1"),
+        ("v5e-15", "of v5e there are v5e-1, v5e-4, v5e-8, v5e-16,"),
         ("v3-8", "v4, v5e, v5p, v6e"),
         ("v5e:32x32", "1024 chips"),
         ("v5e:0x4", "no slice"),

@@ -107,11 +107,9 @@ def slice_named(name: str) -> Slice:
     if generation not in GENERATIONS or not re.fullmatch(
         r"[1-9]\d{0,3}(x[1-9]\d{0,3}){1,2}", layout
     ):
-        near = nearest(name, SLICES)
-        hint = f"; did you mean {near}?" if near else ""
         raise UserError(
-            f"--topology={name} is no slice that is known{hint}; expected a name of Cloud TPU "
-            f"(v4-8, v5p-8 count cores, v5e-16, v6e-16 chips) or a layout, as in v5e:4x4 or "
+            f"--topology={name} is no slice that is known{_hint(name)}; expected a name of Cloud "
+            f"TPU (v4-8, v5p-8 count cores, v5e-16, v6e-16 chips) or a layout, as in v5e:4x4 or "
             f"v4:2x2x1, of {', '.join(GENERATIONS)}"
         )
     sizes = tuple(int(size) for size in layout.split("x"))
@@ -120,6 +118,16 @@ def slice_named(name: str) -> Slice:
             f"--topology={name} has {math.prod(sizes)} chips; expected at most {MOST_CHIPS}"
         )
     return Slice(name, whole, GENERATIONS[generation], sizes)
+
+
+def _hint(name: str) -> str:
+    """What may have been meant: a slice of the same chips, or another spelling."""
+    chips, dash, _ = name.partition("-")
+    sizes = [known for known in SLICES if dash and known.startswith(f"{chips}-")]
+    if sizes:
+        return f"; of {chips} there are {', '.join(sizes)}"
+    near = nearest(name, SLICES)
+    return f"; did you mean {near}?" if near else ""
 
 
 def devices(where: Slice) -> Sequence["jax.Device"]:
