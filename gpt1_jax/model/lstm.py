@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.dropout import dropout
 from gpt1_jax.model.gpt import Table
-from gpt1_jax.model.linear import Linear, by_rows
+from gpt1_jax.model.linear import Linear, by_rows, product_gradients
 
 
 @flax.struct.dataclass
@@ -54,26 +54,69 @@ class Layer(nn.Module):
         # must wait for the step before.
         gates_NL4U = by_rows(lambda x: jnp.tensordot(x, input_kernel.astype(dtype), 1), x_NLD)
         gates_NL4U = gates_NL4U + bias.astype(dtype).reshape(1, 1, 4, units)
-        recurrent_kernel = recurrent_kernel.astype(dtype)
-
-        def step(carry, token):
-            place, gates_N4U = token
-            output_NU, cell_NU = carry
-            gates_N4U = gates_N4U + jnp.tensordot(output_NU, recurrent_kernel, 1)
-            # The cell adds up over the whole sequence: float32, whatever the dtype of the products.
-            enter, forget, new, leave = jnp.moveaxis(gates_N4U.astype(jnp.float32), 1, 0)
-            cell_NU = nn.sigmoid(forget) * cell_NU + nn.sigmoid(enter) * jnp.tanh(new)
-            output_NU = (nn.sigmoid(leave) * jnp.tanh(cell_NU)).astype(dtype)
-            after = (output_NU, cell_NU)
-            if n_tokens is not None:
-                after = jax.tree.map(partial(jnp.where, place < n_tokens), after, carry)
-            return after, output_NU
-
-        state = state or _zeros(config, x_NLD.shape[0])
         gates_LN4U = jnp.moveaxis(gates_NL4U, 1, 0)
-        state, outputs_LNU = jax.lax.scan(step, state, (jnp.arange(len(gates_LN4U)), gates_LN4U))
+        recurrent_kernel = recurrent_kernel.astype(dtype)
+        state = state or _zeros(config, x_NLD.shape[0])
+        if n_tokens is None:
+            state, outputs_LNU = recurrence(gates_LN4U, recurrent_kernel, state)
+        else:
+            state, outputs_LNU = steps(gates_LN4U, recurrent_kernel, state, n_tokens)
         out_NLD = Linear(config, units, width, name="proj")(jnp.moveaxis(outputs_LNU, 0, 1))
         return dropout(out_NLD, keys_N, config.rate("resid"), layer, "mlp_output"), state
+
+
+def steps(gates_LN4U, kernel_U4U, state, n_tokens=None):
+    """The state after the last token, or after the first `n_tokens`, and the outputs [L, N, U].
+
+    gates [L, N, 4, U] are what the tokens add to the gates, kernel [U, 4, U] what the output before
+    is multiplied with, and a state is an output and a cell, [N, U] each."""
+    dtype = kernel_U4U.dtype
+
+    def step(carry, token):
+        place, gates_N4U = token
+        output_NU, cell_NU = carry
+        gates_N4U = gates_N4U + jnp.tensordot(output_NU, kernel_U4U, 1)
+        # The cell adds up over the whole sequence: float32, whatever the dtype of the products.
+        enter, forget, new, leave = jnp.moveaxis(gates_N4U.astype(jnp.float32), 1, 0)
+        cell_NU = nn.sigmoid(forget) * cell_NU + nn.sigmoid(enter) * jnp.tanh(new)
+        output_NU = (nn.sigmoid(leave) * jnp.tanh(cell_NU)).astype(dtype)
+        after = (output_NU, cell_NU)
+        if n_tokens is not None:
+            after = jax.tree.map(partial(jnp.where, place < n_tokens), after, carry)
+        return after, output_NU
+
+    return jax.lax.scan(step, state, (jnp.arange(len(gates_LN4U)), gates_LN4U))
+
+
+@jax.custom_vjp
+def recurrence(gates_LN4U, kernel_U4U, state):
+    """`steps` over all tokens. The gradient of the kernel is one product over all of them; that of
+    the loop itself would be a sum that grows step by step, in the dtype of the kernel."""
+    return steps(gates_LN4U, kernel_U4U, state)
+
+
+def _forward(gates_LN4U, kernel_U4U, state):
+    def of_gates(gates_LN4U, state):
+        return steps(gates_LN4U, kernel_U4U, state)
+
+    (after, outputs_LNU), back = jax.vjp(of_gates, gates_LN4U, state)
+    before_LNU = jnp.concatenate([state[0][None], outputs_LNU[:-1]])
+    return (after, outputs_LNU), (back, before_LNU, kernel_U4U)
+
+
+def _backward(saved, gradients):
+    back, before_LNU, kernel_U4U = saved
+    by_gates_LN4U, by_state = back(gradients)
+    rows_TU = before_LNU.reshape(-1, before_LNU.shape[-1])
+    by_gates_T4U = by_gates_LN4U.reshape(-1, *by_gates_LN4U.shape[2:])
+    by_kernel_4UU = [
+        product_gradients(0, (rows_TU, kernel_U4U[:, gate]), by_gates_T4U[:, gate])[1]
+        for gate in range(by_gates_T4U.shape[1])
+    ]
+    return by_gates_LN4U, jnp.stack(by_kernel_4UU, axis=1), by_state
+
+
+recurrence.defvjp(_forward, _backward)
 
 
 def _forgetting(forget_bias: float):
