@@ -37,7 +37,7 @@ class Request:
     tasks: names of the tasks table, or folders so called; None takes those of the paper's.
     data: tokens of `prepare` to pre-train on; initial, initial_lstm: in place of pre-training.
     task_data: a folder with one folder of files for each task; data_dir: where TFDS keeps its own.
-    workers: tasks at a time, and bodies; they share the cores, or the GPU.
+    workers: rows of tasks at a time, and bodies; they share the cores, or the GPU.
     settings: config keys for the runs that read them, as on the command line of `train`.
 
     Raises UserError for both or none of table and figure, for seeds that are equal or too large,
@@ -59,7 +59,7 @@ class Request:
     data_dir: Annotated[str | None, Flag("where TensorFlow Datasets keeps its data", "D")] = None
     initial: Annotated[str | None, Flag("weights in place of pre-training", "WORKDIR")] = None
     initial_lstm: Annotated[str | None, Flag("the same for the LSTM", "WORKDIR")] = None
-    workers: Annotated[int, Flag("tasks that are trained at a time, each in a process")] = 1
+    workers: Annotated[int, Flag("rows of tasks that are trained at a time, each in a process")] = 1
     settings: Annotated[
         Mapping[str, str], Flag("a key of the config of the runs", "VALUE", name="config.KEY")
     ] = field(default_factory=dict)

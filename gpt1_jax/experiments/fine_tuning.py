@@ -104,13 +104,13 @@ class FineTuning:
             except UserError as error:
                 ledger.add_failure(variant.name, source.name, figure, str(error))
 
-    def runs(self, source: TaskSource, weights: Weights, ledger: Ledger) -> list[Run]:
-        """What is to be trained of a task, but for what has no weights."""
+    def runs(self, source: TaskSource, weights: Weights, ledger: Ledger) -> list[list[Run]]:
+        """What is to be trained of a task, by variant, but for what has no weights."""
         found = []
         for variant in self.variants:
             with contextlib.suppress(UserError):
                 points = self.points(variant, source, weights)
-                found += [point.run for point in points if not ledger.has_run(point.folder)]
+                found.append([p.run for p in points if not ledger.has_run(p.folder)])
         return found
 
     def points(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Point"]:

@@ -160,7 +160,8 @@ def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledg
         for variant in cells.variants:
             ledger.add_absent(variant.name, task, cells.request.figure, reason)
     if cells.request.workers > 1:
-        groups = [cells.runs(source, weights, ledger) for source in found.tasks]
+        # Runs of a kind share what a process has compiled.
+        groups = [group for source in found.tasks for group in cells.runs(source, weights, ledger)]
         cells = replace(cells, ready=ahead.train(groups, cells.request.workers))
     count = Count(len(found.tasks) * len(cells.variants))
     for source in found.tasks:
