@@ -113,6 +113,39 @@ def test_the_small_bodies_have_as_many_parameters():
     assert abs(lstm - transformer) < 0.06 * transformer
 
 
+def test_the_page_about_pretraining_has_their_sizes():
+    page = (CONFIGS.parent / "docs" / "pretraining.md").read_text()
+    rows = re.findall(
+        r"^\| `configs/(pretrain\.py\S*)` \| (\d+) layers, (\d+) wide, (\d+) tokens of context.*?"
+        r" \| ([\d,]+) of (\d+) windows",
+        page,
+        re.MULTILINE,
+    )
+    assert [spec for spec, *_ in rows] == ["pretrain.py:tiny", "pretrain.py:small", "pretrain.py"]
+    for spec, *numbers in rows:
+        found = load(spec)
+        model = found.model
+        sizes = [model.n_layer, model.n_embd, model.n_ctx, found.steps, found.batch_size]
+        assert [int(number.replace(",", "")) for number in numbers] == sizes, spec
+
+
+def test_the_page_about_fine_tuning_has_their_settings():
+    page = (CONFIGS.parent / "docs" / "fine_tuning.md").read_text()
+    rows = dict(re.findall(r"^\| ([a-z][^|]*) \| (.+) \|$", page, re.MULTILINE))
+    for place, spec in enumerate(("rte", "small,rte", "small_data,rte")):
+        found = load(f"finetune.py:{spec}")
+        values = {
+            "epochs": found.epochs,
+            "batch": found.batch_size,
+            "rate": found.optimizer.learning_rate,
+            "warm-up, of all updates": found.optimizer.warmup,
+            "weight of the language model loss": found.objective.lm_coef,
+            "updates for 300 labels": 300 // found.batch_size * found.epochs,
+        }
+        for name, value in values.items():
+            assert float(rows[name].split(" | ")[place]) == value, (spec, name)
+
+
 def test_tiny_is_tiny():
     found = load("pretrain.py:tiny")
     assert found.steps <= 300
