@@ -281,7 +281,8 @@ def test_the_curve_by_labels_is_trained_in_processes_of_their_own(
     cells = {}
     for variant, transfer in (("full", None), ("no_pretraining", -1)):
         for labels in (8, 24):
-            cell = workdir / "finetuned" / f"{variant}_{labels}_labels" / "cola-0"
+            kind = variant if labels == 24 else f"{variant}_{labels}_labels"
+            cell = workdir / "finetuned" / kind / "cola-0"
             assert config(cell)["task"]["train_examples"] == labels
             assert config(cell)["n_transfer"] == transfer
             assert f"{cell} is trained" in said
@@ -303,15 +304,19 @@ def test_few_labels_are_gone_through_more_often():
 
 @pytest.mark.exhaustive
 def test_the_curve_by_tokens_pre_trains_for_longer_and_longer(folder, table, reproduce):
-    """Each with a schedule of its own; the longest is that of the tables."""
+    """Each with a schedule of its own; none and the longest are rows of table 5, which has run."""
+    work = folder / "work"
+    of_table = [work / "finetuned" / kind / "cola-0" for kind in ("no_pretraining", "full")]
+    before = [(cell / "metrics.jsonl").stat().st_mtime_ns for cell in of_table]
     done = reproduce(SETTINGS, figure="tokens", seeds=0)
     assert done.status == 0, done.said[-1]
-    work = folder / "work"
+    assert [(cell / "metrics.jsonl").stat().st_mtime_ns for cell in of_table] == before
     assert config(work / "pretrained" / "transformer_1")["steps"] == 1
     an_update = SIZES["batch_size"] * SIZES["model.n_ctx"]
     sources = {0: "transformer", an_update: "transformer_1", 2 * an_update: "transformer"}
-    for tokens, source in sources.items():
-        found = config(work / "finetuned" / f"tokens_{tokens}" / "cola-0")
+    kinds = ("no_pretraining", f"tokens_{an_update}", "full")
+    for (tokens, source), kind in zip(sources.items(), kinds, strict=True):
+        found = config(work / "finetuned" / kind / "cola-0")
         assert found["initial"] == str(work / "pretrained" / source)
         assert found["n_transfer"] == (None if tokens else -1)
     assert [int(row["tokens"]) for row in curve(work, "tokens")] == list(sources)

@@ -110,7 +110,8 @@ class FineTuning:
         for variant in self.variants:
             with contextlib.suppress(UserError):
                 points = self.points(variant, source, weights)
-                found.append([p.run for p in points if not ledger.has_run(p.folder)])
+                known = [ledger.has_run(point.folder, self.request.figure) for point in points]
+                found.append([p.run for p, there in zip(points, known, strict=True) if not there])
         return found
 
     def points(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Point"]:
@@ -139,14 +140,17 @@ class FineTuning:
         return [Place(variant.name, initial)]
 
     def by_labels(self, variant: Variant, source: TaskSource, initial: str) -> list["Place"]:
+        """Few labels and more; with all of them it is the run of the table."""
         described, _ = experiment.load(*self.config(variant, source))
+        counts = label_counts(task_loading.load_task(described.task))
         found = []
-        for count in label_counts(task_loading.load_task(described.task)):
-            settings = {"task.train_examples": str(count)}
+        for count in counts:
+            settings = {} if count == counts[-1] else {"task.train_examples": str(count)}
             epochs = epochs_of(count, described)
             if epochs != described.epochs:
                 settings["epochs"] = str(epochs)
-            found.append(Place(f"{variant.name}_{count}_labels", initial, settings))
+            kind = f"{variant.name}_{count}_labels" if settings else variant.name
+            found.append(Place(kind, initial, settings, labels=count))
         return found
 
     def fill_cell(
@@ -155,7 +159,7 @@ class FineTuning:
         """Trains what is missing of one variant on one task."""
         points = self.points(variant, source, weights)
         for point in points:
-            known = ledger.has_run(point.folder)
+            known = ledger.has_run(point.folder, self.request.figure)
             with count.run(made=not known):
                 result = self.ready.get(point.run.workdir) or point.run.result()
             score = result["best"]["score"]
@@ -172,6 +176,7 @@ class FineTuning:
                     "n_transfer": point.place.depth,
                     "figure": self.request.figure,
                     "tokens": point.place.tokens,
+                    "labels": point.place.labels,
                     "folder": point.folder,
                     "value": score,
                     "further": further(point.run.workdir, source) if of_table else {},
@@ -182,13 +187,15 @@ class FineTuning:
 @dataclass(frozen=True)
 class Place:
     """A kind of run, by whose name its folder goes: its weights and its settings; in figure 2
-    (left) how many blocks are transferred, in the curve by tokens what the weights have read."""
+    (left) how many blocks are transferred, in the curve by tokens what the weights have read, in
+    that by labels how many there are."""
 
     kind: str
     initial: str
     settings: Mapping[str, str] = field(default_factory=dict)
     depth: int | None = None
     tokens: int | None = None
+    labels: int | None = None
 
 
 @dataclass(frozen=True)
@@ -212,12 +219,13 @@ def by_depth(initial: str) -> list[Place]:
 
 
 def by_tokens(weights: Weights) -> list[Place]:
-    """From no pre-training at all to the whole of it."""
+    """From no pre-training at all to the whole of it, which are the runs of two rows of table 5."""
     whole = weights.of("transformer")
-    found = [Place("tokens_0", whole, {"n_transfer": "-1"}, tokens=0)]
-    for steps, tokens in weights.lengths():
-        found.append(Place(f"tokens_{tokens}", weights.after(steps), {}, tokens=tokens))
-    return found
+    *shorter, (_, all_tokens) = weights.lengths()
+    found = [Place("no_pretraining", whole, {"n_transfer": "-1"}, tokens=0)]
+    for steps, tokens in shorter:
+        found.append(Place(f"tokens_{tokens}", weights.after(steps), tokens=tokens))
+    return [*found, Place("full", whole, tokens=all_tokens)]
 
 
 def tokens_of_an_epoch(loaded: LoadedTask) -> int:

@@ -54,8 +54,10 @@ class Ledger:
         self._forget(entry["variant"], entry["task"], entry["figure"])
         self.save()
 
-    def has_run(self, folder: str) -> bool:
-        return any(one["folder"] == folder for one in self.content["runs"])
+    def has_run(self, folder: str, figure: str | None) -> bool:
+        """Whether the run is known as one of that figure, or of the tables; it may be both."""
+        runs = self.content["runs"]
+        return any((one["folder"], one.get("figure")) == (folder, figure) for one in runs)
 
     def add_pretraining(self, body: str, folder: str) -> None:
         self.content["pretraining"][body] = folder

@@ -119,9 +119,7 @@ class Weights:
         return [self.run("transformer", steps) for steps, _ in self.lengths()[:-1]]
 
     def after(self, steps: int) -> str:
-        """The weights of the Transformer after so many updates, those of `lengths`."""
-        if steps == self.lengths()[-1][0]:
-            return self.of("transformer")
+        """The weights of a shorter pre-training of the Transformer, of so many updates."""
         run = self.run("transformer", steps)
         run.result()
         return str(run.workdir)

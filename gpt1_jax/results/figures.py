@@ -326,7 +326,7 @@ def _lines_of(
     values: dict[str, dict[int, list[float]]] = {}
     for run in runs:
         score = run.score(run.metric)
-        place = run.tokens if name == "tokens" else run.config["task"]["train_examples"]
+        place = run.tokens if name == "tokens" else run.labels
         if score is not None and place is not None:
             values.setdefault(run.variant, {}).setdefault(place, []).append(percent(score))
     for known in finished.by_labels.get(runs[0].task, []) if name == "labels" else []:

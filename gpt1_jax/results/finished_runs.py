@@ -36,6 +36,7 @@ class Place(TypedDict):
     n_transfer: NotRequired[int | None]
     figure: NotRequired[FigureName | None]
     tokens: NotRequired[int | None]
+    labels: NotRequired[int | None]
     further: NotRequired[dict[str, dict[str, float]]]
 
 
@@ -166,7 +167,7 @@ class FinishedRun:
 class ReproducedRun(FinishedRun):
     """A fine-tuning with its place in a reproduction. n_transfer: how many blocks it took over,
     where that was chosen; figure: which figure it is for, None for the tables; tokens: those of its
-    pre-training, where it is about them."""
+    pre-training, and labels: how many it has, where it is about them."""
 
     variant: str
     task: str
@@ -174,6 +175,7 @@ class ReproducedRun(FinishedRun):
     n_transfer: int | None = None
     figure: FigureName | None = None
     tokens: int | None = None
+    labels: int | None = None
 
     @property
     def metric(self) -> str:
@@ -385,6 +387,7 @@ def _reproduced(root: Path, entry: Place) -> ReproducedRun:
         n_transfer=entry.get("n_transfer"),
         figure=entry.get("figure"),
         tokens=entry.get("tokens"),
+        labels=entry.get("labels"),
     )
     if run.metric is None:
         raise UserError(f"{root / run.folder}/config.json names no metric; it is no fine-tuning")
