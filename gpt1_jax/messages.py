@@ -43,11 +43,13 @@ def show(text: str) -> None:
     """The same with text that has lines of its own."""
     if sys.stderr is None:  # closed by whoever started us; print would take standard output
         return
+    # Without the class there are no bars: the module is not loaded, or a signal speaks meanwhile.
+    bars = getattr(sys.modules.get("tqdm"), "tqdm", None)
     try:
-        if "tqdm" in sys.modules:
-            sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
-        else:
+        if bars is None:
             print(text, file=sys.stderr)
+        else:
+            bars.write(text, file=sys.stderr)
         sys.stderr.flush()
     except OSError:
         _give_up(sys.stderr)

@@ -178,6 +178,16 @@ def test_experiments_that_are_stopped(verb, tmp_path):
     stopped([*words, f"--workdir={tmp_path / 'work'}"], moment, INT, tmp_path / "here")
 
 
+def test_a_signal_while_another_module_is_half_loaded(tmp_path):
+    """The one whose bars its line has to stand above."""
+    half = "import sys, types; sys.modules['tqdm'] = types.ModuleType('tqdm')"
+    moment = "before gpt1_jax.__main__:requested"
+    words = ["sample", "--workdir=none", "--prompt=the"]
+    outcome = faults.run(words, at=moment, do=f"{half}; {send(TERM)}")
+    assert outcome.refused("stopped by SIGTERM", status=143)
+    assert len(outcome.errors.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("ending", "number"),
     [
