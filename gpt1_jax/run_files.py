@@ -1,6 +1,7 @@
 """What a run left behind, read by anyone: config.json, metrics.jsonl, result.json; and where it
 came from."""
 
+import functools
 import hashlib
 import json
 import platform
@@ -42,14 +43,18 @@ def provenance(config: dict) -> dict:
     text = json.dumps(config, sort_keys=True)
     return {
         "versions": versions(),
-        "git": _git(),
+        "git": revision(),
         "config_hash": hashlib.sha256(text.encode()).hexdigest(),
         "command": visible(_typed()),
     }
 
 
-def _git() -> dict | None:
-    """Commit and whether the working tree differs from it; None outside a checkout."""
+@functools.cache
+def revision() -> dict | None:
+    """Commit and whether the working tree differs from it; None outside a checkout.
+
+    As they were when this was first asked: the code that runs is that which was loaded then, and a
+    checkout may move on while it does."""
     root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None

@@ -3,7 +3,9 @@ import struct
 import subprocess
 import sys
 
+import faults
 import pytest
+import runs
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
@@ -95,6 +97,17 @@ def test_a_second_process_cannot_have_the_workdir_until_the_first_is_killed(tmp_
             WorkdirLock(tmp_path)
         other.kill()
     WorkdirLock(tmp_path).release()
+
+
+@pytest.mark.skipif(not (runs.ROOT / ".git").exists(), reason="no checkout")
+def test_the_commit_is_that_of_the_start(tokens, tmp_path):
+    """A checkout that moves on while a run trains is not what has run."""
+    given = runs.pretraining(tokens, **{"mesh.data": 1, "steps": 1, "optimizer.warmup": 0})
+    later = "import subprocess; subprocess.check_output = subprocess.run = None"
+    moment = "before gpt1_jax.training.train:run_to_end"
+    made = faults.run(runs.words(given, tmp_path / "run"), at=moment, do=later).done()
+    command = ["git", "-C", runs.ROOT, "rev-parse", "HEAD"]
+    assert made["git"]["commit"] == subprocess.check_output(command, text=True).strip()
 
 
 def test_provenance_tells_versions_and_a_hash_of_the_config():

@@ -16,7 +16,7 @@ from gpt1_jax.errors import Interrupted
 from gpt1_jax.messages import tell
 from gpt1_jax.recipe import sharding
 from gpt1_jax.recipe.experiment import Experiment, values
-from gpt1_jax.run_files import provenance, read_result
+from gpt1_jax.run_files import provenance, read_result, revision
 from gpt1_jax.runtime import compilation_cache, processes
 from gpt1_jax.runtime.preemption import Signals
 from gpt1_jax.storage import places
@@ -97,6 +97,7 @@ def train(
     loss is no longer finite; Interrupted after a signal.
     """
     began = time.monotonic()
+    revision()  # which result.json names at the end
     workdir = places.here(workdir, new=True)
     silent = quiet or jax.process_index() != 0
     told = (lambda line: None) if silent else tell
