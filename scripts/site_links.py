@@ -14,7 +14,11 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 # Of the project, by the place in the site.
-ELSEWHERE = {"index.md": "README.md", "results_small.md": "results/small/README.md"}
+ELSEWHERE = {
+    "index.md": "README.md",
+    "results_small.md": "results/small/README.md",
+    "results_study.md": "results/study/README.md",
+}
 LINK = re.compile(r"(?P<text>!?\[[^\]]*\])\((?P<target>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)")
 
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -418,6 +419,23 @@ def test_a_figure_without_runs_says_why(tmp_path, runs):
     assert f"is not there: not run: {escaped(command)}" in index
     assert "is not there: no data of RACE" in index
     assert not (tmp_path / "out" / "figure2left.png").exists()
+
+
+def test_the_curve_of_the_study_is_drawn_and_not_called_missing(tmp_path):
+    """From the files that are committed, whose report is this one."""
+    study = SMALL.with_name("study")
+    report(study, tmp_path)
+    index = (tmp_path / "index.md").read_text()
+    missing = re.findall(r"^Figure (\w+) .*is not there", index, re.MULTILINE)
+    assert missing == ["2left", "2right", "tokens"]
+    assert "![Scores by the number of labels (small scale)](labels.svg)" in index
+    curve = (study / "report" / "labels.csv").read_text()
+    assert (tmp_path / "labels.csv").read_text() == curve
+    shown = (SMALL.parents[1] / "docs" / "pictures" / "labels.svg").read_text()
+    assert shown == (study / "report" / "labels.svg").read_text()
+    # Each row of the curve is drawn in each of three panels, and named once for all.
+    drawing = (tmp_path / "labels.svg").read_text()
+    assert [drawing.count(f">{name}<") for name in ("pre-trained", "bag of words")] == [1, 1]
 
 
 def test_images_are_png_and_svg_without_a_date(reported):

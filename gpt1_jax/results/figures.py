@@ -297,7 +297,8 @@ def _curve(paper: Paper, finished: FinishedRuns, name: FigureName) -> Drawing | 
         axes.set_xscale("symlog" if name == "tokens" else "log")
         axes.set(xlabel=AXES[name], ylabel=f"{mine[0].metric}, %")
         axes.set_title(_label(task_title(task)), fontsize=8)
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.1), **LEGEND)
+    lines_by_row = {line.get_label(): line for axes in panels[0] for line in axes.get_lines()}
+    figure.legend(handles=lines_by_row.values(), loc="outside lower center", **LEGEND)
     title = f"{paper.figures[name].title} ({scale_words(finished.scale)})"
     figure.suptitle(title)
     return Drawing(

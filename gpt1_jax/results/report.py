@@ -144,10 +144,10 @@ def _introduction(found: FinishedRuns, grids: Sequence[Grid]) -> list[str]:
 
 
 def _no_figures(paper: Paper, found: FinishedRuns, drawings: Sequence[Drawing]) -> list[str]:
-    """Which figures of the paper are not here, and why."""
-    drawn = {drawing.name for drawing in drawings}
+    """Which figures are not here, and why."""
+    drawn = {drawing.name.removeprefix("figure") for drawing in drawings}
     return [
         f"Figure {name} ({figure.title}) is not there: {escaped(found.why_no_figure(name))}."
         for name, figure in paper.figures.items()
-        if found.scale and f"figure{name}" not in drawn
+        if found.scale and name not in drawn
     ]
