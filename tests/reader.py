@@ -24,7 +24,7 @@ SMALL = {
     ("gpt1_jax.experiments.quickstart", "VOCAB_SIZE"): 512,
     ("gpt1_jax.experiments.quickstart", "OTHER_STARTS"): 1e4,
     ("gpt1_jax.experiments.quickstart", "SPEED_STEPS"): 4,
-    ("gpt1_jax.experiments.quickstart", "SEEDS"): (0,),
+    ("gpt1_jax.experiments.quickstart", "SEEDS"): (0, 1),
     ("gpt1_jax.experiments.quickstart", "DEV_EXAMPLES"): 40,
 }
 
