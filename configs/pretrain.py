@@ -64,7 +64,7 @@ def small(config: ConfigDict) -> None:
     config.steps = 8800
     config.batch_size = 16
     config.model = {"n_layer": 4, "n_embd": 192, "n_head": 3, "n_ctx": 128, "init_std": 0.06}
-    # Where a processor has products in bfloat16, one core does a third more in a second.
+    # Where a processor has products in bfloat16, one core does half as much again in a second.
     config.model.dtype = "bfloat16"
     # One epoch of eighty novels: there is nothing to overfit.
     config.model.dropout = 0.0
