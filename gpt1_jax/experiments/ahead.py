@@ -7,6 +7,7 @@ A run that failed there is tried again when its result is asked for, and its err
 import contextlib
 import multiprocessing
 import os
+import sys
 from collections import deque
 from collections.abc import Collection, Iterable
 from multiprocessing import connection
@@ -85,7 +86,7 @@ def _begun(runs: list[Run], place: int, workers: int) -> _Worker:
     # Not forked: JAX has threads, and a fork of a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    given = runs, sender, place, workers, is_hushed()
+    given = runs, sender, place, workers, is_hushed(), sys.orig_argv
     process = context.Process(target=_train, args=given, daemon=True)
     with signals.kept_from_children(), sender:
         process.start()
@@ -93,9 +94,15 @@ def _begun(runs: list[Run], place: int, workers: int) -> _Worker:
 
 
 def _train(
-    runs: list[Run], sender: connection.Connection, place: int, workers: int, quiet: bool
+    runs: list[Run],
+    sender: connection.Connection,
+    place: int,
+    workers: int,
+    quiet: bool,
+    typed: list[str],
 ) -> None:
-    """What a process does."""
+    """What a process does. `typed` is what started the first, which result.json names."""
+    sys.orig_argv = typed
     signals.follow_parent()
     signals.start()
     _take_cores(place, workers)

@@ -106,12 +106,11 @@ class FineTuning:
 
     def runs(self, source: TaskSource, weights: Weights, ledger: Ledger) -> list[list[Run]]:
         """What is to be trained of a task, by variant, but for what has no weights."""
-        found = []
+        found, figure = [], self.request.figure
         for variant in self.variants:
             with contextlib.suppress(UserError):
                 points = self.points(variant, source, weights)
-                known = [ledger.has_run(point.folder, self.request.figure) for point in points]
-                found.append([p.run for p, there in zip(points, known, strict=True) if not there])
+                found.append([p.run for p in points if not ledger.has_run(p.folder, figure)])
         return found
 
     def points(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Point"]:
