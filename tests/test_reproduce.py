@@ -116,6 +116,16 @@ def test_it_says_which_run_of_how_many_it_is(reproduce, table):
     assert counted == ["run 1 of 2)", "run 2 of 2)"]
 
 
+def test_some_rows_are_made_without_the_weights_of_the_others(reproduce, tmp_path):
+    done = reproduce(SETTINGS, table=5, seeds=0, variants="no_pretraining,full", workdir=tmp_path)
+    assert done.status == 0, done.said[-1]
+    assert {name for name, row in done.result["table"].items() if row["cola"] is not None} == {
+        "full",
+        "no_pretraining",
+    }
+    assert [path.name for path in (tmp_path / "pretrained").iterdir()] == ["transformer"]
+
+
 @pytest.mark.exhaustive
 def test_a_signal_stops_the_processes_and_the_same_command_goes_on(folder, tokens):
     workdir = folder / "stopped"
@@ -353,6 +363,9 @@ def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, ta
         ({"table": 2, "initial": "nowhere"}, "nowhere"),
         ({"figure": "tokens", "initial": "somewhere"}, "leave out --initial"),
         ({"table": 5, "workers": 0}, "--workers=0"),
+        ({"table": 5, "variants": "full,no_pretrain"}, "did you mean no_pretraining?"),
+        ({"table": 4, "variants": "lstm"}, "expected some of full"),
+        ({"figure": "labels", "variants": "no_aux_lm"}, "expected some of full, no_pretraining"),
         ({"figure": "2right", "tasks": "cola,rte"}, "question_answering=rte"),
         ({"table": 5, "settings": {"model.layers": 2}}, "model.n_layer"),
         ({"table": 5, "settings": {"model.n_layer": "two"}}, "model.n_layer"),

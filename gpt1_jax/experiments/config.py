@@ -35,6 +35,7 @@ class Request:
 
     table or figure: of the paper.
     tasks: names of the tasks table, or folders so called; None takes those of the paper's.
+    variants: of the ways to train that the table compares; None takes all.
     data: tokens of `prepare` to pre-train on; initial, initial_lstm: in place of pre-training.
     task_data: a folder with one folder of files for each task; data_dir: where TFDS keeps its own.
     workers: rows of tasks at a time, and bodies; they share the cores, or the GPU.
@@ -51,6 +52,9 @@ class Request:
     seeds: Annotated[tuple[int, ...], Flag()] = (0, 1, 2)
     tasks: Annotated[
         tuple[str, ...] | None, Flag("names or folders, with commas; default: those of the paper")
+    ] = None
+    variants: Annotated[
+        tuple[str, ...] | None, Flag("rows of table 5, with commas; default: all of them")
     ] = None
     data: Annotated[str | None, Flag("a folder of prepare, to pre-train on", "TOKENS")] = None
     task_data: Annotated[str | None, Flag("a folder with a folder of each task's files", "D")] = (

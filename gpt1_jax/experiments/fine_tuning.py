@@ -22,6 +22,7 @@ from gpt1_jax.messages import say, tell
 from gpt1_jax.recipe import experiment
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.results.paper import Paper, Variant
+from gpt1_jax.typed_values import nearest
 
 # The columns of the paper that are other splits of a task, or a part of it that is a task as well:
 # by the name the report knows them by, the task (None: itself) and its split.
@@ -258,8 +259,20 @@ def label_counts(loaded: LoadedTask) -> list[int]:
 
 
 def variants_of(request: Request, paper: Paper) -> tuple[Variant, ...]:
-    """The ways to train that a table compares, with and without pre-training by labels; of another
-    figure the full one."""
+    """The ways to train that a table or figure compares, or those of them that were asked for.
+    UserError for one that it has not."""
+    found = {variant.name: variant for variant in _compared(request, paper)}
+    asked = found if request.variants is None else request.variants
+    for name in asked:
+        if name not in found:
+            near = nearest(name, found)
+            hint = f"did you mean {near}?" if near else f"expected some of {', '.join(found)}"
+            raise UserError(f"--variants={name} is no row of what was asked for; {hint}")
+    return tuple(variant for name, variant in found.items() if name in asked)
+
+
+def _compared(request: Request, paper: Paper) -> tuple[Variant, ...]:
+    """With and without pre-training by labels; of another figure the full way."""
     if request.figure == "labels":
         return paper.variants["full"], paper.variants["no_pretraining"]
     rows = paper.tables[request.table].rows if request.table in paper.tables else ()

@@ -145,6 +145,7 @@ def say_what_is_not_read(request: Request, bodies: Sequence[str], trained: Seque
     reads = {
         "seeds": fine_tunes or request.seeds == Request.seeds,
         "tasks": request.table != 1,
+        "variants": fine_tunes,
         "task_data": request.table != 1,
         "data_dir": request.table != 1,
         "data": bool(trained),
