@@ -23,9 +23,13 @@ from typing import Any, BinaryIO, Literal
 
 from gpt1_jax import json_files, text_encoding
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import visible
 
 Row = dict[str, Any]
 Kind = Literal["JSON lines", "a JSON list", "CSV", "TSV", "Parquet", "Arrow"]
+
+# What quotation marks do in a file; of some it does not say.
+Marks = Literal["quote", "text", "either"]
 
 SUFFIXES: dict[str, Kind] = {
     ".jsonl": "JSON lines",
@@ -66,7 +70,7 @@ class TableFile:
     text_cells: whether every value is text, since the kind has nothing else.
     separator, quotes: of CSV and TSV, what stands between columns, and whether quotation marks
       quote; `first_line` is that of the header, or of the first row where none `has_header`.
-    served: whether it has the columns of a file of GLUE's server.
+    served: whether it is a file of GLUE's server, by its columns and its quotation marks.
     """
 
     path: Path
@@ -93,8 +97,9 @@ class TableFile:
 
     def rows(self) -> Iterator[tuple[int, Row]]:
         """Each row as {column: value} with the number of its line or row; blank ones are passed
-        over, and of a row of text that is too short the last columns are absent. Raises UserError
-        for what cannot be read, at its line."""
+        over, and of a row of text that is too short the last columns are absent. What a row of
+        GLUE's server has too much stands under None. Raises UserError for what cannot be read, at
+        its line."""
         if self.kind == "JSON lines":
             return _json_lines(self)
         if self.kind == "a JSON list":
@@ -120,7 +125,7 @@ def open_table(
 
     Args:
       kind: what it should be; None is what its name says.
-      served: columns of a TSV file of GLUE's server, in which quotation marks never quote.
+      served: columns of a TSV file of GLUE's server, in which quotation marks do not quote.
       headerless: all its columns, where the first row has as many cells and none of these names.
 
     Raises:
@@ -288,7 +293,10 @@ def _text_table(
     bare = bool(headerless) and len(line.split("\t")) == len(headerless)
     bare = bare and not cells & set(headerless)
     as_served = kind == "TSV" and (bare or (bool(served) and set(served) <= cells))
-    quotes = not as_served and (separator != "\t" or not _marks_alone(path, separator))
+    marks = _marks(path, separator) if separator == "\t" else "quote"
+    # Programs that save such a table again quote in it.
+    as_served = as_served and marks != "quote"
+    quotes = marks == "quote" or (marks == "either" and not as_served)
     description = kind
     if separator != own:
         description += f" with {SEPARATORS.get(separator, repr(separator))} between columns"
@@ -322,20 +330,42 @@ def _separator(header: str, own: str) -> str:
     return own if columns(own) > 1 else max([own, *SEPARATORS], key=columns)
 
 
-def _marks_alone(path: Path, separator: str) -> bool:
-    """Whether the quotation marks of a file are just marks: each line is a whole row, and some cell
-    begins or ends with a mark without being quoted as a whole."""
-    n_columns, alone = None, False
+def _marks(path: Path, separator: str) -> Marks:
+    """What the quotation marks of a file do. They quote where a quoted cell has a mark, doubled,
+    or a line end in it. They are text where a cell begins with one and is not quoted as a whole,
+    if each line is a whole row or a reader of quotes would swallow rows."""
+    n_columns, alone, quoted, ragged = 0, False, False, False
     for _, line in text_lines(path):
         cells = line.rstrip("\r\n").split(separator)
         n_columns = n_columns or len(cells)
-        if line.strip() and len(cells) != n_columns:
-            return False
+        ragged = ragged or (bool(line.strip()) and len(cells) != n_columns)
         for cell in cells:
             if cell.startswith('"'):
-                inside = cell[1:-1].replace('""', "")
-                alone = alone or len(cell) < 2 or not cell.endswith('"') or '"' in inside
-    return alone
+                whole = len(cell) > 1 and cell.endswith('"') and '"' not in _undoubled(cell)
+                quoted = quoted or (whole and '""' in cell[1:-1])
+                alone = alone or not whole
+    if alone:
+        return _quoted(path, separator) if ragged else "text"
+    return "quote" if quoted else "either"
+
+
+def _undoubled(cell: str) -> str:
+    """What a quoted cell holds, without its doubled marks."""
+    return cell[1:-1].replace('""', "")
+
+
+def _quoted(path: Path, separator: str) -> Marks:
+    """What the marks of a file do of whose lines not all are whole rows: text, if a reader of
+    quotes makes one cell of what are rows, with line ends in it and what stands between columns."""
+    csv.field_size_limit(LONGEST_CELL)
+    lines = (line for _, line in text_lines(path))
+    try:
+        for cells in csv.reader(lines, delimiter=separator, strict=True):
+            if any("\n" in cell and separator in cell for cell in cells):
+                return "text"
+    except csv.Error:
+        return "either"
+    return "quote"
 
 
 def _records(table: TableFile) -> Iterator[tuple[int, list[str]]]:
@@ -372,14 +402,17 @@ def _text_rows(table: TableFile) -> Iterator[tuple[int, Row]]:
     if table.has_header:
         next(records, None)
     for number, cells in records:
-        beyond = any(cell.strip() for cell in cells[len(names) :])
+        beyond = [cell for cell in cells[len(names) :] if cell.strip()]
         if beyond and not table.served:
             raise UserError(
                 f"{table.place(number)}: {len(cells)} columns, but the header has {len(names)}; "
                 "a text with a separator in it is put in quotation marks"
             )
-        # strict=False: programs leave out empty cells at the end of a row.
-        yield number, {name: cell for name, cell in zip(names, cells, strict=False) if name}
+        # strict=False: programs leave out empty cells at the end of a row. A first column without a
+        # name is the index of a table.
+        places = enumerate(zip(names, cells, strict=False))
+        row: Row = {name: cell for place, (name, cell) in places if name or place == 0}
+        yield number, row | ({None: beyond} if beyond else {})  # type: ignore[dict-item]
 
 
 # Parquet, and Arrow as `save_to_disk` of the library datasets writes it
@@ -387,6 +420,9 @@ def _text_rows(table: TableFile) -> Iterator[tuple[int, Row]]:
 
 def _arrow_table(path: Path, kind: Kind) -> TableFile:
     with _batches(path, kind) as (columns, _):
+        twice = [name for name in columns if columns.count(name) > 1]
+        if twice:
+            raise UserError(f"{path}: two columns are called {shown(twice[0])}")
         return TableFile(path, kind, kind, tuple(columns))
 
 
@@ -410,7 +446,26 @@ def _batches(path: Path, kind: Kind) -> Iterator[tuple[list[str], Iterator[Any]]
 
 def _arrow_rows(table: TableFile) -> Iterator[tuple[int, Row]]:
     with _batches(table.path, table.kind) as (_, batches):
-        rows = chain.from_iterable(batch.to_pylist() for batch in batches)
+        rows = chain.from_iterable(_values(table.path, batch) for batch in batches)
         for number, row in enumerate(rows, 1):
             # Tables of numbers have no other word for an empty cell.
             yield number, {k: None if v != v else v for k, v in row.items()}
+
+
+def _values(path: Path, batch: Any) -> list[Row]:
+    """The rows of a batch. Times are text, since Python has none of a billionth of a second."""
+    import pyarrow
+
+    columns = []
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            if pyarrow.types.is_temporal(column.type):
+                wide = pyarrow.types.is_duration(column.type)
+                column = column.cast(pyarrow.int64() if wide else pyarrow.string())
+            columns.append(column.to_pylist())
+        except (ValueError, OverflowError) as error:
+            raise UserError(
+                f"{path}: the column {visible(name)} ({column.type}) cannot be read "
+                f"({' '.join(str(error).split())[:100]}); save it as text, or leave it out"
+            ) from None
+    return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]

@@ -251,6 +251,7 @@ def test_each_form_of_the_file_gives_the_same_ids(called, folder, tmp_path, chan
         (changed("model", fuse_unk=True), "model.fuse_unk is True"),
         (changed("model", merges=[["t", "h", "e"]]), "model.merges[0]"),
         (changed("model", merges="t h"), "model.merges"),
+        (changed("model", merges=[["q", "zzz"]]), "merges[0]: 'q' is not in the vocabulary"),
         (changed("post_processor", type="BertProcessing", sep=["x", 1]), "post_processor"),
     ],
 )
@@ -259,3 +260,51 @@ def test_a_setting_that_changes_ids_is_refused(called, folder, tmp_path, change,
     assert isinstance(line, str), line
     assert "tokenizer.json" in line
     assert says in line
+
+
+def test_a_vocabulary_beside_another_one_is_refused(called, folder, tmp_path):
+    """Which of the two transformers reads depends on its version."""
+    source = folder("sharded")
+    vocabulary = json.loads((source / "tokenizer.json").read_text())["model"]
+    a, t = vocabulary["vocab"]["a</w>"], vocabulary["vocab"]["t</w>"]
+    swapped = vocabulary["vocab"] | {"a</w>": t, "t</w>": a}
+    (source / "vocab.json").write_text(json.dumps(swapped))
+    merges = "".join(" ".join(pair) + "\n" for pair in vocabulary["merges"])
+    (source / "merges.txt").write_text("#version: 0.2\n" + merges)
+    assert "other symbols or merges than the vocabulary beside it" in ids(called, source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ({"_start_": 56, "_delimiter_": 55, "_classify_": 54}, "remove whichever"),
+        ({"_start_": 54, "_more_": 55}, "the same row, 55"),
+    ],
+)
+def test_special_tokens_of_two_files_agree(called, folder, tmp_path, rows, says):
+    source = folder("classification")
+    listed = json.loads((source / "tokenizer.json").read_text())["added_tokens"]
+    assert [one["id"] for one in listed if one["content"].startswith("_")] == [54, 55, 56]
+    (source / "added_tokens.json").write_text(json.dumps(rows))
+    status, _, said = called("convert", f"--from=hf:{source}", f"--to=native:{tmp_path / 'to'}")
+    assert status == 2
+    assert says in said
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("summary_type", "mean"), ("summary_activation", "tanh"), ("summary_use_proj", False)],
+)
+def test_a_choice_that_is_read_otherwise_is_refused(called, folder, tmp_path, key, value):
+    source = folder("multiple_choice", config=lambda config: config | {key: value})
+    status, _, said = called("convert", f"--from=hf:{source}", f"--to=native:{tmp_path / 'to'}")
+    assert status == 2
+    assert f"{key} is {value!r}" in said
+
+
+def test_a_file_that_was_never_fetched_is_called_that(called, folder, tmp_path):
+    source = folder("language_model")
+    (source / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")
+    status, _, said = called("convert", f"--from=hf:{source}", f"--to=native:{tmp_path / 'to'}")
+    assert status == 2
+    assert "git lfs pull" in said

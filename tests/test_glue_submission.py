@@ -236,3 +236,29 @@ def test_predict_wants_rows_or_a_submission(rte, tmp_path, capsys):
     for flags, named in (([], "--input"), (["--input=x", "--task=ax"], "--task goes with --glue")):
         assert main(["predict", f"--workdir={rte}", f"--output={tmp_path / 'o'}", *flags]) == 2
         assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["1", "only one sentence"], "line 3: no key hypothesis"),
+        (["1", "a", "b", "and more"], "line 3: more columns than the header has"),
+    ],
+    ids=str,
+)
+def test_a_row_that_is_not_whole_moves_no_other(rte, tmp_path, cells, said):
+    lines = [["index", "sentence1", "sentence2"], ["0", "sun", "b"], cells, ["2", "rain", "c"]]
+    path, output = tmp_path / "test.tsv", tmp_path / "RTE.tsv"
+    path.write_text("".join("\t".join(line) + "\n" for line in lines))
+    words = ["predict", f"--workdir={rte}", f"--input={path}"]
+    runs.refused([*words, "--glue", f"--output={output}"], said)
+    runs.refused([*words, f"--output={output}"], said)
+    assert not output.exists()
+
+
+def test_a_row_without_a_label_is_predicted(rte, tmp_path):
+    lines = ["index\tsentence1\tsentence2\tlabel", "0\tsun\tb\tentailment", "1\tsun\tc"]
+    (tmp_path / "dev.tsv").write_text("\n".join(lines) + "\n")
+    words = [f"--workdir={rte}", f"--input={tmp_path / 'dev.tsv'}"]
+    outcome = runs.verb("predict", *words, f"--output={tmp_path / 'out.jsonl'}")
+    assert (outcome.result["examples"], outcome.result["labelled"]) == (2, 1)

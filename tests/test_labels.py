@@ -252,8 +252,8 @@ def test_the_folders_of_glues_server_are_read_as_they_are(tmp_path, name):
     assert loaded.targets("test") is None
     assert loaded.notes == (
         (
-            f"{tmp_path}/train.tsv: 1 row(s) with too few columns are left out",
-            f"{tmp_path}/dev.tsv: 1 row(s) with too few columns are left out",
+            f"{tmp_path}/train.tsv: 1 row(s) with too few or too many columns are left out",
+            f"{tmp_path}/dev.tsv: 1 row(s) with too few or too many columns are left out",
         )
         if name == "qqp"
         else loaded.notes

@@ -4,14 +4,18 @@ import contextlib
 import csv
 import io
 import json
+import math
 
 import numpy as np
+import pyarrow
 import pytest
 import runs
+from pyarrow import parquet
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from gpt1_jax.__main__ import main
 from gpt1_jax.inference import row_progress
+from gpt1_jax.table_files import open_table
 
 
 def called(capsys, *words, status=0):
@@ -113,6 +117,54 @@ def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsy
     )
     assert result is None
     assert not (tmp_path / "x.parquet").exists()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv", "out.jsonl"])
+def test_each_row_is_one_row_whatever_ends_lines_in_it(reviews, capsys, tmp_path, name):
+    folder, _ = reviews
+    texts = ["sun\rrain", "sun\nrain", "sun\r\nrain", 'a "b\rc"', "plain"]
+    source = runs.write_jsonl(tmp_path / "rows.jsonl", [{"review": text} for text in texts])
+    flags = (f"--workdir={folder / 'run'}", f"--input={source}", f"--output={tmp_path / name}")
+    called(capsys, "predict", *flags)
+    table = open_table(tmp_path / name)
+    assert [row["review"] for _, row in table.rows()] == texts
+
+
+@pytest.mark.parametrize(
+    ("row", "lost"),
+    [
+        ({"review": "sun", "gold": "good"}, "gold"),
+        ({"review": "sun", "stars": "good", "probability": 0.5}, "probability"),
+        ({"review": "sun", "stars": "good", "label": "mine"}, "label"),
+    ],
+)
+def test_a_column_that_would_be_lost_is_said(reviews, capsys, tmp_path, row, lost):
+    folder, _ = reviews
+    source, output = runs.write_jsonl(tmp_path / "rows.jsonl", [row]), tmp_path / "out.jsonl"
+    flags = (f"--workdir={folder / 'run'}", f"--input={source}", f"--output={output}")
+    _, said = called(capsys, "predict", *flags, status=2)
+    assert f"the column {lost} would be lost" in said
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.csv.XZ"])
+def test_what_is_written_is_not_packed(reviews, capsys, tmp_path, name):
+    folder, _ = reviews
+    flags = (f"--workdir={folder / 'run'}", f"--input={folder / 'reviews.csv'}")
+    _, said = called(capsys, "predict", *flags, f"--output={tmp_path / name}", status=2)
+    assert "give a plain name" in said
+    assert not (tmp_path / name).exists()
+
+
+def test_numbers_that_json_has_not(reviews, capsys, tmp_path):
+    folder, _ = reviews
+    values = {"x": [math.inf, math.nan], "list": [[1.0, math.nan], [-math.inf]]}
+    rows = pyarrow.table({"review": ["sun", "rain"], **values})
+    parquet.write_table(rows, tmp_path / "rows.parquet")
+    flags = (f"--workdir={folder / 'run'}", f"--input={tmp_path / 'rows.parquet'}")
+    called(capsys, "predict", *flags, f"--output={tmp_path / 'out.jsonl'}")
+    found = [row for _, row in open_table(tmp_path / "out.jsonl").rows()]
+    assert [(row["x"], row["list"]) for row in found] == [("inf", [1.0, None]), (None, ["-inf"])]
 
 
 def test_another_file_is_evaluated_as_a_whole(reviews, capsys, tmp_path):

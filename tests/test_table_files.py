@@ -12,6 +12,7 @@ from pyarrow import parquet
 
 from gpt1_jax.data.task_loading import TaskConfig, load_task
 from gpt1_jax.errors import UserError
+from gpt1_jax.table_files import open_table
 
 OWN = {"shape": "classification", "metric": "accuracy"}
 TEXTS = ('She said "no",\nand left.', "plain", 'a "b', "x;\ty", "Ünïcode, it is", "six")
@@ -85,6 +86,12 @@ def test_the_same_rows_in_every_kind_of_file(tmp_path, name, data, kind):
     assert loaded.describe()[0] == f"train: 6 examples of {kind}; no 3, yes 3"
 
 
+def twice_a_column() -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table([["a"], ["b"]], names=["text", "text"]), sink)
+    return sink.getvalue().to_pybytes()
+
+
 def test_lines_that_end_as_on_the_first_macintosh(tmp_path):
     rows = [row | {"text": row["text"].replace("\n", " ")} for row in ROWS]
     loaded = task_of(tmp_path, ".csv", as_csv(rows, lineterminator="\r"))
@@ -97,6 +104,53 @@ def test_quotation_marks_of_a_tsv_file_without_quoting_are_text(tmp_path):
     loaded = task_of(tmp_path, ".tsv", data)
     assert read(loaded) == [('"Iron, rusts.', "no"), ('So it is "', "yes")]
     assert "of TSV; no 1" in loaded.describe()[0]
+
+
+@pytest.mark.parametrize(
+    "irregular", ["another\tyes\t", "last\tyes\t\t", "b\tno\n\nlast\tyes\t"], ids=repr
+)
+def test_an_irregular_line_lets_no_mark_swallow_rows(tmp_path, irregular):
+    data = f'text\tlabel\n"Iron, rusts.\tno\nplain one\tyes\nSo it is "\tno\n{irregular}\n'
+    loaded = task_of(tmp_path, ".tsv", data)
+    texts = [text for text, _ in read(loaded)]
+    assert texts[:3] == ['"Iron, rusts.', "plain one", 'So it is "']
+    assert len(texts) == 3 + sum(bool(line) for line in irregular.split("\n"))
+
+
+@pytest.mark.parametrize("text", ['a "good" film', 'two\nlines of "it"', '"'], ids=repr)
+def test_a_file_of_glues_columns_that_a_program_saved_again_quotes(tmp_path, text):
+    rows = [{"sentence": text, "label": n % 2} for n in range(4)]
+    data = as_csv(rows, delimiter="\t", quoting=csv.QUOTE_MINIMAL)
+    folder = tmp_path / "sst2"
+    folder.mkdir()
+    for split in ("train", "dev"):
+        (folder / f"{split}.tsv").write_text(data)
+    loaded = load_task(TaskConfig("sst2", str(folder), check_counts="off"))
+    assert [e.texts[0] for e in loaded.splits["dev"]] == [text] * 4
+
+
+def test_the_index_of_a_table_is_a_column(tmp_path):
+    loaded = task_of(tmp_path, ".csv", ",text,label,\n7,a,x,\n8,b,y,\n")
+    assert read(loaded) == [("a", "x"), ("b", "y")]
+    rows = [row for _, row in open_table(tmp_path / "dev.csv").rows()]
+    assert rows == [{"": "7", "text": "a", "label": "x"}, {"": "8", "text": "b", "label": "y"}]
+
+
+def test_values_of_parquet_that_nothing_needs(tmp_path):
+    """Times of a billionth of a second, and beyond the years of Python."""
+    rows = pyarrow.table(
+        {
+            "text": ["sun", "rain"],
+            "label": ["a", "b"],
+            "seen": pyarrow.array([1700000000000000001, 3], pyarrow.timestamp("ns")),
+            "took": pyarrow.array([1, 2], pyarrow.duration("ns")),
+            "far": pyarrow.array([2**60, 3], pyarrow.timestamp("us")),
+        }
+    )
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(rows, sink)
+    loaded = task_of(tmp_path, ".parquet", sink.getvalue().to_pybytes())
+    assert read(loaded) == [("sun", "a"), ("rain", "b")]
 
 
 def test_columns_by_other_names(tmp_path):
@@ -156,6 +210,7 @@ def test_scores_in_a_column_of_text(tmp_path):
         (".csv", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         (".csv", b"<!DOCTYPE html><p>Not found", "markup"),
         (".parquet", b"PAR1 and no more", "cannot be read as Parquet"),
+        (".parquet", twice_a_column(), 'two columns are called "text"'),
         (".parquet", as_parquet([{"text": 1, "label": 0}]), "row 1: text is 1; expected a string"),
         (".json", '{"data": [{"text": "a", "label": 0}]}', r"line 1: no key text"),
         (".json", '{\n"data": []\n}', "expected a JSON list of rows, or a row on each line"),
@@ -221,6 +276,33 @@ def test_a_class_that_occurs_once_stays_in_train(tmp_path):
         loaded = load_task(TaskConfig(path=str(path), split_seed=seed, **OWN))
         assert len(loaded.labels) == 8
         assert "train has a single example of the class 3" in loaded.describe()
+
+
+@pytest.mark.parametrize("written", ["{:.3f}", "{:e}", "+{:.1f}"])
+def test_scores_play_no_part_in_the_division(tmp_path, written):
+    """Each may occur once, and be in dev alone."""
+    scores = [written.format(n / 8) for n in range(40)]
+    rows = [{"text_a": f"a {n}", "text_b": "b", "label": score} for n, score in enumerate(scores)]
+    path = tmp_path / "s.csv"
+    path.write_text(as_csv(rows))
+    loaded = load_task(TaskConfig(path=str(path), shape="similarity", metric="pearson"))
+    assert [len(loaded.splits[split]) for split in ("train", "dev")] == [36, 4]
+    assert {e.label for e in loaded.splits["train"]} <= set(map(float, scores))
+
+
+def test_a_score_that_is_none_is_named_by_its_line(tmp_path):
+    data = "text_a,text_b,label\na,b,3.0\na,c,4.5\na,d,four\n"
+    settings = {"shape": "similarity", "metric": "pearson"}
+    fails('train.csv, line 4: label is "four"', tmp_path, ".csv", data, **settings)
+
+
+def test_classes_that_are_read_as_one(tmp_path):
+    fails("task.labels keeps such apart", tmp_path, ".csv", "text,label\na,A\nb,a\n")
+
+
+def test_a_key_is_given_one_column(tmp_path):
+    with pytest.raises(UserError, match="names text twice"):
+        task_of(tmp_path, ".csv", "a,b,label\nx,y,0\n", columns=("text:a", "text:b"))
 
 
 def test_a_file_that_cannot_be_divided(tmp_path):

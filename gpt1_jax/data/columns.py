@@ -33,8 +33,11 @@ class Columns:
     row: Row | None = None
 
     def __post_init__(self):
+        keys = [text.partition(":")[0] for text in self.given or ()]
         for text in self.given or ():
             key, colon, column = text.partition(":")
+            if keys.count(key) > 1:
+                raise UserError(f"task.columns names {key} twice; expected each key once")
             if not (colon and column.strip()):
                 raise UserError(f"task.columns={text}; expected KEY:COLUMN, as in text:review")
             if key not in self.keys:
@@ -105,6 +108,7 @@ def _named(name: str, known: dict[str, str], where: str) -> str:
 def _numbered(known: dict[str, str]) -> list[str]:
     """choice_0, choice_1, ... or choice1, choice2, ..., in their order."""
     matches = (
-        re.fullmatch(r"(?i)(?:choice|ending)s?[ _]?(\d+)", name) for name in set(known.values())
+        re.fullmatch(r"(?i)(?:choice|ending)s?[ _]?(\d+)", name)
+        for name in dict.fromkeys(known.values())
     )
     return [m.group() for m in sorted(filter(None, matches), key=lambda m: int(m.group(1)))]

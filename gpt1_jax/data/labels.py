@@ -23,7 +23,7 @@ MOST_SPELLINGS = 2**12  # that are remembered
 NO_GOLD = (-1, "-1", "-1.0", "-")
 # Numbers as programs write them; 01 and 1e3 may be names.
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,14})(\.0+)?")
-_DECIMAL = re.compile(r"-?\d{1,15}(\.\d+)?")
+_DECIMAL = re.compile(r"[+-]?(\d{1,15}(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.IGNORECASE)
 
 
 def score_distribution(scores: Iterable[float]) -> np.ndarray:
@@ -125,8 +125,11 @@ def own_classes(train: RawSplit) -> Classes:
         fold = folded(label) if isinstance(label, str) else label
         spellings.setdefault(fold, Counter())[label] += 1
     if len(spellings) < 2:
+        (written,) = spellings.values()
+        others = ", ".join(shown(name) for name in written if name != first)
+        alike = f" or read like it ({others}; task.labels keeps such apart)" if others else ""
         raise UserError(
-            f"{train.where}: all labels are {shown(first)}; expected two or more classes"
+            f"{train.where}: all labels are {shown(first)}{alike}; expected two or more classes"
         )
     names = (counts.most_common(1)[0][0] for counts in spellings.values())
     return Classes(tuple(sorted(n.strip() if isinstance(n, str) else n for n in names)))
@@ -150,11 +153,28 @@ def with_numbers(splits: Splits, given: tuple[Label, ...] | None, scores: bool) 
     """Labels that had to be text are numbers where all of them, and those `given`, look like it:
     whole ones, or any if they are `scores`."""
     parts = [part for part in splits.values() if part.text_labels]
+    if scores:
+        for part in parts:
+            _require_scores(part)
     labels = [example.label.strip() for part in parts for example in part.examples if example.label]
     pattern, number = (_DECIMAL, float) if scores else (_WHOLE, _whole)
     if labels and all(pattern.fullmatch(label) for label in [*labels, *map(str, given or ())]):
         return {name: _numbered(part, number) for name, part in splits.items()}
     return splits
+
+
+def _require_scores(part: RawSplit) -> None:
+    """UserError for the first label that is no number."""
+    for example in part.examples:
+        if example.label and not _DECIMAL.fullmatch(example.label.strip()):
+            raise _no_score(part, example)
+
+
+def _no_score(part: RawSplit, example: Example) -> UserError:
+    return UserError(
+        f"{part.place(example)}: label is {shown(example.label)}; expected a number from 0 to "
+        f"{HIGHEST_SCORE}"
+    )
 
 
 def _numbered(part: RawSplit, number: Callable[[str], float]) -> RawSplit:
@@ -234,10 +254,7 @@ def _score(part: RawSplit, example: Example) -> float:
     label: Any = example.label
     number = isinstance(label, int | float) and not isinstance(label, bool)
     if not (number and 0 <= label <= HIGHEST_SCORE):
-        raise UserError(
-            f"{part.place(example)}: label is {shown(label)}; expected a number from 0 to "
-            f"{HIGHEST_SCORE}"
-        )
+        raise _no_score(part, example)
     return float(label)
 
 
@@ -245,16 +262,23 @@ def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | 
     """The index of the class that a row of new data names, or its score, as `with_indices` has it;
     None for a label that the task has not. `text`: numbers may be written as text."""
     label = label.strip() if isinstance(label, str) else label
-    if text and _DECIMAL.fullmatch(label):
-        numbers = task.regression or any(isinstance(name, int) for name in classes.names)
-        label = float(label) if numbers else label
+    if text and task.regression and _DECIMAL.fullmatch(label):
+        label = float(label)
     if isinstance(label, bool) or not isinstance(label, int | float | str):
         return None
     if task.regression:
         return float(label) if not isinstance(label, str) and 0 <= label <= HIGHEST_SCORE else None
     if isinstance(label, float):
         label = int(label) if label.is_integer() else str(label)
-    return classes.index(label)
+    found = classes.index(label)
+    if found is None:
+        # The names of classes may be numbers that were written as text, or the other way round.
+        found = classes.index(str(label) if isinstance(label, int) else _as_number(label))
+    return found
+
+
+def _as_number(label: str) -> Label:
+    return _whole(label) if _WHOLE.fullmatch(label) else label
 
 
 def with_indices(

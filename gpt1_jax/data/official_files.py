@@ -123,7 +123,7 @@ class ParaphraseFiles:
         held_out = {tuple(line.split()) for _, line in text_lines(self._ids)}
         examples = [
             example
-            for row, example in stream_examples(self._train, self._format)
+            for row, example in stream_examples(self._train, self._format, leaves_out=True)
             if (tuple(row[key] for key in self.IDS) in held_out) == (split == "dev")
         ]
         if not examples:

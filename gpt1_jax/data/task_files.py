@@ -87,16 +87,23 @@ class TaskFolder:
 
 class TaskFile:
     """The splits of a single file: a part of its rows, drawn by a hash of `seed` and their texts,
-    is dev, and rows with the same texts stay together. `whole` does not divide: whichever split is
-    asked for is all of the file."""
+    is dev, and rows with the same texts stay together; of `classes` no one is in dev alone. `whole`
+    does not divide: whichever split is asked for is all of the file."""
 
     kind = "file"
     splits: tuple[str, ...] = ("train", "dev")
 
     def __init__(
-        self, path: Path, row_format: RowFormat, seed: int, whole: bool, pronouns: bool = False
+        self,
+        path: Path,
+        row_format: RowFormat,
+        seed: int,
+        whole: bool,
+        pronouns: bool = False,
+        classes: bool = True,
     ):
         self.where = str(path)
+        self._classes = classes
         self._path, self._format, self._pronouns = path, row_format, pronouns
         self._seed, self._whole = seed, whole
 
@@ -129,10 +136,10 @@ class TaskFile:
                 "more rows, or a folder with both"
             )
         wanted = max(1, round(DEV_SHARE * len(self._read.examples)))
-        left = Counter(map(_class_key, self._read.examples))
+        left = Counter(map(self._class_key, self._read.examples))
         lines: set[int] = set()
         for key in sorted(groups)[:-1]:
-            classes = Counter(map(_class_key, groups[key]))
+            classes = Counter(map(self._class_key, groups[key]))
             # A class that would be in dev alone could not be learned.
             if len(lines) < wanted and all(left[name] > n for name, n in classes.items()):
                 left -= classes
@@ -144,9 +151,8 @@ class TaskFile:
             )
         return lines
 
-
-def _class_key(example: Example) -> str:
-    return "" if isinstance(example.label, float) else folded(str(example.label))
+    def _class_key(self, example: Example) -> str:
+        return folded(str(example.label)) if self._classes else ""
 
 
 def pronoun_starts(sentence: str, pronoun: str) -> list[int]:
@@ -184,7 +190,7 @@ def _given_starts(row: dict, example: Example, place: str) -> list[int]:
 def read_split(paths: list[Path], row_format: RowFormat, pronouns: bool = False) -> RawSplit:
     """The split that a file holds, or several pieces of one."""
     table = one_table([row_format.open(path) for path in paths])
-    reader = _RowReader(table, row_format)
+    reader = _RowReader(table, row_format, leaves_out=True)
     examples, unclear = [], set()
     for row, example in reader.examples():
         if pronouns:
@@ -194,6 +200,7 @@ def read_split(paths: list[Path], row_format: RowFormat, pronouns: bool = False)
                 unclear.add(example.line)
         examples.append(example)
     n = reader.incomplete
+    left_out = f"{table.path}: {n} row(s) with too few or too many columns are left out"
     return RawSplit(
         str(table.path),
         examples,
@@ -202,7 +209,7 @@ def read_split(paths: list[Path], row_format: RowFormat, pronouns: bool = False)
         text_labels=table.text_cells,
         unclear=frozenset(unclear),
         countable=table.served,
-        notes=(f"{table.path}: {n} row(s) with too few columns are left out",) if n else (),
+        notes=(left_out,) if n else (),
     )
 
 
@@ -217,10 +224,12 @@ def read_examples(path: Path, row_format: RowFormat) -> list[Example]:
     return [example for _, example in stream_examples(path, row_format)]
 
 
-def stream_examples(path: Path, row_format: RowFormat) -> Iterator[tuple[dict, Example]]:
+def stream_examples(
+    path: Path, row_format: RowFormat, leaves_out: bool = False
+) -> Iterator[tuple[dict, Example]]:
     """The rows of a file with the examples that `read_examples` gives, one after the other; a fault
-    is raised at its line."""
-    return _RowReader(row_format.open(path), row_format).examples()
+    is raised at its line. `leaves_out`: as training does, some rows of files of GLUE's server."""
+    return _RowReader(row_format.open(path), row_format, leaves_out).examples()
 
 
 def examples_of_rows(rows: Iterable[dict | Example], row_format: RowFormat) -> list[Example]:
@@ -238,11 +247,12 @@ def examples_of_rows(rows: Iterable[dict | Example], row_format: RowFormat) -> l
 
 
 class _RowReader:
-    """Makes examples of the rows of a table, and counts what it leaves out: rows of a file of
-    GLUE's server with too few columns, of which QQP has some."""
+    """Makes examples of the rows of a table. Of a file of GLUE's server with `leaves_out` it leaves
+    out, and counts, rows with too few or too many columns, of which QQP has some."""
 
-    def __init__(self, table: TableFile | Pieces, row_format: RowFormat):
+    def __init__(self, table: TableFile | Pieces, row_format: RowFormat, leaves_out: bool = False):
         self._table, self._format = table, row_format
+        self._leaves_out = leaves_out and table.served
         self._columns: dict[tuple[str, ...], dict[str, str | list[str]]] = {}
         self._choosing = row_format.shape == "multiple_choice"
         self.incomplete = 0
@@ -260,7 +270,7 @@ class _RowReader:
     def examples(self) -> Iterator[tuple[dict, Example]]:
         first = None
         for line, row in self._table.rows():
-            if self._table.served and not self._complete(row):
+            if self._leaves_out and not self._complete(row):
                 self.incomplete += 1
                 continue
             example = self.example(row, line)
@@ -277,6 +287,8 @@ class _RowReader:
 
     def example(self, row: dict, line: int) -> Example:
         place = self._table.place(line)
+        if None in row:
+            raise UserError(f"{place}: more columns than the header has; expected as many")
         found = self._find(row, place)
         self._required(found, row, place)
         empty = self._choosing or self._table.served
@@ -302,7 +314,8 @@ class _RowReader:
 
     def _complete(self, row: dict) -> bool:
         columns = self._find(self._table.columns or row, str(self._table.path))
-        return all(column in row for column in columns.values() if isinstance(column, str))
+        needed = (column for column in columns.values() if isinstance(column, str))
+        return None not in row and all(column in row for column in needed)
 
     def _required(self, found: dict, names: Iterable[str], place: str) -> None:
         for key in required_keys(self._format.shape):

@@ -399,7 +399,7 @@ def _source(config: TaskConfig, task: Task, row: Row | None, whole: bool) -> Sou
             return official
         pronouns = row is not None and row.pronouns and same_shape
         if path.is_file():
-            return TaskFile(path, row_format, seed, whole, pronouns)
+            return TaskFile(path, row_format, seed, whole, pronouns, classes=not task.regression)
         more = tuple(row.splits) if row and not row.division else ()
         return TaskFolder(path, row_format, more, pronouns)
     if row is None or not row.builders:

@@ -18,32 +18,40 @@ from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import no_output, tell
 from gpt1_jax.storage import places
+from gpt1_jax.table_files import PACKED
 from gpt1_jax.text import sources
 
 # Numbers of a line that are turned to text at a time.
 CHUNK = 1024
 
 
-def score(model: TrainedModel, pattern: str, output: str | None, stride: int | None) -> dict:
+def score(
+    model: TrainedModel,
+    pattern: str,
+    output: str | None,
+    stride: int | None,
+    text_key: str | None = None,
+) -> dict:
     """Writes a JSON line for each document of the files that `pattern` names: `ids`, `logprobs` in
     nats (null for the first token), `mean_logprob`, `perplexity`. Returns the totals; their loss
     and perplexity are over all tokens but the first of each document.
 
-    A .txt file is a document, and so is a row of a .jsonl file; also .gz, .xz. `output` None writes
-    to standard output. Held at a time is one document, or a batch of short ones. Raises UserError
-    for what cannot be read, with file and line; an empty document; a stride that is not 1 to n_ctx.
+    A .txt file is a document, and so is a row of a table, whose column `text_key` names; also .gz,
+    .xz. `output` None writes to standard output. Held at a time is one document, or a batch of
+    short ones. Raises UserError for what cannot be read, with file and line; an empty document; a
+    stride that is not 1 to n_ctx.
     """
     paths = sources.matching([pattern])
     stride = model.stride(stride)
     n_ctx = model.model_config.n_ctx
     with written(output, paths) as file:
-        n_documents = _require_texts(pattern, paths)
+        n_documents = _require_texts(pattern, paths, text_key)
         tell(
             f"windows of {n_ctx} tokens that start {stride} apart; each token but the first of a "
             "document is predicted once, from what stands before it in the first window it is in"
         )
         began, total, n_tokens = time.monotonic(), 0.0, 0
-        scored = model.log_probabilities(_encoded(model, paths), stride)
+        scored = model.log_probabilities(_encoded(model, paths, text_key), stride)
         with counting(n_documents, "documents") as add:
             for ids, logprobs_L in scored:
                 _write_scores(file, ids, logprobs_L)
@@ -68,7 +76,7 @@ def score(model: TrainedModel, pattern: str, output: str | None, stride: int | N
 @contextmanager
 def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
     """A file to write to, which takes the place of `output` when all went well; standard output for
-    None. UserError where it cannot be written, or is one of the inputs."""
+    None. UserError where it cannot be written, is one of the inputs, or should be packed."""
     if output is None:
         if sys.stdout is None:
             raise UserError("standard output is closed; give --output")
@@ -80,21 +88,23 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
                 raise
             raise no_output(error) from None
         return
+    if output.lower().endswith(PACKED):
+        raise UserError(f"--output={output}: what is written is not packed; give a plain name")
     with places.output(output) as path, disk.replacing(path, inputs=inputs) as file:
         yield cast(TextIO, file)
 
 
-def _documents(paths: list[Path]) -> Iterator[tuple[str, Iterator[str]]]:
+def _documents(paths: list[Path], text_key: str | None) -> Iterator[tuple[str, Iterator[str]]]:
     """The place (file, or file:line) and the blocks of each document."""
     for path in paths:
-        for name, blocks in sources.Files([path], path.parent).documents():
+        for name, blocks in sources.Files([path], path.parent, text_key).documents():
             yield str(path.parent / name), blocks
 
 
-def _require_texts(pattern: str, paths: list[Path]) -> int:
+def _require_texts(pattern: str, paths: list[Path], text_key: str | None) -> int:
     """The number of documents, after reading them all. UserError names one without text."""
     count = 0
-    for place, blocks in _documents(paths):
+    for place, blocks in _documents(paths, text_key):
         blank = True
         for block in blocks:  # all of them: a later one may be what cannot be read
             blank = blank and block.isspace()
@@ -106,9 +116,9 @@ def _require_texts(pattern: str, paths: list[Path]) -> int:
     return count
 
 
-def _encoded(model: TrainedModel, paths: list[Path]) -> Iterator[np.ndarray]:
+def _encoded(model: TrainedModel, paths: list[Path], text_key: str | None) -> Iterator[np.ndarray]:
     """The ids of each document, encoded as a whole."""
-    for place, blocks in _documents(paths):
+    for place, blocks in _documents(paths, text_key):
         ids = np.array(model.tokenizer.encode("".join(blocks)), np.int32)
         if not len(ids):
             raise UserError(f"{place}: the tokenizer finds no token in it; leave it out")

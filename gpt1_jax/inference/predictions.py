@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -11,9 +12,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from gpt1_jax.data.columns import LABEL
 from gpt1_jax.data.labels import Classes, gold_label
 from gpt1_jax.data.metrics import METRICS
-from gpt1_jax.data.task_files import stream_examples
+from gpt1_jax.data.task_files import RowFormat, stream_examples
 from gpt1_jax.data.tasks import Example
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference.batch_inference import written
@@ -37,6 +39,7 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
 
     as JSON lines or, where the name of `output` ends so, as CSV or TSV. The rows are like those of
     the task's files. All are checked before the first is computed; CHUNK rows are held at a time.
+    A column of the table that has one of these names, and is not that of the labels, would be lost.
 
     Returns:
       step, examples, truncated (cut to fit the context), output, labels; where rows have labels
@@ -44,13 +47,14 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
       `confusion_matrix`: a list for each gold label of how often each label was predicted.
 
     Raises:
-      UserError: a language model; a row that is none of the task's, with its line; an output that
-        cannot be written.
+      UserError: a language model; a row that is none of the task's, with its line; a column that
+        would be lost; an output that cannot be written.
     """
     table = places.here(path)
     row_format = model.row_format
     with written(output, [table]) as file:
         count, keys = _surveyed(stream_examples(table, row_format))
+        _require_room(path, keys, row_format)
         tell(f"{path}: {row_format.open(table).description}")
         write = _writer(output, file, keys)
         measured = Comparison(model, row_format.open(table).text_cells)
@@ -161,6 +165,17 @@ def _surveyed(rows: Iterator[tuple[dict, Example]]) -> tuple[int, list[str]]:
     return count, list(keys)
 
 
+def _require_room(path: str, keys: list[str], row_format: RowFormat) -> None:
+    """UserError for a column whose place an answer would take."""
+    labels = row_format.names.find(keys, path).get(LABEL)
+    lost = [name for name in ADDED if name in keys and not name == labels == "label"]
+    if lost:
+        raise UserError(
+            f"{path}: the column {lost[0]} would be lost, for predict writes one of that name; "
+            "rename it, or leave it out"
+        )
+
+
 def _writer(output: str, file: TextIO, keys: list[str]) -> Callable[[dict], Any]:
     """What writes a row to the file in the form that the name of the output asks for."""
     suffix = plain_suffix(Path(output))
@@ -169,13 +184,36 @@ def _writer(output: str, file: TextIO, keys: list[str]) -> Callable[[dict], Any]
             f"--output={output}: {suffix} is not written; expected .jsonl, .csv or .tsv"
         )
     if suffix not in (".csv", ".tsv"):
-        return lambda row: file.write(json.dumps(row, default=str) + "\n")
+        return lambda row: file.write(json.dumps(_plain(row), default=str) + "\n")
     columns = [*keys, *(name for name in ADDED if name not in keys)]
     dialect = "excel-tab" if suffix == ".tsv" else "excel"
-    writer = csv.DictWriter(file, columns, dialect=dialect, lineterminator="\n")
+    writer = csv.DictWriter(_Lines(file), columns, dialect=dialect)
     writer.writeheader()
 
     def cell(value: Any) -> Any:
         return json.dumps(value, default=str) if isinstance(value, list | dict) else value
 
     return lambda row: writer.writerow({key: cell(value) for key, value in row.items()})
+
+
+class _Lines:
+    """A file for a writer of CSV, which puts into quotation marks what its line end is made of. So
+    a carriage return in a text is, though lines end without one."""
+
+    def __init__(self, file: TextIO):
+        self._file = file
+
+    def write(self, line: str) -> int:
+        return self._file.write(line.removesuffix("\r\n") + "\n")
+
+
+def _plain(value: Any) -> Any:
+    """A value of a table in the words of JSON, which has none for infinity and for what is no
+    number."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -132,7 +132,8 @@ class Score:
     """The log-probability of each token of a text, and its perplexity."""
 
     model: Model
-    input: Annotated[str, Flag("text, or .jsonl; also .gz, .xz", "FILE")]
+    input: Annotated[str, Flag("text, or a table of texts; also .gz, .xz", "FILE")]
+    text_key: Annotated[str | None, Flag("the column of the text in tables", "COLUMN")] = None
     stride: Annotated[int | None, Flag("between windows; default: eval.stride of the run")] = None
     output: Annotated[str | None, Flag("default: standard output", "G.jsonl")] = None
     quiet: Quiet = False
@@ -140,7 +141,8 @@ class Score:
     def run(self) -> dict:
         from gpt1_jax.inference import batch_inference
 
-        return batch_inference.score(self.model.load(), self.input, self.output, self.stride)
+        model, stride = self.model.load(), self.stride
+        return batch_inference.score(model, self.input, self.output, stride, self.text_key)
 
 
 @dataclass(frozen=True, kw_only=True)

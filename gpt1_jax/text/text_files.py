@@ -34,7 +34,7 @@ _NO_TEXT = {
     "message of a server",
 }
 _FOREIGN = [(re.compile(text, re.IGNORECASE), what) for text, what in _NO_TEXT.items()]
-_JSON = re.compile(rb'(\xef\xbb\xbf)?\s*(\[\s*)?\{\s*"[^"\n]*"\s*:')
+_JSON = re.compile(rb'\s*(\[\s*)?\{\s*"[^"\n]*"\s*:')
 _HEADER = re.compile(r'"?\w+"?(?:([,;|\t])"?\w+"?)(?:\1"?\w+"?)*')
 
 
@@ -47,7 +47,7 @@ def table_of(path: Path, text_key: str | None) -> TableFile | None:
     kind = SUFFIXES.get(plain_suffix(path))
     if kind is None:
         with opened(path) as stream:
-            look = stream.read(LOOK)
+            look = stream.read(LOOK).removeprefix(codecs.BOM_UTF8)
         for pattern, what in _FOREIGN:
             if pattern.match(look):
                 raise UserError(f"{path}: {what}; expected the text of a document")

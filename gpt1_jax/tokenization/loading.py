@@ -36,12 +36,15 @@ def from_vocabulary(source: str | os.PathLike, mode: str) -> VocabularyTokenizer
     folder = inside if inside.is_dir() else Path(source).expanduser()
     made = _OF_VOCABULARY[mode](vocabulary.read(inside if inside.is_dir() else source))
     # One of ours, which describes a tokenizer in another way, has the same name.
-    if (
-        mode == "hf_basic"
-        and (folder / FILE).is_file()
-        and not (folder / vocabulary.ENCODER).exists()
-    ):
-        read_tokenizer_json(folder / FILE).require_basic()
+    if (folder / FILE).is_file() and not (folder / vocabulary.ENCODER).exists():
+        whole = read_tokenizer_json(folder / FILE)
+        if (whole.encoder, whole.merges) != (made.encoder, made.merges):
+            raise UserError(
+                f"{folder / FILE} has other symbols or merges than the vocabulary beside it; "
+                "remove whichever is not of these weights"
+            )
+        if mode == "hf_basic":
+            whole.require_basic()
     return made
 
 

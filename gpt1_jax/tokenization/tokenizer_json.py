@@ -104,6 +104,9 @@ def read_tokenizer_json(path: Path) -> TokenizerJson:
             raise UserError(
                 f"{where}.merges[{number}] is {written[number]!r}; expected two symbols"
             )
+        unknown = [symbol for symbol in (*pair, "".join(pair)) if symbol not in encoder]
+        if unknown:
+            raise UserError(f"{where}.merges[{number}]: {unknown[0]!r} is not in the vocabulary")
     added = {}
     tokens = json_files.shaped(
         content.get("added_tokens") or [], list[dict[str, Any]], f"{path}: added_tokens", remedy

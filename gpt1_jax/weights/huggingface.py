@@ -22,6 +22,7 @@ from gpt1_jax.data.tasks import Shape
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.storage.places import here
+from gpt1_jax.table_files import LONGEST_POINTER, POINTERS
 from gpt1_jax.weights import huggingface_heads
 from gpt1_jax.weights.weights import Weights
 
@@ -110,6 +111,10 @@ class Config(TypedDict):
     problem_type: NotRequired[str | None]
     num_labels: NotRequired[int | None]
     id2label: NotRequired[dict[str, str] | None]
+    summary_type: NotRequired[str]
+    summary_activation: NotRequired[str | None]
+    summary_use_proj: NotRequired[bool]
+    summary_proj_to_labels: NotRequired[bool]
 
 
 def read_config(folder: Path) -> Config:
@@ -271,8 +276,13 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _require_header(path: Path) -> None:
     """UserError for a header that the library takes although it says two things: a name that
-    stands twice, of which the last one would count."""
+    stands twice, of which the last one would count; and for a file that was never fetched."""
     with path.open("rb") as file:
+        beginning = file.read(LONGEST_POINTER)
+        for pointer, what in POINTERS.items():
+            if beginning.startswith(pointer):
+                raise UserError(f"{path} is {what}")
+        file.seek(0)
         size = int.from_bytes(file.read(8), "little")
         header = file.read(min(size, LONGEST_HEADER))
     if len(header) == size > 1:  # of others the library complains

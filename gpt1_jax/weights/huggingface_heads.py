@@ -137,6 +137,7 @@ def foreign_task(
     if shape is None:
         return NO_TASK, ()
     if shape == "multiple_choice":
+        _require_summary(config, where)
         return Task(name=shape, shape=shape, metric="accuracy"), tuple(range(n_choices))
     problem = config.get("problem_type")
     if problem == "regression" or (problem is None and n_outputs == 1):
@@ -161,6 +162,25 @@ def foreign_task(
     return Task(name=shape, shape="classification", metric="accuracy"), _labels(
         config.get("id2label"), n_outputs, where
     )
+
+
+# How the double-heads model of transformers reads a choice off its states: at mc_token_ids, by the
+# projection that is its head, with nothing after it.
+_SUMMARY = {
+    "summary_type": ("cls_index",),
+    "summary_activation": (None, ""),
+    "summary_use_proj": (True,),
+    "summary_proj_to_labels": (True,),
+}
+
+
+def _require_summary(config: Mapping[str, Any], where: Path) -> None:
+    for key, allowed in _SUMMARY.items():
+        if (value := config.get(key, allowed[0])) not in allowed:
+            raise UserError(
+                f"{where}: {key} is {value!r}, with which transformers reads a choice in another "
+                f"way than is done here; expected {allowed[0]!r}"
+            )
 
 
 def _labels(names: Mapping[str, str] | None, n_outputs: int, where: Path) -> tuple[str, ...]:

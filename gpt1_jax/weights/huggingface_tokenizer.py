@@ -18,6 +18,7 @@ from typing import Any, NotRequired, cast
 from typing_extensions import TypedDict
 
 from gpt1_jax import json_files
+from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.gpt1_bpe import VocabularyTokenizer
 from gpt1_jax.tokenization.sentencepiece_bpe import MODEL
 from gpt1_jax.tokenization.tokenizer import Tokenizer
@@ -26,6 +27,7 @@ from gpt1_jax.tokenization.vocabulary import ENCODER, MERGES, Vocabulary
 from gpt1_jax.weights.weights import Weights
 
 VOCABULARY = ("vocab.json", "merges.txt")
+CONFIG, ADDED = "tokenizer_config.json", "added_tokens.json"
 END = "<|endoftext|>"
 _SPACE_MARK = "▁"
 # Runs of line ends, and words with the spaces before them (tokenization/tokenizer.py).
@@ -80,7 +82,7 @@ def write_tokenizer(found: Weights, folder: Path) -> None:
     if found.task.has_head:
         made.post_processor = _frame(made)
     made.save(str(folder / FILE))
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
 def _frame(made):
@@ -166,17 +168,46 @@ def _merges(processor, pieces: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def added_tokens(folder: Path) -> dict[str, int]:
-    """The tokens beyond the vocabulary by name: from tokenizer.json, or what older versions of
-    transformers wrote."""
-    found = {}
+    """The tokens beyond the vocabulary by name: from tokenizer.json, and what older versions of
+    transformers wrote. UserError where two of these files contradict each other, and for two
+    tokens in one row."""
+    found: dict[str, int] = {}
+    origin: dict[str, str] = {}
+    for name, listed in _listed(folder).items():
+        for token, row in listed.items():
+            if found.setdefault(token, row) != row:
+                raise UserError(
+                    f"{folder / name} gives {token} the row {row}, {origin[token]} beside it "
+                    f"{found[token]}; remove whichever is not of these weights"
+                )
+            origin.setdefault(token, name)
+    rows = {row: token for token, row in found.items()}
+    for token, row in found.items():
+        if rows[row] != token:
+            raise UserError(
+                f"{folder / origin[token]} gives {token} and {rows[row]} the same row, {row}; "
+                "expected a row for each"
+            )
+    return found
+
+
+def _listed(folder: Path) -> dict[str, dict[str, int]]:
+    """The tokens that each file lists, by its name."""
+    found: dict[str, dict[str, int]] = {}
     remedy = "copy the file again"
     with contextlib.suppress(FileNotFoundError):
         whole = json_files.read(folder / FILE, Description, remedy)
-        found |= {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
+        found[FILE] = {token["content"]: token["id"] for token in whole.get("added_tokens") or []}
     with contextlib.suppress(FileNotFoundError):
-        config = json_files.read(folder / "tokenizer_config.json", Settings, remedy)
+        config = json_files.read(folder / CONFIG, Settings, remedy)
         decoder = config.get("added_tokens_decoder") or {}
-        found |= {token["content"]: int(row) for row, token in decoder.items()}
+        for row in decoder:
+            if not row.isdecimal():
+                raise UserError(
+                    f"{folder / CONFIG}: added_tokens_decoder has {row!r}; expected the numbers of "
+                    "rows"
+                )
+        found[CONFIG] = {token["content"]: int(row) for row, token in decoder.items()}
     with contextlib.suppress(FileNotFoundError):
-        found |= json_files.read(folder / "added_tokens.json", dict[str, int], remedy)
+        found[ADDED] = json_files.read(folder / ADDED, dict[str, int], remedy)
     return found

@@ -221,7 +221,14 @@ def _assembled(found: _Foreign) -> Weights:
                 "that it could be read at"
             )
     elif "clf/bias" not in arrays:
-        raise UserError(f"{folder} has no head, but {weights.RECORD} says it is for {task.name}")
+        raise UserError(
+            f"{folder} has no "
+            + (
+                f"head, but {weights.RECORD} says it is for {task.name}"
+                if record
+                else "multiple_choice_head.summary.bias beside the weight; copy it again"
+            )
+        )
     n_outputs = len(arrays["clf/bias"]) if task.has_head else 0
     vocab_size = found.tokenizer.vocab_size
     model = dataclasses.replace(found.model, vocab_size=vocab_size, n_special=n_special)
