@@ -182,8 +182,10 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """The lines of a text with their numbers and ends; a byte order mark is no part of it.
     UserError for a line that is no text."""
     with opened(path) as file:
-        mark = file.read(2)
-        if mark in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        mark = file.read(4)
+        if mark in (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE):
+            raise _binary(path, 1)
+        if mark[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             file.seek(0)
             yield from _decoded_lines(path, file, "utf-16")
             return
@@ -195,8 +197,17 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
                 place, sample = f"at byte {error.start}", text_encoding.around(data, error.start)
                 raise text_encoding.not_utf8(path, place, sample, number) from None
             if "\0" in line:
-                raise UserError(f"{path}, line {number}: binary (a NUL); {EXPECTED}")
+                raise _binary(path, number)
             yield number, line
+
+
+def _binary(path: Path, number: int) -> UserError:
+    """What is said of a line with a NUL, and of text with several bytes for each character."""
+    with opened(path) as file:
+        sample = file.read(text_encoding.SAMPLE)
+    if text_encoding.named(sample) is None:
+        return UserError(f"{path}, line {number}: binary (a NUL); {EXPECTED}")
+    return text_encoding.not_utf8(path, "at byte 0", sample)
 
 
 def _decoded_lines(path: Path, file: BinaryIO, encoding: str) -> Iterator[tuple[int, str]]:
@@ -319,13 +330,14 @@ def _text_table(
 
 def _separator(header: str, own: str) -> str:
     """What stands between the names of a header: what the kind of file has, or else whatever
-    makes most columns of it."""
+    makes most columns of it. It stands in no name but between quotation marks."""
 
     def columns(separator: str) -> int:
         try:
-            return len(next(csv.reader([header], delimiter=separator)))
+            cells = next(csv.reader([header], delimiter=separator))
         except csv.Error:
             return 0
+        return 0 if any('"' in cell for cell in cells) else len(cells)
 
     return own if columns(own) > 1 else max([own, *SEPARATORS], key=columns)
 

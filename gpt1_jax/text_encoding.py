@@ -49,7 +49,7 @@ def named(sample: bytes) -> str | None:
 
     marked = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
     wide = marked or _every_other_is_nul(sample)
-    if not wide and len(_CONTROL.findall(sample)) > len(sample) / 100:
+    if not wide and (b"\0" in sample or len(_CONTROL.findall(sample)) > len(sample) / 100):
         return None
     candidates = [name for name in ENCODINGS if name.startswith("utf") == wide]
     matches = from_bytes(sample, cp_isolation=candidates, enable_fallback=False)

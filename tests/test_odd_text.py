@@ -122,6 +122,7 @@ def test_a_column_that_is_not_there_is_refused(folder, capfd):
         (POINTER.encode(), "a pointer of Git LFS"),
         (b"/annex/objects/SHA256E-s431207--5e5e.txt\n", "a pointer of git-annex"),
         (b"<!DOCTYPE html>\n<html><head><title>404</title></head></html>", "markup"),
+        (b"Once upon a time.\n" * 12 + b"\0\n" + b"The end.\n" * 12, "binary (a NUL at byte 216)"),
         (b"\xef\xbb\xbf<?xml version='1.0'?>\n<book>Once</book>", "markup"),
         (b'<doc id="12" url="there" title="Anarchism">\nText.\n</doc>\n', "markup"),
         (b"404: Not Found", "error message of a server"),

@@ -129,6 +129,17 @@ def test_a_file_of_glues_columns_that_a_program_saved_again_quotes(tmp_path, tex
     assert [e.texts[0] for e in loaded.splits["dev"]] == [text] * 4
 
 
+def test_a_name_has_what_stands_between_columns(tmp_path):
+    data = 'id;"text, english";label\n1;a;x\n2;"b;c";y\n'
+    loaded = task_of(tmp_path, ".csv", data, columns=("text:text, english",))
+    assert read(loaded) == [("a", "x"), ("b;c", "y")]
+
+
+def test_what_nobody_sees_makes_no_class(tmp_path):
+    data = "text,label\na,good\nb,good\u200b\nc,\ufeffgood\nd,bad\n"
+    assert task_of(tmp_path, ".csv", data).labels == ("bad", "good")
+
+
 def test_the_index_of_a_table_is_a_column(tmp_path):
     loaded = task_of(tmp_path, ".csv", ",text,label,\n7,a,x,\n8,b,y,\n")
     assert read(loaded) == [("a", "x"), ("b", "y")]
@@ -206,6 +217,8 @@ def test_scores_in_a_column_of_text(tmp_path):
         (".csv", "text,label\n", "no examples"),
         (".csv", b"text,label\ncaf\xe9,0\n", r"line 2: not UTF-8 at byte 3; .*iconv"),
         (".csv", b"text,label\na\0b,0\n", r"line 2: binary"),
+        (".csv", "text,label\nsun,0\nrain,1\n".encode("utf-16-le"), "looks like UTF-16LE"),
+        (".csv", "text,label\nsun,0\nrain,1\n".encode("utf-32"), "looks like UTF-32"),
         (".csv", b"PK\x03\x04rest", "spreadsheet.* save the table as CSV"),
         (".csv", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),
         (".csv", b"<!DOCTYPE html><p>Not found", "markup"),

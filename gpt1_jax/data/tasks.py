@@ -186,12 +186,13 @@ class Row:
 
 def folded(name: str) -> str:
     """What is left of a name when it is read as a person reads it, who sees no difference between
-    "Good", "good" and "good ".
+    "Good", "good" and "good ", and no characters of width zero.
 
     >>> folded(" Not  Good ")
     'not good'
     """
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    seen = "".join(one for one in name if unicodedata.category(one) != "Cf")
+    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
 
 
 def _counts(train: int, dev: int, test: int) -> dict[str, int]:

@@ -17,7 +17,16 @@ from pathlib import Path
 from gpt1_jax import text_encoding
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
-from gpt1_jax.table_files import LOOK, SUFFIXES, Kind, TableFile, open_table, opened, plain_suffix
+from gpt1_jax.table_files import (
+    LOOK,
+    SUFFIXES,
+    Kind,
+    TableFile,
+    open_table,
+    opened,
+    plain_suffix,
+    shown,
+)
 
 TEXT_KEY = "text"  # of rows of JSON, unless told otherwise
 _NO_TEXT = {
@@ -69,8 +78,10 @@ def rows(table: TableFile, text_key: str | None) -> Iterator[tuple[int, str]]:
         if value is None and table.columns is not None:
             value = ""  # an empty cell
         if not isinstance(value, str):
+            has = visible(", ".join(row)) or "no keys"
+            found = f"{key} is {shown(value)}" if key in row else f"the row has {has}"
             raise UserError(
-                f"{table.place(number)}: the row has {visible(', '.join(row)) or 'no keys'}; "
+                f"{table.place(number)}: {found}; "
                 f'expected {{"{key}": "..."}}, a string; another key is named by --text_key'
             )
         require_utf8(value, table.place(number))
