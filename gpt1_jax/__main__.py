@@ -176,7 +176,7 @@ class Train:
         if self.profile is None:
             return None
         first, _, last = self.profile.partition(":")
-        if not (first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last)):
+        if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
             raise UserError(
                 f"--profile={self.profile}; expected FIRST:LAST, two steps, as in 10:12"
             )
@@ -393,6 +393,8 @@ def run(words: Sequence[str]) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a verb and returns the exit status."""
+    if sys.stderr is None:  # closed, as of a daemon
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  it is open to the end
     with signals.listening():
         try:
             status = _status(words)

@@ -91,8 +91,9 @@ def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
 def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> Iterator[IO[Any]]:
     """A file to write to that takes the place of `path` when all went well.
 
-    A pipe or a device is written to as it is, for there is nothing of it to keep. Raises UserError
-    where `path` cannot be written, as `output_path` has it.
+    A pipe or a device is written to as it is, for there is nothing of it to keep, and so is what
+    the process has open, by its number (/dev/stdout, /dev/fd/3). Raises UserError where `path`
+    cannot be written, as `output_path` has it.
     """
     options: dict[str, Any] = {} if binary else {"encoding": "utf-8"}
     kind = "b" if binary else ""
@@ -120,6 +121,10 @@ def replacing(path: Path, binary: bool = False, inputs: Iterable[Path] = ()) -> 
 def _special(path: Path) -> int | None:
     """A descriptor of a pipe or a device, None for a file, a folder or a free name. UserError if
     nobody reads the pipe, and for a socket."""
+    if already := re.fullmatch(r"/dev/(?:fd/(\d+)|(stdout|stderr))", str(path)):
+        number = {"stdout": 1, "stderr": 2}.get(already[2]) or int(already[1])
+        with as_user_error(path, {errno.EBADF}):
+            return os.dup(number)
     try:
         mode = path.stat().st_mode
     except OSError:

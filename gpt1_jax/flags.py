@@ -60,6 +60,10 @@ class _Row(NamedTuple):
         return typing.get_origin(self.hint) is Mapping
 
 
+# Flags whose empty value, as of a variable that is not set, would be the current folder.
+PLACES = ("output", "workdir")
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other mistake is said."""
 
@@ -83,6 +87,9 @@ def parse(prog: str, cls: type[Fields], given: Sequence[str]) -> Fields:
     found, rest = _parser(prog, cls).parse_known_args(others)
     if rest:
         raise UserError(f"{prog} takes no {rest[0]!r} (see {prog} --help)")
+    for name in PLACES:
+        if getattr(found, name, None) == "":
+            raise UserError(f"--{name} is empty; expected a name")
     return _filled(cls, vars(found) | ({holder: _by_key(keys)} if holder else {}))
 
 
@@ -121,7 +128,7 @@ def _parser(prog: str, cls: type) -> _Parser:
             settings["metavar"] = row.flag.metavar or "|".join(words(row.hint)) or None
             settings["required"] = row.required
         if row.flag.several:
-            settings["nargs"] = "+"
+            settings |= {"nargs": "+", "action": "extend"}  # given again, it adds
         parser.add_argument(f"--{row.name}", default=argparse.SUPPRESS, **settings)
     return parser
 

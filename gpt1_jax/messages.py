@@ -65,7 +65,10 @@ def bar_size() -> dict[str, int]:
 
 
 def answer(line: str) -> None:
-    """One line on standard output, at once. UserError where that is full or nobody reads it."""
+    """One line on standard output, at once. UserError where that is full, closed, or read by
+    nobody."""
+    if sys.stdout is None:
+        raise UserError("standard output is closed, and the result goes nowhere")
     try:
         print(line, flush=True)
     except OSError as error:

@@ -262,3 +262,12 @@ def test_a_row_without_a_label_is_predicted(rte, tmp_path):
     words = [f"--workdir={rte}", f"--input={tmp_path / 'dev.tsv'}"]
     outcome = runs.verb("predict", *words, f"--output={tmp_path / 'out.jsonl'}")
     assert (outcome.result["examples"], outcome.result["labelled"]) == (2, 1)
+
+
+def test_its_test_set_is_not_replaced(rte, tmp_path):
+    test, lines = tmp_path / "RTE.tsv", "index\tsentence1\tsentence2\n0\tsun\tb\n"
+    test.write_text(lines)
+    words = ["predict", "--glue", f"--workdir={rte}", f"--input={test}"]
+    for output in (tmp_path, test):
+        runs.refused([*words, f"--output={output}"], "is the file of --input")
+        assert test.read_text() == lines

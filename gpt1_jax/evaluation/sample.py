@@ -193,7 +193,8 @@ def generate(
     # A prompt of another length, or another number of samples, seldom asks for a new compilation.
     padded = min(max(power_of_two(len(prompt)), _SHORTEST), model.config.n_ctx)
     places = min(-(-max(len(prompt) + length, padded) // _PLACES) * _PLACES, model.config.n_ctx)
-    form = _Form(places, config.temperature == 0, config.top_k, config.top_p < 1)
+    # Float32 may have no quotient by less, and long before the likeliest token is all that is left.
+    form = _Form(places, config.temperature < 1e-20, config.top_k, config.top_p < 1)
     prompt_L = np.zeros(padded, np.int32)
     prompt_L[: len(prompt)] = prompt
     stop_V = np.zeros(n_text, bool)

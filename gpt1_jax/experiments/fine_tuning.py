@@ -166,6 +166,7 @@ class FineTuning:
             far = count.said(len(points))
             tell(f"{point.place.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
             if known:
+                ledger.keep(point.folder, self.request.figure, score)
                 continue
             of_table = self.request.figure is None
             ledger.add_run(

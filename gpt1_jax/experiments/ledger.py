@@ -59,6 +59,13 @@ class Ledger:
         runs = self.content["runs"]
         return any((one["folder"], one.get("figure")) == (folder, figure) for one in runs)
 
+    def keep(self, folder: str, figure: str | None, value: float) -> None:
+        """A run that is known, with its score of now: it may have been trained on meanwhile."""
+        for one in self.content["runs"]:
+            if (one["folder"], one.get("figure")) == (folder, figure):
+                one["value"] = value
+                self._forget(one["variant"], one["task"], figure)
+
     def add_pretraining(self, body: str, folder: str) -> None:
         self.content["pretraining"][body] = folder
         self.save()

@@ -64,7 +64,7 @@ def submit(model, output: str, task: str | None = None, path: str | None = None)
             labels = [answer["label"] for answer in model.predict(examples)]
             lines = [f"{index}\t{words(label)}\n" for index, label in enumerate(labels)]
             written[target] = ["index\tprediction\n", *lines]
-        _write(written)
+        _write(written, [] if path is None else [places.here(path)])
     files = {str(target): len(lines) - 1 for target, lines in written.items()}
     if places.is_url(output):
         files = {name.replace(str(place), output.rstrip("/"), 1): n for name, n in files.items()}
@@ -115,11 +115,11 @@ def _targets(row, output: Path, path: str | None) -> dict[str, Path]:
     return targets
 
 
-def _write(files: dict[Path, list[str]]) -> None:
+def _write(files: dict[Path, list[str]], inputs: list[Path]) -> None:
     """All of the files or, if one cannot be written, none."""
     with contextlib.ExitStack() as written:
         for target, lines in files.items():
             target.parent.mkdir(parents=True, exist_ok=True)
-            file = written.enter_context(disk.replacing(target))
+            file = written.enter_context(disk.replacing(target, inputs=inputs))
             file.write("".join(lines))
             file.flush()  # all of them have found their place before the first is put into it

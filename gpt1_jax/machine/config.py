@@ -1,5 +1,6 @@
 """What `gpt1 compile` and each kind of `gpt1 benchmark` are asked for: their flags, and `run`."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,10 @@ class Output:
 
     json: Annotated[str | None, Flag("a file that gets the line, too", "FILE")] = None
     vs: Annotated[str | None, Flag("a peer's line, for the ratio of the two", "PEER.json")] = None
+
+    def __post_init__(self):
+        if self.json and self.vs and os.path.realpath(self.json) == os.path.realpath(self.vs):
+            raise UserError(f"--json={self.json} is the file of --vs; choose another")
 
     def written(self, result: dict) -> dict:
         """A result, also in its file."""

@@ -249,5 +249,7 @@ def with_arguments(
             near = nearest(name, [*words, *short, *KEYS])
             hint = f"; did you mean {near!r}?" if near else f"; expected {', '.join(words)}"
             raise UserError(f"unknown config argument {part!r}{hint}")
+        if key in found:
+            raise UserError(f"config argument {part!r}: {key} is given twice; give it once")
         found[key] = value if equals else name
     return ConfigDict(nested(_updated(flatten(config.to_dict()), found)))

@@ -47,9 +47,9 @@ def _beginning(run: Run) -> str:
 
 def closing(workdir: str, result: Mapping[str, Any]) -> list[str]:
     """The result as a small table, where things lie, and what to type next."""
-    speed = result["tokens_per_s"]
+    speed = result.get("tokens_per_s")
     rate = f", {speed:,.0f} tokens/s" if speed else ""
-    taken = tqdm.format_interval(result["seconds"])
+    taken = tqdm.format_interval(result.get("seconds", 0))
     lines = [f"step {result['step']:,} after {taken}{rate}", *_table(result["metrics"])]
     windows = result.get("valid_windows")
     if windows and windows["read"] < windows["all"]:

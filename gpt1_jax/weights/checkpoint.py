@@ -349,12 +349,17 @@ class Checkpoints:
                 break
         return damage
 
+    def _misplaced(self, step: int) -> str | None:
+        """What is said of a folder that holds another step than its name says, or None."""
+        found = self.progress(step).get("step", step)
+        return None if found == step else f"it is a copy of checkpoint {found}"
+
     def newest_sound(self) -> tuple[int | None, list[str]]:
         """The newest step whose files are as they were written (None if there is none), and a line
         about each newer one that is damaged. Raises Gone like `_sound`."""
         complaints = []
         for step in reversed(self.steps()):
-            damage = self._sound(step)
+            damage = self._sound(step) or self._misplaced(step)
             if damage is None:
                 return step, complaints
             complaints.append(f"checkpoint {step} is damaged: {damage}")
@@ -414,7 +419,7 @@ class Checkpoints:
 
     def load_params(self, step: int) -> dict:
         """The parameters of a step as numpy arrays, after their digests were checked."""
-        if damage := self._sound(step):
+        if damage := self._sound(step) or self._misplaced(step):
             raise UserError(f"checkpoint {step} is damaged: {damage}; choose another --step")
         self.progress(step)
         return self._params(step)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gpt1_jax import disk, run_files
 from gpt1_jax.data.tasks import Task
+from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.run_files import read_config
 from gpt1_jax.tokenization import loading
@@ -58,14 +59,22 @@ def _converted(config: dict, source: str) -> dict:
 
 def read_workdir(workdir: Path, step: int | None = None) -> Weights:
     """The weights of a run at `step`; by default at its best step if it is fine-tuned, else at the
-    newest whose files are sound. Raises UserError if there is none."""
+    newest whose files are sound. Raises UserError if there is none, and for the tokenizer of
+    another run."""
     config = read_config(workdir)
     step, params = checkpoint.read_params(workdir, step, run_files.made_by(config))
     found, path = config["resolved"], workdir / "config.json"
+    tokenizer = loading.load(workdir / "tokenizer")
+    if found.get("tokenizer", tokenizer.fingerprint) != tokenizer.fingerprint:
+        raise UserError(
+            f"{workdir / 'tokenizer'} is not the one of the run (fingerprint "
+            f"{tokenizer.fingerprint[:12]}, its config.json says {found['tokenizer'][:12]}); copy "
+            "the folder of the run again"
+        )
     return Weights(
         params=params,
         model=model_of(config["model"], f"{path}: model"),
-        tokenizer=loading.load(workdir / "tokenizer"),
+        tokenizer=tokenizer,
         config=config,
         source=str(workdir),
         step=step,
