@@ -81,7 +81,7 @@ def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
         if real.is_dir():
             raise UserError(f"{path} is a folder; expected a file in it")
         if real.exists() and any(other.exists() and real.samefile(other) for other in inputs):
-            raise UserError(f"{path} is the file of --input; choose another")
+            raise UserError(f"{path} is the file of --input or of the model; choose another")
         if not os.access(real if real.exists() else real.parent, os.W_OK):
             raise UserError(f"{path} cannot be written: no permission")
     return real

@@ -172,6 +172,13 @@ def made_by(config: dict) -> dict[str, Any]:
     return model | resolved
 
 
+def files_of(workdir: Path) -> list[Path]:
+    """What a folder of weights is read from, and what it tells of its training; the files of
+    checkpoints aside, whose digests notice what was written over them."""
+    files = [*workdir.glob("*.json*"), *workdir.glob("tokenizer/*"), *workdir.glob("*.safetensors")]
+    return [path for path in files if path.is_file()]
+
+
 def read_config(workdir: Path) -> dict:
     """config.json of a run. UserError if there is none, or it is not one that `train` wrote."""
     path = workdir / "config.json"

@@ -452,7 +452,7 @@ def test_a_score_that_cannot_be(refused, pretrained, tmp_path):
         assert f"--stride={stride}; expected 1 to 16" in line
     assert "no folder" in score(f"--input={good}", target=tmp_path / "none" / "scores.jsonl")
     assert "is a folder" in score(f"--input={good}", target=tmp_path)
-    assert "is the file of --input" in score(f"--input={good}", target=good)
+    assert "is the file of --input or of the model" in score(f"--input={good}", target=good)
     assert good.read_text() == "the cat sat"
     assert output.read_text() == "mine\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.jsonl", "texts"]

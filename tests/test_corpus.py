@@ -585,7 +585,7 @@ def _written(name: str, content: bytes):
             r'bad\.jsonl, line 2: the row has texts; expected {"text": "\.\.\."}',
         ),
         (_written("bad.jsonl", b"[1]"), r"bad\.jsonl, row 1: 1 is not an object"),
-        (_written("bad.jsonl", b'{"text": null}'), r"bad\.jsonl, line 1: the row has text;"),
+        (_written("bad.jsonl", b'{"text": null}'), r"bad\.jsonl, line 1: text is "),
         (
             _written("bad.jsonl", b'{"text": "a"}\n{"text": "\xff"}\n'),
             r"bad\.jsonl, line 2: not UTF-8 at byte 10",

@@ -35,7 +35,10 @@ def test_the_tokenizer_of_another_run(pretrained, other_tokens, tmp_path, verb):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("number", [5, 8, 60])
+@pytest.mark.parametrize(
+    "number",
+    [8, *(pytest.param(number, marks=pytest.mark.exhaustive) for number in (5, 60))],
+)
 def test_a_checkpoint_under_another_number(pretrained, tmp_path, number):
     workdir = runs.copied(pretrained, tmp_path / "run")
     shutil.copytree(workdir / "checkpoints" / "6", workdir / "checkpoints" / str(number))
@@ -58,6 +61,32 @@ def test_a_line_that_would_replace_the_peers(tmp_path):
     ]
     runs.refused(words, "is the file of --vs")
     assert peer.read_text() == "{}"
+
+
+@pytest.mark.parametrize("name", ["config.json", "result.json", "tokenizer/tokenizer.json"])
+def test_an_output_that_is_a_file_of_the_run(finetuned, tmp_path, name):
+    workdir = runs.copied(finetuned, tmp_path / "run")
+    rows = runs.write_jsonl(tmp_path / "rows.jsonl", [{"text": "sun"}])
+    before, output = (workdir / name).read_bytes(), f"--output={workdir / name}"
+    for words in (["predict", f"--input={rows}"], ["inspect", "--prompt=the"]):
+        runs.refused([*words, f"--workdir={workdir}", output], "or of the model; choose another")
+        assert (workdir / name).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index.md",
+        *(pytest.param(n, marks=pytest.mark.exhaustive) for n in ("table1.csv", "report.html")),
+    ],
+)
+def test_a_report_writes_over_nothing_that_is_not_its_own(finetuned, tmp_path, name):
+    runs.copied(finetuned, tmp_path / "runs" / "one")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / name).write_text("mine")
+    words = ["report", f"--runs={tmp_path / 'runs'}", f"--output={tmp_path / 'notes'}"]
+    runs.refused(words, f"{name} is there and not of a report")
+    assert [path.read_text() for path in (tmp_path / "notes").iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])

@@ -74,8 +74,8 @@ GOOD = '{"text": "sun on the mat", "label": "sun"}\n'
 ROWS = {
     '["sun"]': "is not an object",
     "null": "null is not an object",
-    '{"text": 3}': "text is 3; expected a string",
-    '{"text": null}': "null",
+    '{"text": 3}': "text is 3; expected",
+    '{"text": null}': "text is null; expected",
     '{"text": "a", "x": ' + "[" * 100_000 + "}": "nested too deeply",
     '{"text": "a", "text": "b"}': "stands there twice",
     '{"text": "a", "x": {"y": 1, "y": 2}}': '"y" stands there twice',
@@ -104,12 +104,11 @@ def test_rows_of_json_in_another_shape(finetuned, tmp_path, row):
     output.write_text("before")
     words = ["predict", f"--workdir={finetuned}", f"--input={path}", f"--output={output}"]
     runs.refused(words, f"{path}, line 2", ROWS[row])
-    says = ROWS[row] if "text" not in ROWS[row][:4] and ROWS[row] != "null" else "the row has text"
     words = ["score", f"--workdir={finetuned}", f"--input={path}", f"--output={output}"]
-    runs.refused(words, f"{path}, line 2", says)
+    runs.refused(words, f"{path}, line 2", ROWS[row])
     assert output.read_text() == "before"
     words = ["--vocab_size=300", f"--output={tmp_path / 'tokens'}", "--input", str(path)]
-    runs.refused(["prepare", *words], f"{path}, line 2", says)
+    runs.refused(["prepare", *words], f"{path}, line 2", ROWS[row])
     assert not (tmp_path / "tokens").exists()
     (tmp_path / "rows.json").write_text(f"[{GOOD}, {row}]")
     words = ["predict", f"--workdir={finetuned}", f"--input={tmp_path / 'rows.json'}"]

@@ -29,7 +29,7 @@ def examples(n_candidates: int, packed: bool, n_examples=16, longest=9) -> Examp
     ("n_candidates", "changes"),
     [
         (1, {}),
-        (2, {"scan_layers": True, "remat": True}),
+        pytest.param(2, {"scan_layers": True, "remat": True}, marks=pytest.mark.exhaustive),
         pytest.param(1, {"preset": "released"}, marks=pytest.mark.exhaustive),
         pytest.param(1, {"loss_chunks": 2}, marks=pytest.mark.exhaustive),
     ],
@@ -154,7 +154,10 @@ def test_a_training_is_the_same_and_goes_on_either_way(pretrained, task, tmp_pat
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mesh.data": 2}, {"optimizer.accumulation": 2}],
+    [
+        {"mesh.data": 2},
+        pytest.param({"optimizer.accumulation": 2}, marks=pytest.mark.exhaustive),
+    ],
     ids=str,
 )
 def test_where_it_cannot_be_it_is_left_out_and_refused_if_asked_for(

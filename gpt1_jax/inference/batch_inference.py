@@ -17,6 +17,7 @@ from gpt1_jax.inference import log_probabilities
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import no_output, tell
+from gpt1_jax.run_files import files_of
 from gpt1_jax.storage import places
 from gpt1_jax.table_files import PACKED
 from gpt1_jax.text import sources
@@ -44,7 +45,7 @@ def score(
     paths = sources.matching([pattern])
     stride = model.stride(stride)
     n_ctx = model.model_config.n_ctx
-    with written(output, paths) as file:
+    with written(output, [*paths, *files_of(model.workdir)]) as file:
         n_documents = _require_texts(pattern, paths, text_key)
         tell(
             f"windows of {n_ctx} tokens that start {stride} apart; each token but the first of a "

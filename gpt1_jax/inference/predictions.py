@@ -22,6 +22,7 @@ from gpt1_jax.inference.batch_inference import written
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say, tell
+from gpt1_jax.run_files import files_of
 from gpt1_jax.storage import places
 from gpt1_jax.table_files import plain_suffix
 
@@ -52,7 +53,7 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
     """
     table = places.here(path)
     row_format = model.row_format
-    with written(output, [table]) as file:
+    with written(output, [table, *files_of(model.workdir)]) as file:
         count, keys = _surveyed(stream_examples(table, row_format))
         _require_room(path, keys, row_format)
         tell(f"{path}: {row_format.open(table).description}")

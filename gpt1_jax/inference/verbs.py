@@ -192,11 +192,13 @@ class Inspect:
 
     def run(self) -> dict:
         from gpt1_jax import disk
+        from gpt1_jax.run_files import files_of
         from gpt1_jax.storage import places
 
         with places.output(self.output) as page:
             disk.output_path(page)  # said before the model is loaded
             model = self.model.load()
+            disk.output_path(page, files_of(model.workdir))
             found = model.inspect(self.prompt, self.config)
             found.save(page)
         say(f"{self.output}: open it in a browser; it needs nothing else")

@@ -37,8 +37,8 @@ def report(runs: str | Path, output: str | Path) -> dict:
       `files` written, `scale`, and how many cells of ours have a `value` or are `missing`.
 
     Raises:
-      UserError: no results, a file that cannot be read, an output that is no folder or cannot take
-        a file, no matplotlib.
+      UserError: no results, a file that cannot be read, an output that is no folder, cannot take a
+        file or has one of the same name that no report wrote, no matplotlib.
     """
     runs, output = places.here(runs), places.here(output, new=True)
     if output.exists() and not output.is_dir():
@@ -50,6 +50,12 @@ def report(runs: str | Path, output: str | Path) -> dict:
         for name in (*files, JOURNAL):
             disk.output_path(output / name)
         before = _written_before(output)
+        for name in files:
+            if name not in before and (output / name).exists():
+                raise UserError(
+                    f"{output / name} is there and not of a report; choose another --output, or "
+                    "move it away"
+                )
         written = {n: c.encode() if isinstance(c, str) else c for n, c in files.items()}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in written.items()}
         # Named before they are there, so that none is forgotten where this is stopped.
