@@ -172,10 +172,15 @@ def made_by(config: dict) -> dict[str, Any]:
     return model | resolved
 
 
+_RECORDS = ("config.json", "result.json", "metrics.jsonl", "committed.json", "verified.json")
+
+
 def files_of(workdir: Path) -> list[Path]:
     """What a folder of weights is read from, and what it tells of its training; the files of
-    checkpoints aside, whose digests notice what was written over them."""
-    files = [*workdir.glob("*.json*"), *workdir.glob("tokenizer/*"), *workdir.glob("*.safetensors")]
+    checkpoints aside, whose digests notice what was written over them. Others are the user's."""
+    foreign = ("*.safetensors", "tokenizer*.json", "vocab.json", "merges.txt")
+    patterns = (*_RECORDS, "tokenizer/*", *foreign)
+    files = [path for pattern in patterns for path in workdir.glob(pattern)]
     return [path for path in files if path.is_file()]
 
 

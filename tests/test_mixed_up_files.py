@@ -73,6 +73,14 @@ def test_an_output_that_is_a_file_of_the_run(finetuned, tmp_path, name):
         assert (workdir / name).read_bytes() == before
 
 
+def test_what_was_predicted_beside_a_run_is_predicted_again(finetuned, tmp_path):
+    workdir = runs.copied(finetuned, tmp_path / "run")
+    rows = runs.write_jsonl(tmp_path / "rows.jsonl", [{"text": "sun"}])
+    words = ["predict", f"--workdir={workdir}", f"--input={rows}"]
+    for _ in range(2):
+        assert runs.verb(*words, f"--output={workdir / 'answers.jsonl'}").status == 0
+
+
 @pytest.mark.parametrize(
     "name",
     [
