@@ -139,11 +139,15 @@ def train(
       UserError: before the first step for whatever does not fit, and where the loss is not finite.
       errors.Interrupted: a signal came; all is saved.
     """
+    from gpt1_jax.messages import say
     from gpt1_jax.recipe import experiment
+    from gpt1_jax.recipe.unread import unread
     from gpt1_jax.training import train as training
 
     start = {} if initial is None else {"initial": str(initial)}
     described, explicit = experiment.load(config, {**(keys or {}), **start})
+    for line in unread(described, keys or ()):
+        say(line)
     return training.train(described, explicit, workdir, quiet=quiet)
 
 

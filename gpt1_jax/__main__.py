@@ -50,7 +50,7 @@ from gpt1_jax.machine.config import (
     TrainBenchmark,
 )
 from gpt1_jax.messages import answer, hushed, say, tell
-from gpt1_jax.runtime import processes
+from gpt1_jax.runtime import jax_environment, processes
 from gpt1_jax.runtime.processes import Processes
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
@@ -156,11 +156,14 @@ class Train:
         initial = {} if self.initial is None else {"initial": self.initial}
         self.processes.connect()
         from gpt1_jax.recipe import experiment
+        from gpt1_jax.recipe.unread import unread
         from gpt1_jax.runtime import agreement
         from gpt1_jax.training.train import train
 
         with agreement.agreed():
             described, explicit = experiment.load(self.config, {**self.keys, **initial})
+        for line in unread(described, self.keys):
+            say(line)
         result = train(described, explicit, self.workdir, profile=profile)
         import jax
 
@@ -363,20 +366,12 @@ def help_text(words: Sequence[str]) -> str:
     )
 
 
-def _quiet_compiler_of_tpus() -> None:
-    """Where libtpu is installed without a TPU, as the tests want it, it complains at each start of
-    knowing no machine. Told of one, it finds no chip in it and says nothing."""
-    if not processes.has_tpu():
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
-        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
-
-
 def run(words: Sequence[str]) -> None:
     """Does what is asked for and answers it."""
     if {"-h", "--help"} & set(words):
         answer(help_text(words))
         return
-    _quiet_compiler_of_tpus()
+    jax_environment.quiet_compiler_of_tpus()
     try:
         verb = requested(words)
         if words[0] in ALONE:
@@ -412,6 +407,10 @@ def _status(words: Sequence[str] | None) -> int:
         return 0
     except (UserError, Interrupted, OSError) as error:
         status, why = _ended_by(error)
+    except Exception as error:
+        status, why = 2, jax_environment.complaint(error)
+        if why is None:
+            raise
     signals.conclude()
     say(f"gpt1: {why}")
     return status

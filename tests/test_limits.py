@@ -97,6 +97,7 @@ CONFIGS = {
     "leaves": "import sys; sys.exit('bye')",
     "itself": "c = ConfigDict({'steps': 1}); c.loop = c; return c",
     "forever": "return get_config(a)",
+    "no words": "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})()",
     "numbers": "return ConfigDict({'steps': {1: 2}}, convert_dict=False)",
 }
 
@@ -175,6 +176,23 @@ def test_a_place_that_is_taken(tokens, pretrained, tmp_path, place):
     changes = {"log.tensorboard": True}
     refused(runs.words(runs.pretraining(tokens, **changes), workdir), place)
     assert (workdir / place).read_text() == "mine"
+
+
+def test_a_jax_of_64_bits(pretrained):
+    with jax.enable_x64(True):
+        refused(["sample", f"--workdir={pretrained}", "--prompt=the"], "JAX_ENABLE_X64")
+
+
+@pytest.mark.parametrize("variable", ["JAX_ENABLE_X64=perhaps", "JAX_PLATFORMS=abacus"])
+def test_a_jax_that_does_not_start_as_the_environment_has_it(pretrained, monkeypatch, variable):
+    monkeypatch.setenv(*variable.split("="))
+    sample = runs.process(["sample", f"--workdir={pretrained}", "--prompt=the"])
+    _, said = sample.communicate(timeout=60)
+    assert sample.returncode == 2
+    assert "Traceback" not in said
+    last = said.splitlines()[-1]
+    assert last.startswith("gpt1: JAX does not start: ")
+    assert variable in last
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,13 @@ def network(
     divide: Divide = undivided,
 ) -> Network:
     """The body and, for a task's input shape, the head with `n_outputs`. `divide` is how kernels
-    run on several devices."""
+    run on several devices. Raises UserError where JAX takes a number without a type for one of 64
+    bits: all of this computes in at most 32."""
+    if jax.dtypes.canonicalize_dtype("float64") == "float64":
+        raise UserError(
+            "JAX is set to 64 bits, and this computes in at most 32: unset JAX_ENABLE_X64, or "
+            'jax.config.update("jax_enable_x64", False)'
+        )
     head = Head(config, n_outputs, each=shape == "multiple_choice") if shape else None
     body = LSTM(config) if config.body == "lstm" else GPT(config, implementation, divide)
     return Network(body, head, implementation == "triton", divide)

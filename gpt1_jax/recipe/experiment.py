@@ -187,13 +187,13 @@ def _from_file(path: Path, arguments: str) -> ConfigDict:
         raise
     except (Exception, SystemExit) as error:
         if isinstance(error, SyntaxError):
-            where, what = f"{error.filename}:{error.lineno}", error.msg
+            where, what = f"{error.filename}:{error.lineno}", f"SyntaxError: {error.msg}"
         else:
             last = traceback.extract_tb(error.__traceback__)[-1]
-            where, what = f"{last.filename}:{last.lineno}", " ".join(str(error).split())
-        raise UserError(
-            f"--config={path} does not run: {type(error).__name__} at {where}: {what}"
-        ) from None
+            # Also of an error whose text cannot be made.
+            what = " ".join(traceback.format_exception_only(error)[-1].split())
+            where = f"{last.filename}:{last.lineno}"
+        raise UserError(f"--config={path} does not run: {where}: {what}") from None
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path} needs a function get_config(arguments) that returns a ConfigDict")
     return config
