@@ -21,7 +21,7 @@ README = (ROOT / "README.md").read_text()
 # What is no command of gpt1: the parts of the line that .ci/run types as it stands, and a download,
 # in place of which pages.RELEASED makes the same files.
 OTHERS = [
-    r"python3 -m venv \.venv",
+    r"python3 -m venv \.venv --upgrade-deps",
     r"\.venv/bin/pip install .*",
     r"\.venv/bin/pytest.*",
     "git clone https://github.com/openai/finetune-transformer-lm",
