@@ -4,6 +4,7 @@ came from."""
 import functools
 import hashlib
 import json
+import os
 import platform
 import shlex
 import subprocess
@@ -170,6 +171,54 @@ def made_by(config: dict) -> dict[str, Any]:
     }
     resolved = {f"resolved.{key}": config["resolved"][key] for key in _OF_PARAMETERS}
     return model | resolved
+
+
+_OF_A_RUN = ("config.json", "result.json", "metrics.jsonl", "checkpoints")
+
+
+def folders_below(root: Path) -> tuple[list[Path], dict[Path, str]]:
+    """A folder with all that lie below it, in order, each once: behind the others those that only
+    links lead to. And why, of links that lead nowhere and of folders that cannot be read."""
+    found, closed, seen, waiting = [], {}, set(), [root]
+    while waiting:
+        links: list[Path] = []
+        for start in waiting:
+            refused: list[OSError] = []
+            for name, folders, files in os.walk(start, onerror=refused.append):
+                here, real = Path(name), os.path.realpath(name)
+                below = [] if real in seen else sorted(folders)
+                if "config.json" in files and "checkpoints" in below:
+                    below.remove("checkpoints")  # many folders of Orbax, none of them a run
+                folders[:] = below  # what is walked through next, links aside
+                if real in seen:
+                    continue
+                seen.add(real)
+                found.append(here)
+                links += [here / one for one in below if (here / one).is_symlink()]
+                for one in files:  # those that begin with a dot are the locks of editors
+                    if one[0] != "." and (here / one).is_symlink() and not (here / one).exists():
+                        closed[here / one] = "a link that leads nowhere"
+            closed |= {Path(one.filename): f"cannot be read ({one.strerror})" for one in refused}
+        waiting = sorted(links)
+    return found, closed
+
+
+def why_no_result(folder: Path) -> str | None:
+    """Why a folder that has something of a run is none that has ended; None of one that has, and
+    of a folder that is no run's."""
+    there = [name for name in _OF_A_RUN if os.path.exists(folder / name)]
+    if {"config.json", "result.json"} <= {*there}:
+        return None
+    if "config.json" not in there:
+        begun = len(there) > 1 or "metrics.jsonl" in there
+        return f"{there[0]} and no config.json; copy it again" if begun else None
+    try:
+        config = read_config(folder)
+    except UserError as error:
+        return str(error).removeprefix(f"{folder}/") if len(there) > 1 else None
+    if config.get("steps") == 0:
+        return "weights that `convert` wrote, which no training has a result of"
+    return "no result.json: not finished, or not copied"
 
 
 _RECORDS = ("config.json", "result.json", "metrics.jsonl", "committed.json", "verified.json")

@@ -20,6 +20,7 @@ METRICS = {
     "codah": ("multiple_choice", "accuracy"),
 }
 SEEDS = (0, 1, 2)
+RESOLVED = {"tokenizer": "", "task": None, "labels": [], "n_outputs": 0, "total_steps": 6}
 # By variant and task, the scores of seeds 0, 1, 2.
 SCORES = {
     "full": {
@@ -48,6 +49,7 @@ def write_run(folder: Path, task: str | None, seed: int = 0, score: float = 0.5,
         "model": {"body": "transformer", "n_layer": 4},
         "task": {"name": task, "shape": shape, "metric": metric},
         "identity": {"seed": seed},
+        "resolved": RESOLVED,
         **config,
     }
     result = {"step": 6, "metrics": {}, "command": f"gpt1 train --config.seed={seed}"}

@@ -263,6 +263,30 @@ def test_a_run_that_was_not_finished_is_named(runs, tmp_path):
     )
 
 
+def test_runs_that_a_reproduction_has_and_the_report_has_not(runs, tmp_path):
+    """One that was stopped gives its cell no value; one that is not there, or that nobody listed,
+    is named, but for the pre-trainings that others of the list began with."""
+    root = shutil.copytree(runs, tmp_path / "copy")
+    cut, gone = "finetuned/lstm/cola-0", "finetuned/full/rte-1"
+    path = root / cut / "config.json"
+    config = json.loads(path.read_text()) | {"resolved": {"total_steps": 60}}
+    path.write_text(json.dumps(config))
+    shutil.rmtree(root / gone)
+    for name in ("pretrained/short", "finetuned/by_hand"):
+        reproductions.write_run(root / name, None)
+    of_full = root / "finetuned/full/rte-0/config.json"
+    initial = {"initial": "/elsewhere/pretrained/short"}
+    of_full.write_text(json.dumps(json.loads(of_full.read_text()) | initial))
+    found = finished_runs.read_runs(root)
+    assert found.left_out == {
+        "finetuned/by_hand": "reproduction.json does not list it",
+        gone: "has no result.json: not finished, or not copied",
+        cut: "was stopped after 6 of 60 updates",
+    }
+    assert found.of_cell("lstm", "cola")[0].seed == 1
+    assert entries(root)["table-5-full-rte"].scores.n == 2
+
+
 def every_task_once(value=0.5):
     """One seed of all eight columns of table 5, for two rows."""
     tasks = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
@@ -605,6 +629,62 @@ def test_single_runs_are_reported_too(tmp_path):
     index = (tmp_path / "out" / "index.md").read_text()
     assert "| [mine](runs.md) | rte | accuracy | 62.5 |" in index
     assert "| [language](runs.md) | pre-training | – | – |" in index
+
+
+def test_what_looks_like_a_run_and_is_not_in_the_report_is_named(tmp_path):
+    """Links to runs are followed, each run stands there once, and none that was stopped before its
+    end has a score without a word about it."""
+    folder, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    for place, last in ((folder / "cut", 60), (folder / "begun", 6), (elsewhere / "mine", 6)):
+        resolved = {**reproductions.RESOLVED, "total_steps": last}
+        reproductions.write_run(place, "rte", score=0.625, resolved=resolved)
+    (folder / "begun" / "result.json").unlink()
+    for name in ("damaged", "half"):
+        shutil.copytree(folder / "begun", folder / name)
+    (folder / "damaged" / "config.json").write_text("{")
+    (folder / "half" / "config.json").unlink()
+    (folder / "weights").mkdir()  # as transformers has them, which look like no run
+    (folder / "weights" / "config.json").write_text('{"model_type": "openai-gpt"}')
+    (folder / "a").symlink_to(elsewhere / "mine")
+    (folder / "b").symlink_to(elsewhere)
+    (folder / "around").symlink_to(folder)
+    (folder / "moved").symlink_to(tmp_path / "nowhere")
+    output = tmp_path / "out"
+    done = small_runs.verb("report", f"--runs={folder}", f"--output={output}")
+    assert (done.status, done.result["single_runs"]) == (0, 2)
+    reasons = {
+        "begun": "no result.json",
+        "damaged": "config.json: not JSON",
+        "half": "no config.json",
+        "moved": "a link that leads nowhere",
+    }
+    assert list(done.result["left_out"]) == list(reasons)
+    index = (output / "index.md").read_text()
+    for name, reason in reasons.items():
+        assert reason in done.result["left_out"][name]
+        line = f"{name} is not in the report: {done.result['left_out'][name]}"
+        assert line in done.said
+        assert f"\n- {name}: " in (output / "runs.md").read_text()
+        assert f"<li>{name}: " in (output / "report.html").read_text()
+    assert "4 runs are not in the report" in index
+    assert "| [a](runs.md) | rte | accuracy | 62.5 |" in index
+    assert "| [cut](runs.md) | rte | accuracy | 62.5 (stopped after 6 of 60 updates) |" in index
+    assert "cut: stopped after 6 of 60 updates; the report says so beside its score" in done.said
+
+
+def test_many_runs_that_are_not_in_the_report_are_one_line(tmp_path, capsys, monkeypatch):
+    folder, output = tmp_path / "runs", tmp_path / "out"
+    for number in range(12):
+        reproductions.write_run(folder / f"{number}", None)
+        (folder / f"{number}" / "result.json").unlink()
+    said = refused(folder, output)
+    assert "has no results: neither a reproduction.json nor a folder with" in said
+    assert said.endswith(f"; {folder}/0: no result.json: not finished, or not copied")
+    reproductions.write_run(folder / "whole", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)  # spares the drawing
+    refused(folder, output)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "12 runs are not in the report; runs.md says why"
 
 
 def test_copied_files_of_real_runs_are_read(pretrained, finetuned, tmp_path):

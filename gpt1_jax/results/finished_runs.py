@@ -4,10 +4,11 @@ A reproduction is a folder with reproduction.json, which names its runs (experim
 writes it). Run folders that lie under no reproduction.json are single runs.
 """
 
+import os
 import shlex
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, NotRequired
 
@@ -17,7 +18,7 @@ from gpt1_jax import json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.results.averages import mean, percent
 from gpt1_jax.results.paper import FigureName
-from gpt1_jax.run_files import Result, read_rows
+from gpt1_jax.run_files import Result, folders_below, read_rows, why_no_result
 
 REPRODUCTION = "reproduction.json"
 _REMEDY = "expected a file of a run; copy it again or delete the run"
@@ -157,6 +158,13 @@ class FinishedRun:
                 return row[metric]
         return self.further.get(split, {}).get(metric)
 
+    @property
+    def stopped(self) -> str:
+        """Words about a run that was stopped on purpose before its end; none of a whole one."""
+        step, total = self.result["step"], self.config.get("resolved", {}).get("total_steps")
+        cut_short = isinstance(total, int) and step < total
+        return f"stopped after {step:,} of {total:,} updates" if cut_short else ""
+
     def curve(self, split: str, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric."""
         rows = [row for row in self.rows if row["split"] == split and metric in row]
@@ -230,7 +238,8 @@ class FinishedRuns:
     fine-tuning. unfinished: by variant and task, why a run of the reproduction is not in `runs`.
     pretraining: by body. by_labels: by task, baselines on few labels and on more. missing,
     baselines, probes, anchors: as in reproduction.json. single: runs of no reproduction. folder:
-    that of the reproduction, as it was named.
+    that of the reproduction, as it was named. left_out: by folder, why what looks like a run is
+    none of these.
     """
 
     scale: Scale | None
@@ -244,6 +253,17 @@ class FinishedRuns:
     probes: tuple[ProbeRow, ...] = ()
     anchors: dict[str, Anchors] = field(default_factory=dict)
     single: tuple[FinishedRun, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def used(self) -> list[str]:
+        """The folders of the runs of the reproduction, relative to its own."""
+        return [run.folder for run in (*self.runs, *self.pretraining.values())]
+
+    def started_from(self, folder: Path) -> bool:
+        """Whether a run here began with the weights of a folder, wherever both lay then."""
+        ends = {PurePath(str(run.config.get("initial"))).parts[-2:] for run in self.runs}
+        return folder.parts[-2:] in ends
 
     def of_cell(self, variant: str, task: str) -> tuple[ReproducedRun, ...]:
         """The runs of a cell of a table by seed; those of figures stay out."""
@@ -309,45 +329,66 @@ class FinishedRuns:
 
 
 def read_runs(folder: Path) -> FinishedRuns:
-    """What lies under a folder.
+    """What lies under a folder, also where links lead to it.
 
     Raises UserError if there is no such folder, no run in it or more than one reproduction; and,
     with the file, for what is not JSON or lacks a key.
     """
     if not folder.is_dir():
         raise UserError(f"--runs={folder} is not a folder; expected one that `reproduce` filled")
-    roots = sorted(path.parent for path in folder.rglob(REPRODUCTION))
+    below, left_out = folders_below(folder)
+    roots = [path for path in below if (path / REPRODUCTION).exists()]
     if len(roots) > 1:
         raise UserError(
             f"--runs={folder} holds {len(roots)} reproductions, {roots[0]} and {roots[1]} among "
             "them; report one at a time"
         )
-    single = tuple(
-        FinishedRun(**_files(path.parent, path.parent.relative_to(folder).as_posix()))
-        for path in sorted(folder.rglob("config.json"))
-        if _finished(path.parent) and not any(root in path.parents for root in roots)
-    )
-    if roots:
-        return _reproduction(roots[0], single)
-    if not single:
+    found, absent = _reproduction(roots[0]) if roots else (FinishedRuns(scale=None), {})
+    used = {os.path.realpath(roots[0] / name) for name in found.used} if roots else set()
+    single = []
+    for path in below:
+        if reason := why_no_result(path):
+            left_out[path] = reason
+        elif not _finished(path) or os.path.realpath(path) in used:
+            continue
+        elif not any(root in path.parents for root in roots):
+            single.append(FinishedRun(**_files(path, _named(path, folder))))
+        elif not found.started_from(path):
+            left_out[path] = f"{REPRODUCTION} does not list it"
+    left_out |= absent
+    if not roots and not single:
+        reasons = [f"; {path}: {why}" for path, why in sorted(left_out.items())][:1]
         raise UserError(
             f"--runs={folder} has no results: neither a {REPRODUCTION} nor a folder with "
-            "config.json and result.json"
+            f"config.json and result.json{''.join(reasons)}"
         )
-    return FinishedRuns(scale=None, single=single)
+    return replace(
+        found,
+        single=tuple(sorted(single, key=lambda run: run.folder)),
+        left_out={_named(path, folder): left_out[path] for path in sorted(left_out)},
+    )
 
 
-def _reproduction(root: Path, single: tuple[FinishedRun, ...]) -> FinishedRuns:
+def _named(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _reproduction(root: Path) -> tuple[FinishedRuns, dict[Path, str]]:
+    """A reproduction, and why runs that it lists are not in it."""
     path = root / REPRODUCTION
     whole = json_files.read(path, Reproduction, _REMEDY)
-    runs, unfinished = [], {}
+    runs, unfinished, absent = [], {}, {}
     for entry in whole["runs"]:
-        if _finished(root / entry["folder"]):
-            runs.append(_reproduced(root, entry))
-        else:
-            unfinished[entry["variant"], entry["task"]] = (
-                f"{entry['folder']} has no result.json: not finished, or not copied"
-            )
+        folder, reason = entry["folder"], "has no result.json: not finished, or not copied"
+        if _finished(root / folder):
+            run = _reproduced(root, entry)
+            if not run.stopped:
+                runs.append(run)
+                continue
+            reason = f"was {run.stopped}"
+        absent[root / folder] = reason
+        if entry.get("figure") is None:
+            unfinished[entry["variant"], entry["task"]] = f"{folder} {reason}"
     for row in whole.get("probes", ()):
         if row["probe"] not in whole.get("anchors", {}):
             raise UserError(f"{path}: no anchors of the probe {row['probe']}; probe again")
@@ -357,7 +398,7 @@ def _reproduction(root: Path, single: tuple[FinishedRun, ...]) -> FinishedRuns:
         # Released weights, or a folder that was not copied, left no files here.
         if _finished(root / folder)
     }
-    return FinishedRuns(
+    found = FinishedRuns(
         scale=whole["scale"],
         folder=root,
         runs=tuple(runs),
@@ -368,8 +409,8 @@ def _reproduction(root: Path, single: tuple[FinishedRun, ...]) -> FinishedRuns:
         by_labels=whole.get("by_labels", {}),
         probes=tuple(whole.get("probes", ())),
         anchors=whole.get("anchors", {}),
-        single=single,
     )
+    return found, absent
 
 
 def _finished(folder: Path) -> bool:

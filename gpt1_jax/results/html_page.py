@@ -41,6 +41,7 @@ def page(
         "grids": grids,
         "drawings": drawings,
         "single": found.single,
+        "left_out": found.left_out,
         "common": common,
         "charts": {grid.name: charts.chart(grid) for grid in grids},
         "settings": charts.settings(paper, found),

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from gpt1_jax.results import cells
 from gpt1_jax.results.averages import percent, rounded
 from gpt1_jax.results.figures import Drawing
-from gpt1_jax.results.finished_runs import FinishedRun
+from gpt1_jax.results.finished_runs import FinishedRun, FinishedRuns
 from gpt1_jax.results.markdown import block, code, escaped, items, table
 from gpt1_jax.results.tables import Entry, Grid, Line
 
@@ -44,6 +44,7 @@ def index(
 
 def _single_row(run: FinishedRun) -> list[str]:
     score = "–" if run.best is None else str(rounded(percent(run.best.score)))
+    score += f" ({run.stopped})" if run.stopped else ""
     task = escaped(run.task_name or "pre-training")
     return [f"[{escaped(run.folder)}]({APPENDIX})", task, escaped(run.metric or "–"), score]
 
@@ -86,8 +87,9 @@ def _linked(text: str, entry: Entry) -> str:
     return f"[{escaped(text)}]({APPENDIX}#{entry.name})" if entry.scores.runs else escaped(text)
 
 
-def appendix(grids: Sequence[Grid], single: Sequence[FinishedRun], scale_title: str) -> str:
-    """The runs behind every cell: command, what differs from the full row, the whole config."""
+def appendix(grids: Sequence[Grid], found: FinishedRuns, scale_title: str) -> str:
+    """The runs behind every cell: command, what differs from the full row, the whole config; and
+    why others are in no table."""
     parts = [f"# The runs of the tables ({scale_title})\n"]
     for shown in grids:
         for entry in cells.with_scores(shown):
@@ -98,8 +100,12 @@ def appendix(grids: Sequence[Grid], single: Sequence[FinishedRun], scale_title: 
                     items(_of_entry(entry, cells.reference(entry, shown))),
                     block(cells.config_lines(entry.scores.runs[0])),
                 ]
-    for run in single:
-        parts += [f"## Single run {escaped(run.folder)}\n", block(cells.config_lines(run))]
+    for run in found.single:
+        title = escaped(run.folder) + (f" ({run.stopped})" if run.stopped else "")
+        parts += [f"## Single run {title}\n", block(cells.config_lines(run))]
+    if found.left_out:
+        lines = [f"{escaped(name)}: {escaped(why)}" for name, why in found.left_out.items()]
+        parts += ["## Runs that are not in the report\n", items(lines)]
     return "\n".join(parts)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.messages import say
 from gpt1_jax.results import claims, csv_files, figures, html_page, markdown_files, tables
 from gpt1_jax.results.figures import Drawing
 from gpt1_jax.results.finished_runs import FinishedRuns, read_runs
@@ -20,6 +21,8 @@ from gpt1_jax.storage import places
 
 # What the report wrote, with its digests: the next one deletes of it what it has no more.
 JOURNAL = "files.json"
+# Runs that are not in a report are said one by one, of more than these how many.
+MOST_SAID = 10
 
 
 def report(runs: str | Path, output: str | Path) -> dict:
@@ -34,7 +37,8 @@ def report(runs: str | Path, output: str | Path) -> dict:
         report that are none of this one are deleted.
 
     Returns:
-      `files` written, `scale`, and how many cells of ours have a `value` or are `missing`.
+      `files` written, `scale`, how many cells of ours have a `value` or are `missing`, and by
+      folder why runs are `left_out`.
 
     Raises:
       UserError: no results, a file that cannot be read, an output that is no folder, cannot take a
@@ -44,6 +48,7 @@ def report(runs: str | Path, output: str | Path) -> dict:
     if output.exists() and not output.is_dir():
         raise UserError(f"--output={output} is a file; expected a folder")
     paper, found = read_paper(), read_runs(runs)
+    _say_what_is_not_whole(found)
     grids = tables.grids(paper, found)
     files = _files(paper, found, grids, figures.drawings(paper, found))
     with disk.as_user_error(f"--output={output}"), disk.WorkdirLock(output, "writing", "--output"):
@@ -73,7 +78,20 @@ def report(runs: str | Path, output: str | Path) -> dict:
         "files": [*files, JOURNAL],
         "cells": {"value": with_value, "missing": len(entries) - with_value},
         "single_runs": len(found.single),
+        "left_out": found.left_out,
     }
+
+
+def _say_what_is_not_whole(found: FinishedRuns) -> None:
+    """A line about each run that is not in the report, and each that is but was stopped."""
+    for run in found.single:
+        if run.stopped:
+            say(f"{run.folder}: {run.stopped}; the report says so beside its score")
+    if len(found.left_out) > MOST_SAID:
+        say(f"{len(found.left_out)} runs are not in the report; {markdown_files.APPENDIX} says why")
+        return
+    for name, reason in found.left_out.items():
+        say(f"{name} is not in the report: {reason}")
 
 
 def _written_before(output: Path) -> dict[str, str]:
@@ -103,6 +121,7 @@ def _files(
     scale = scale_words(found.scale)
     title = f"GPT-1: published and measured ({scale})"
     introduction = _introduction(found, grids) + _no_figures(paper, found, drawings)
+    introduction += _left_out(found)
     said = {
         "The paper, from its cells": claims.published(paper),
         f"Our runs ({scale})": claims.measured(paper, grids),
@@ -121,7 +140,7 @@ def _files(
         files[f"{drawing.name}.svg"] = drawing.svg
         if drawing.rows:
             files[f"{drawing.name}.csv"] = csv_files.to_csv(drawing.header, drawing.rows)
-    files[markdown_files.APPENDIX] = markdown_files.appendix(grids, found.single, scale)
+    files[markdown_files.APPENDIX] = markdown_files.appendix(grids, found, scale)
     files["index.md"] = markdown_files.index(
         title, introduction, said, grids, drawings, found.single
     )
@@ -147,6 +166,14 @@ def _introduction(found: FinishedRuns, grids: Sequence[Grid]) -> list[str]:
             "measured in the same way."
         )
     return lines
+
+
+def _left_out(found: FinishedRuns) -> list[str]:
+    """How many runs are not here."""
+    count = len(found.left_out)
+    what = "1 run is" if count == 1 else f"{count} runs are"
+    where = f"the end of {markdown_files.APPENDIX}, and of report.html"
+    return [f"{what} not in the report; why, stands at {where}."] if count else []
 
 
 def _no_figures(paper: Paper, found: FinishedRuns, drawings: Sequence[Drawing]) -> list[str]:
