@@ -340,6 +340,23 @@ def test_the_glue_score_of_ours_needs_wnli_and_the_second_metrics(tmp_path):
     assert found["table-5-full-mnli"].scores.splits == ("dev", "dev_mismatched")
 
 
+def test_what_was_measured_of_an_earlier_model_is_not_shown(tmp_path):
+    """A run that was trained on by hand since reproduction.json was written."""
+    root = reproductions.write(tmp_path / "runs", {"full": {"mnli": (0.5,)}})
+    path = root / "reproduction.json"
+    whole = json.loads(path.read_text())
+    for measured, shown in (
+        ({}, [90.0]),
+        ({"step": 4}, [90.0]),
+        ({"step": 2}, []),
+        ({"value": 0.4}, []),
+    ):
+        further = {"dev_mismatched": {"accuracy": 0.9}}
+        runs = [whole["runs"][0] | {"further": further} | measured, *whole["runs"][1:]]
+        path.write_text(json.dumps(whole | {"runs": runs}))
+        assert entries(root)["table-2-full-mnli-mm"].scores.values == shown
+
+
 def test_the_best_step_is_taken_not_the_last(runs):
     found = finished_runs.read_runs(runs)
     run = found.of_cell("full", "rte")[0]

@@ -15,6 +15,7 @@ import runs
 
 from gpt1_jax.experiments import clock, fine_tuning
 from gpt1_jax.recipe import experiment
+from gpt1_jax.results import finished_runs
 
 # Every run of a test has these sizes, pre-training and fine-tuning alike. With one layer the two
 # bodies, and figure 2 (left), cost as little as they can.
@@ -104,8 +105,18 @@ def finetuned(folder, variant):
     return [folder / "work" / "finetuned" / variant / f"cola-{seed}" for seed in seeds]
 
 
-def test_it_says_which_run_of_how_many_it_is(reproduce, table):
-    """Those that were there are counted, too."""
+def test_runs_that_are_known_are_counted_and_have_the_scores_of_now(
+    folder, table, reproduce, monkeypatch
+):
+    """What the ledger has of an earlier model is measured again, on every split; what it has of
+    this one is not."""
+    monkeypatch.setitem(fine_tuning.FURTHER, "cola", {"again": (None, "dev")})
+    whole = ledger(folder / "work")
+    first, second = (one for one in whole["runs"] if one["variant"] == "full")
+    for one in (first, second):
+        one["further"] = {"again": {"matthews": 0.9}}
+    first |= {"value": 0.9, "step": 1}
+    (folder / "work" / "reproduction.json").write_text(json.dumps(whole))
     said = reproduce(SETTINGS, table=4).said
     assert re.fullmatch(
         r"in all: 0\.0 million tokens of pre-training, 2 runs of fine-tuning; 1 to 1 minutes on "
@@ -114,6 +125,12 @@ def test_it_says_which_run_of_how_many_it_is(reproduce, table):
     )
     counted = [line.rpartition("(")[2] for line in said if line.startswith("full cola, seed")]
     assert counted == ["run 1 of 2)", "run 2 of 2)"]
+    now = [one for one in ledger(folder / "work")["runs"] if one["variant"] == "full"]
+    assert [one["folder"] for one in now] == [first["folder"], second["folder"]]
+    for one in now:
+        best = json.loads((folder / "work" / one["folder"] / "result.json").read_text())["best"]
+        assert (one["step"], one["value"]) == (best["step"], best["score"])
+    assert [one["further"]["again"]["matthews"] for one in now] == [now[0]["value"], 0.9]
 
 
 def test_some_rows_are_made_without_the_weights_of_the_others(reproduce, tmp_path):
@@ -224,6 +241,16 @@ def test_again_it_trains_nothing_and_fails_no_more(folder, table, reproduce):
     assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
 
 
+def test_weights_that_were_refused_are_not_noted(folder, table, reproduce, tmp_path):
+    others = runs.copied(folder / "work" / "pretrained" / "transformer", tmp_path / "others")
+    settings = {key: value for key, value in SETTINGS.items() if not key.startswith("model.")}
+    before = ledger(folder / "work")["pretraining"]
+    done = reproduce(settings, table=4, seeds=0, initial=others, data=None)
+    assert done.status == 2
+    assert "holds a run with" in done.said[-1]
+    assert ledger(folder / "work")["pretraining"] == before
+
+
 def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(
     folder, table, reproduce, tmp_path
 ):
@@ -240,20 +267,37 @@ def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(
 
 
 @pytest.mark.exhaustive
-def test_weights_that_are_given_are_not_trained_and_other_splits_are_measured(
+def test_a_cell_that_was_trained_on_has_its_new_score_on_every_split(
     folder, table, reproduce, tmp_path
 ):
-    given = folder / "work" / "pretrained" / "transformer"
+    """The two dev splits of this task are the same."""
+    given, mnli = folder / "work" / "pretrained" / "transformer", folder / "tasks" / "mnli"
     settings = {key: value for key, value in SIZES.items() if not key.startswith("model.")}
-    done = reproduce(
-        settings, workdir=tmp_path, table=2, tasks="mnli", seeds=0, data=None, initial=given
-    )
-    assert done.status == 0
+    flags = {"workdir": tmp_path, "table": 2, "tasks": "mnli", "seeds": 0, "data": None}
+    assert reproduce(settings, **flags, initial=given).status == 0
     assert not (tmp_path / "pretrained").exists()
-    assert config(tmp_path / "finetuned" / "full" / "mnli-0")["initial"] == str(given)
-    (one,) = ledger(tmp_path)["runs"]
-    assert one["further"]["dev_mismatched"]["accuracy"] == one["value"]
+    cell = tmp_path / "finetuned" / "full" / "mnli-0"
+    assert config(cell)["initial"] == str(given)
+    (before,) = ledger(tmp_path)["runs"]
+    assert before["further"]["dev_mismatched"]["accuracy"] == before["value"]
     assert "dev_mismatched" in (tmp_path / "report" / "table2.csv").read_text()
+    longer = {**settings, "steps": 60, "extend": "restart"}
+    by_hand = {**longer, "seed": 0, "task.path": mnli, "initial": given}
+    words = [f"--config.{key}={value}" for key, value in by_hand.items()]
+    done = runs.verb(
+        "train", "--config=configs/finetune.py:small,mnli", f"--workdir={cell}", *words
+    )
+    assert done.result["best"]["score"] > before["value"]
+    # The report has no score of before beside that of now.
+    (run,) = finished_runs.read_runs(tmp_path).runs
+    assert (run.score("accuracy"), run.score("accuracy", "dev_mismatched")) == (
+        done.result["best"]["score"],
+        None,
+    )
+    assert reproduce(longer, **flags, initial=given).status == 0
+    (after,) = ledger(tmp_path)["runs"]
+    assert after["value"] == done.result["best"]["score"]
+    assert after["further"]["dev_mismatched"]["accuracy"] == after["value"]
 
 
 @pytest.mark.exhaustive

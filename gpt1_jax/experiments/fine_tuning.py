@@ -21,6 +21,7 @@ from gpt1_jax.inference import trained_model
 from gpt1_jax.messages import say, tell
 from gpt1_jax.recipe import experiment
 from gpt1_jax.recipe.experiment import Experiment
+from gpt1_jax.results.finished_runs import is_of
 from gpt1_jax.results.paper import Paper, Variant
 from gpt1_jax.typed_values import nearest
 
@@ -111,7 +112,7 @@ class FineTuning:
         for variant in self.variants:
             with contextlib.suppress(UserError):
                 points = self.points(variant, source, weights)
-                found.append([p.run for p in points if not ledger.has_run(p.folder, figure)])
+                found.append([p.run for p in points if ledger.run(p.folder, figure) is None])
         return found
 
     def points(self, variant: Variant, source: TaskSource, weights: Weights) -> list["Point"]:
@@ -157,30 +158,32 @@ class FineTuning:
         self, variant: Variant, source: TaskSource, weights: Weights, ledger: Ledger, count: Count
     ) -> None:
         """Trains what is missing of one variant on one task."""
-        points = self.points(variant, source, weights)
+        points, figure = self.points(variant, source, weights), self.request.figure
         for point in points:
-            known = ledger.has_run(point.folder, self.request.figure)
-            with count.run(made=not known):
+            known = ledger.run(point.folder, figure)
+            with count.run(made=known is None):
                 result = self.ready.get(point.run.workdir) or point.run.result()
-            score = result["best"]["score"]
+            weights.add_given(body_of(variant))
+            best = result["best"]
             far = count.said(len(points))
-            tell(f"{point.place.kind} {source.name}, seed {point.seed}: {score:.3f} ({far})")
-            if known:
-                ledger.keep(point.folder, self.request.figure, score)
-                continue
-            of_table = self.request.figure is None
+            tell(
+                f"{point.place.kind} {source.name}, seed {point.seed}: {best['score']:.3f} ({far})"
+            )
             ledger.add_run(
                 {
                     "variant": variant.name,
                     "task": source.name,
                     "seed": point.seed,
                     "n_transfer": point.place.depth,
-                    "figure": self.request.figure,
+                    "figure": figure,
                     "tokens": point.place.tokens,
                     "labels": point.place.labels,
                     "folder": point.folder,
-                    "value": score,
-                    "further": further(point.run.workdir, source) if of_table else {},
+                    "value": best["score"],
+                    "step": best["step"],
+                    "further": further(point.run.workdir, source, best, known)
+                    if figure is None
+                    else {},
                 }
             )
 
@@ -291,10 +294,17 @@ def task_baselines(loaded: LoadedTask) -> dict:
     }
 
 
-def further(folder: Path, source: TaskSource) -> dict[str, dict[str, float]]:
-    """The metrics of a run on the other splits that the paper has columns of."""
+def further(
+    folder: Path, source: TaskSource, best: Mapping, known: Mapping | None
+) -> dict[str, dict[str, float]]:
+    """The metrics of a run on the other splits that the paper has columns of. What is known of its
+    best checkpoint is not measured again."""
     found = {}
+    if known is not None and is_of(known, best["step"], best["score"]):
+        found = dict(known["further"])
     for column, (name, split) in FURTHER.get(source.name, {}).items():
+        if column in found:
+            continue
         part = name and source.path and str(Path(source.path).with_name(name))
         try:
             found[column], *_ = trained_model.load(folder).evaluate_task(part or name, split)

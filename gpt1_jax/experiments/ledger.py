@@ -49,22 +49,22 @@ class Ledger:
         write_json(self.workdir / REPRODUCTION, self.content)
 
     def add_run(self, entry: dict) -> None:
-        """A run that was finished, which is not missing any more."""
-        self.content["runs"].append(entry)
+        """A run that was finished, which is not missing any more; in place of what was known of it,
+        for it may have been trained on meanwhile."""
+        known = self.run(entry["folder"], entry["figure"])
+        if known is None:
+            self.content["runs"].append(entry)
+        else:
+            known |= entry
         self._forget(entry["variant"], entry["task"], entry["figure"])
         self.save()
 
-    def has_run(self, folder: str, figure: str | None) -> bool:
-        """Whether the run is known as one of that figure, or of the tables; it may be both."""
-        runs = self.content["runs"]
-        return any((one["folder"], one.get("figure")) == (folder, figure) for one in runs)
-
-    def keep(self, folder: str, figure: str | None, value: float) -> None:
-        """A run that is known, with its score of now: it may have been trained on meanwhile."""
+    def run(self, folder: str, figure: str | None) -> dict | None:
+        """What is known of a run as one of that figure, or of the tables; it may be both."""
         for one in self.content["runs"]:
             if (one["folder"], one.get("figure")) == (folder, figure):
-                one["value"] = value
-                self._forget(one["variant"], one["task"], figure)
+                return one
+        return None
 
     def add_pretraining(self, body: str, folder: str) -> None:
         self.content["pretraining"][body] = folder

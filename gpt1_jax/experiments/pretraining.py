@@ -79,7 +79,7 @@ class Weights:
         failed."""
         if body not in self._found:
             try:
-                self._found[body] = self._given(body) or self._trained(body)
+                self._found[body] = weights_given(self._request, body) or self._trained(body)
             except UserError as error:
                 self._found[body] = error
         found = self._found[body]
@@ -87,13 +87,13 @@ class Weights:
             raise found
         return found
 
-    def _given(self, body: str) -> str | None:
+    def add_given(self, body: str) -> None:
+        """Notes that a run, or a probe, began with the weights of a body, where they were given."""
         given = weights_given(self._request, body)
         if given is not None:
             here, folder = self._ledger.workdir.absolute(), Path(given).absolute()
             within = folder.is_relative_to(here)
             self._ledger.add_pretraining(body, str(folder.relative_to(here)) if within else given)
-        return given
 
     def run(self, body: str, steps: int | None = None) -> Run:
         """The pre-training of a body that is not given, or one of so many updates."""

@@ -180,6 +180,7 @@ def _probe(
         except UserError as error:
             ledger.add_failure(body, "probes", figure, str(error))
         else:
+            weights.add_given(body)
             ledger.add_probes(body, rows, figure)
 
 

@@ -7,7 +7,7 @@ writes it). Run folders that lie under no reproduction.json are single runs.
 import os
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, NotRequired
@@ -28,7 +28,8 @@ Scale = Literal["paper", "small"]
 
 
 class Place(TypedDict):
-    """A run of a reproduction: where it lies, and which cell it is for."""
+    """A run of a reproduction: where it lies, and which cell it is for. `value` and `step` are
+    those of the checkpoint that was measured on `further` splits."""
 
     folder: str
     variant: str
@@ -38,6 +39,8 @@ class Place(TypedDict):
     figure: NotRequired[FigureName | None]
     tokens: NotRequired[int | None]
     labels: NotRequired[int | None]
+    value: NotRequired[float]
+    step: NotRequired[int]
     further: NotRequired[dict[str, dict[str, float]]]
 
 
@@ -328,6 +331,12 @@ class FinishedRuns:
         return "; ".join(dict.fromkeys(reasons)) or self._not_run(f"--figure={name}")
 
 
+def is_of(entry: Mapping[str, Any], step: int, score: float) -> bool:
+    """Whether what reproduction.json has of a run is of this checkpoint; before it had steps, a
+    score told that."""
+    return (entry.get("step", step), entry.get("value", score)) == (step, score)
+
+
 def read_runs(folder: Path) -> FinishedRuns:
     """What lies under a folder, also where links lead to it.
 
@@ -419,9 +428,11 @@ def _finished(folder: Path) -> bool:
 
 def _reproduced(root: Path, entry: Place) -> ReproducedRun:
     """The run of an entry of reproduction.json."""
+    files = _files(root / entry["folder"], entry["folder"])
+    best = FinishedRun(**files).best
     run = ReproducedRun(
-        **_files(root / entry["folder"], entry["folder"]),
-        further=entry.get("further", {}),
+        **files,
+        further=entry.get("further", {}) if best and is_of(entry, *best) else {},
         variant=entry["variant"],
         task=entry["task"],
         seed=entry["seed"],
