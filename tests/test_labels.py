@@ -153,6 +153,20 @@ def test_labels_that_read_the_same_are_one_class(tmp_path):
     assert load_task(config).targets("train").tolist() == [2, 2, 1, 2, 0, 0, 3, 3]
 
 
+def test_another_shape_of_a_character_is_the_same_and_another_meaning_is_not(tmp_path):
+    """Full and half width, a typeface, the place in a word; superscripts, circles, fractions."""
+    shapes = ["m2", "ｍ２", "𝐦𝟐", "ﾊﾞ", "バ", "\u0633", "\ufeb3", "a b", "a\u00a0b"]
+    meanings = ["m²", "m₂", "①", "1", "½", "1/2", "x"]
+    train = rows("classification", [*shapes, *meanings])
+    loaded = load_task(TaskConfig(path=folder(tmp_path, train=train, dev=train), **OWN))
+    *same, square, below, circle, one, half, quotient, _ = loaded.targets("train").tolist()
+    assert same[0] == same[1] == same[2]
+    assert (same[3], same[5], same[7]) == (same[4], same[6], same[8])
+    apart = {same[0], square, below, circle, one, half, quotient}
+    assert len(apart) == 7
+    assert len(loaded.labels) == 4 + len(meanings)
+
+
 def test_what_is_odd_about_classes_is_said(tmp_path):
     loaded = named(tmp_path, "mnli", train=[0, 0, 1], dev=[2, 0])
     assert loaded.describe() == [

@@ -130,6 +130,11 @@ def test_a_column_that_is_not_there_is_refused(folder, capfd):
         (b"%PDF-1.7\n1 0 obj", "a page in print"),
         (b"{\\rtf1\\ansi text}", "RTF"),
         (b"PK\x03\x04word/document.xml", "office program"),
+        (b"1\r\n00:00:01,000 --> 00:00:04,000\r\nHello there.\r\n", "subtitles"),
+        (b"WEBVTT\n\n00:01.000 --> 00:04.000\nHello there.\n", "subtitles"),
+        (b"0:00:01.000,0:00:04.000\nHello there.\n", "subtitles"),
+        (b"{0}{25}Hello there.\n{30}{60}And here.\n", "subtitles"),
+        (b"[ti:A song]\n[00:12.00]Hello there.\n", "subtitles"),
         (gzip.compress(BOOK.encode()), "packed by gzip"),
     ],
 )
@@ -157,7 +162,15 @@ def test_empty_books_are_left_out_by_name(folder, capfd):
 
 @pytest.mark.parametrize(
     "start",
-    ["a < b, and so on.\n", "<|endoftext|>\n", "{x} is a set.\n", "sigh, no more\n" * 5, "404\n"],
+    [
+        "a < b, and so on.\n",
+        "<|endoftext|>\n",
+        "{x} is a set.\n",
+        "sigh, no more\n" * 5,
+        "404\n",
+        "1\n\nIn which 10:30 strikes.\n",
+        "[12:30] Ann: hello\n",
+    ],
 )
 def test_text_that_only_begins_like_something_else_is_text(folder, capfd, start):
     (folder / "book.txt").write_text(start + BOOK)

@@ -318,6 +318,21 @@ def test_a_key_is_given_one_column(tmp_path):
         task_of(tmp_path, ".csv", "a,b,label\nx,y,0\n", columns=("text:a", "text:b"))
 
 
+@pytest.mark.parametrize(
+    ("shape", "columns", "taken"),
+    [
+        ("multiple_choice", ("choices:x|x", "context:text", "question:more"), "x"),
+        ("multiple_choice", ("choices:x|X ", "context:text", "question:more"), "x"),
+        ("entailment", ("premise:text", "hypothesis:Text"), "text"),
+        ("classification", ("text:label",), "label"),
+    ],
+)
+def test_a_column_is_taken_once(tmp_path, shape, columns, taken):
+    data = "text,more,x,y,label\na,b,c,d,0\na,b,c,d,1\n"
+    fails(f"train.csv: task.columns=.* takes {taken} twice", tmp_path, ".csv", data,
+          shape=shape, columns=columns)  # fmt: skip
+
+
 def test_a_file_that_cannot_be_divided(tmp_path):
     path = tmp_path / "reviews.csv"
     path.write_text("text,label\na,0\na,1\n")

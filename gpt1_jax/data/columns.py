@@ -56,7 +56,7 @@ class Columns:
     def find(self, names: Iterable[str], where: str) -> dict[str, str | list[str]]:
         """The column of each key that has one among `names`; of choices also several columns.
         UserError where task.columns names one that is not there, a label aside: new rows have
-        none."""
+        none; or one that is taken already."""
         known: dict[str, str] = {}
         for name in names:
             known.setdefault(folded(name), name)
@@ -81,6 +81,13 @@ class Columns:
                 found[key] = column
             elif len(numbered) > 1:
                 found[key] = numbered
+        taken = [one for value in found.values() for one in _listed(value)]
+        for column in taken:
+            if taken.count(column) > 1:
+                raise UserError(
+                    f"{where}: task.columns={','.join(self.given or ())} takes {visible(column)} "
+                    "twice; expected a column of its own for each text, each choice and the label"
+                )
         return found
 
     def _of_the_task(self, key: str, place: int) -> list[str]:
@@ -103,6 +110,10 @@ def _named(name: str, known: dict[str, str], where: str) -> str:
         columns = visible(", ".join(dict.fromkeys(known.values())))
         raise UserError(f"{where}: task.columns names {name}, but it has {columns}")
     return column
+
+
+def _listed(columns: str | list[str]) -> list[str]:
+    return columns if isinstance(columns, list) else [columns]
 
 
 def _numbered(known: dict[str, str]) -> list[str]:

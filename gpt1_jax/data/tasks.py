@@ -184,15 +184,40 @@ class Row:
         return numbers.get(name, numbers.get(re.sub("[ -]+", "_", name)))
 
 
+# The tags of Unicode's decompositions (standard annex 44, 5.7.3) that are another shape of the same
+# character: full and half width, a letter in another typeface or at another place of its word. What
+# says something else (a superscript, a number in a circle, a fraction) is not among them.
+_SHAPES = (
+    "wide",
+    "narrow",
+    "font",
+    "noBreak",
+    "vertical",
+    "initial",
+    "medial",
+    "final",
+    "isolated",
+)
+
+
 def folded(name: str) -> str:
     """What is left of a name when it is read as a person reads it, who sees no difference between
-    "Good", "good" and "good ", and no characters of width zero.
+    "Good", "good" and "good ", none of width, and no characters of width zero; but one between m2
+    and m\N{SUPERSCRIPT TWO}.
 
-    >>> folded(" Not  Good ")
+    >>> folded(" Not  \N{FULLWIDTH LATIN CAPITAL LETTER G}ood ")
     'not good'
     """
-    seen = "".join(one for one in name if unicodedata.category(one) != "Cf")
-    return " ".join(unicodedata.normalize("NFKC", seen).casefold().split())
+    seen = "".join(_plain(one) for one in name if unicodedata.category(one) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", seen).casefold().split())
+
+
+def _plain(one: str) -> str:
+    """A character in its usual shape."""
+    tag, _, codes = unicodedata.decomposition(one).partition(" ")
+    if tag.strip("<>") not in _SHAPES:
+        return one
+    return "".join(chr(int(code, 16)) for code in codes.split())
 
 
 def _counts(train: int, dev: int, test: int) -> dict[str, int]:

@@ -3,7 +3,7 @@
 The name of a file says what it should be, and a look inside what it is. Rows are read as rows,
 which take a word about their column unless it is the usual one of JSON. What is plainly not the
 text of a document is refused: a pointer to a file that was never fetched, the page that a server
-sent in its place, the markup of a tool, pages in print.
+sent in its place, the markup of a tool, pages in print, subtitles.
 """
 
 import codecs
@@ -29,12 +29,18 @@ from gpt1_jax.table_files import (
 )
 
 TEXT_KEY = "text"  # of rows of JSON, unless told otherwise
+_SUBTITLES = "subtitles, with the times of their lines"
 _NO_TEXT = {
     rb"\s*<(!doctype|[!?]?[a-z][\w:-]*)[^<>|]*>": "markup, as of a page or a tool",
     rb"%PDF-|%!PS": "a page in print (PDF or PostScript)",
     rb"\{\\rtf": "a document of a word processor (RTF)",
     rb"PK\x03\x04|\xd0\xcf\x11\xe0": "a document of an office program, or another archive",
-    rb"WEBVTT|WARC/\d": "a file of a tool",
+    rb"WARC/\d": "a file of a tool",
+    rb"WEBVTT": _SUBTITLES,
+    rb"\s*(\d+\s+)?\d{1,2}:\d\d(:\d\d)?[.,]\d{1,3}\s*(-->|,)\s*\d{1,2}:\d\d": _SUBTITLES,  # SubRip
+    rb"\{\d+\}\{\d+\}": _SUBTITLES,  # MicroDVD, which counts pictures
+    rb"\[script info\]": _SUBTITLES,  # SubStation Alpha
+    rb"(\[[a-z]+:[^\]\n]*\]\s*)*\[\d+:\d\d\.\d\d\]": _SUBTITLES,  # LRC, of songs
     rb"\x1f\x8b": "packed by gzip; give it a name with .gz",
     rb"\xfd7zXZ": "packed by xz; give it a name with .xz",
     # What servers send in place of a file, and nothing beside it.
