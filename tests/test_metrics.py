@@ -43,6 +43,13 @@ def test_constant_predictions_score_nothing(metric, predictions):
     assert METRICS[metric](LABELS, predictions.astype(int)) == 0.0
 
 
+@pytest.mark.parametrize("metric", ["pearson", "spearman", "matthews"])
+@pytest.mark.parametrize("labels", [[1], [0, 0, 0], [1] * 8])
+def test_constant_labels_have_no_correlation_whatever_is_predicted(metric, labels):
+    for predictions in (np.arange(len(labels)) % 2, np.array(labels)):
+        assert METRICS[metric](labels, predictions) is None
+
+
 def test_rounding_is_no_correlation():
     labels = np.linspace(0.0, 5.0, 8)
     assert METRICS["pearson"](labels, 2.5 + 1e-15 * np.arange(8)) == 0.0

@@ -82,6 +82,41 @@ def test_every_shape_fine_tunes_evaluates_and_predicts(fine_tuned, tmp_path):
             assert_answer(answer, shape, metric)
 
 
+@pytest.mark.parametrize("fine_tuned", ["entailment", "score"], indirect=True)
+def test_a_correlation_with_labels_that_are_all_the_same_is_undefined(fine_tuned, tmp_path):
+    _, metric, task, workdir = fine_tuned
+    lines = (task / "dev.jsonl").read_text().splitlines()
+    same = [line for line in lines if json.loads(line)["label"] == json.loads(lines[0])["label"]]
+    (tmp_path / "one.jsonl").write_text(lines[0])
+    (tmp_path / "dev.jsonl").write_text("\n".join(same[:2]))
+    files = f"--input={tmp_path / 'one.jsonl'}", f"--output={tmp_path / 'answer.jsonl'}"
+    predicted = runs.verb("predict", f"--workdir={workdir}", *files)
+    assert (predicted.result["labelled"], predicted.result[metric]) == (1, None)
+    assert f"{metric} undefined: there is one label" in predicted.said
+    evaluated = runs.verb("evaluate", f"--workdir={workdir}", f"--task={tmp_path}")
+    assert evaluated.result["metrics"]["dev"][metric] is None
+    assert evaluated.result["metrics"]["dev"]["loss"] > 0
+    assert f"dev: {metric} undefined: the 2 labels are all the same" in evaluated.said
+
+
+@pytest.mark.exhaustive
+def test_where_dev_tells_nothing_no_checkpoint_is_the_best(pretrained, tmp_path):
+    task = runs.write_task(tmp_path / "task", "similarity", score=True)
+    lines = (task / "dev.jsonl").read_text().splitlines()
+    dev = [json.loads(line) | {"label": 3.0} for line in lines]
+    runs.write_jsonl(task / "dev.jsonl", dev)
+    given = runs.fine_tuning(pretrained, task, "similarity", "pearson")
+    given |= {"log.tensorboard": True, "eval.train_examples": 4}
+    done = runs.verb(*runs.words(given, tmp_path / "run"))
+    assert done.status == 0, done.said
+    assert done.result["best"] == {"step": None, "score": None}
+    assert done.result["metrics"]["dev"]["pearson"] is None
+    assert "step 6/6 dev: pearson undefined: the 12 labels are all the same" in done.said
+    assert runs.verb("evaluate", f"--workdir={tmp_path / 'run'}").result["step"] == 6
+    again = runs.verb("report", f"--runs={tmp_path / 'run'}", f"--output={tmp_path / 'report'}")
+    assert again.status == 0, again.said
+
+
 def assert_answer(answer, shape, metric):
     probabilities, label = answer["probabilities"], answer["label"]
     if metric == "pearson":

@@ -12,7 +12,8 @@ from gpt1_jax.data.metrics import METRICS
 
 
 def baselines(task, split: str = "dev", pairs: bool = False) -> dict[str, float]:
-    """Scores, by the task's metric, of rules that do not know the order of words.
+    """Scores, by the task's metric, of rules that do not know the order of words; none that are
+    undefined.
 
     Args:
       task: a LoadedTask; baselines learn from its train split.
@@ -34,10 +35,10 @@ def baselines(task, split: str = "dev", pairs: bool = False) -> dict[str, float]
     linear = Ridge() if task.task.regression else LogisticRegression(max_iter=1000)
     metric, labels = METRICS[task.task.metric], [example.label for example in held_out]
 
-    def score(predictions: list) -> float:
-        return float(metric(labels, predictions))
+    def score(predictions: list) -> float | None:
+        return metric(labels, predictions)
 
-    def fitted(read: Callable, chosen: slice = slice(None)) -> float:
+    def fitted(read: Callable, chosen: slice = slice(None)) -> float | None:
         choices = task.task.shape == "multiple_choice"
         fit = functools.partial(_fitted, linear, read)
         if choices:
@@ -56,7 +57,7 @@ def baselines(task, split: str = "dev", pairs: bool = False) -> dict[str, float]
         found["hypothesis_only"] = fitted(_words, slice(1, 2))
     if pairs:
         found["word_pairs"] = fitted(_word_pairs)
-    return found
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def chance(metric: str, labels: list, n_classes: int) -> float:

@@ -218,16 +218,14 @@ def probabilities(task: Task, logits: np.ndarray) -> np.ndarray | None:
     return None if task.score_loss == "mse" else softmax(logits)
 
 
-def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str, float]:
+def task_metrics(loaded: LoadedTask, split: str, logits: np.ndarray) -> dict[str, float | None]:
     """The loss and the task's metrics of a split, from the logits of its examples, or of the first
-    of them."""
+    of them; None for one that is undefined."""
     labels = [example.label for example in loaded.splits[split][: len(logits)]]
     losses = task_losses(jnp.asarray(logits), jnp.asarray(loaded.targets(split)[: len(logits)]))
     predicted = predictions(loaded.task, logits)
-    scores: dict[str, float] = {
-        name: float(METRICS[name](labels, predicted)) for name in loaded.task.metrics
-    }
-    return {"loss": float(np.mean(losses)), **scores}
+    found: dict[str, float | None] = {"loss": float(np.mean(losses))}
+    return found | {name: METRICS[name](labels, predicted) for name in loaded.task.metrics}
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -257,6 +257,11 @@ def probe_task(name: str, config: ProbeConfig) -> LoadedTask:
     )
     if probe.shape == "classification" and len(loaded.labels) != 2:
         raise UserError(f"{key}: {loaded.where} has {len(loaded.labels)} classes; expected two")
+    if probe.metric == "matthews" and len({one.label for one in loaded.splits["dev"]}) == 1:
+        raise UserError(
+            f"{key}: matthews is undefined, for all examples of dev have one label; raise "
+            "probes.examples, or set the probe to None"
+        )
     for note in loaded.notes:
         say(note)
     return loaded

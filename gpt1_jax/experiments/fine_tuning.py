@@ -165,6 +165,10 @@ class FineTuning:
                 result = self.ready.get(point.run.workdir) or point.run.result()
             weights.add_given(body_of(variant))
             best = result["best"]
+            if best["score"] is None:
+                raise UserError(
+                    f"{point.folder}: its metric is undefined on dev, whose labels are all the same"
+                )
             far = count.said(len(points))
             tell(
                 f"{point.place.kind} {source.name}, seed {point.seed}: {best['score']:.3f} ({far})"

@@ -6,7 +6,7 @@ import json
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt1_jax.data.columns import LABEL
 from gpt1_jax.data.labels import Classes, gold_label
-from gpt1_jax.data.metrics import METRICS
+from gpt1_jax.data.metrics import METRICS, undefined
 from gpt1_jax.data.task_files import RowFormat, stream_examples
 from gpt1_jax.data.tasks import Example
 from gpt1_jax.errors import UserError
@@ -128,7 +128,8 @@ class Comparison:
         return {"gold": classes.names[int(found)]}
 
     def result(self) -> dict:
-        """The metrics, nothing where no row has a label that the task knows."""
+        """The metrics, None for one that is undefined; nothing where no row has a label that the
+        task knows."""
         if self._n_unknown:
             say(f"{self._n_unknown} rows have a label that the task has not; no metric counts them")
         names: dict[str, Any] = (
@@ -136,18 +137,27 @@ class Comparison:
         )
         if self._task.regression:
             gold, predicted = self._scores
-            metrics = {name: METRICS[name](gold, predicted) for name in self._task.metrics if gold}
-            return {"labelled": len(gold), **metrics} if gold else names
+            if not gold:
+                return names
+            return {"labelled": len(gold), **self._metrics(len(gold), gold, predicted)}
         if not self._counts:
             return names
         gold, predicted = map(list, zip(*self._counts, strict=True))
         times = list(self._counts.values())
-        metrics = {name: METRICS[name](gold, predicted, times) for name in self._task.metrics}
+        metrics = self._metrics(sum(times), gold, predicted, times)
         size = max(len(self._classes.names), 1 + max(*gold, *predicted))
         matrix = np.zeros((size, size), int)
         matrix[gold, predicted] = times
         measured = {"labelled": sum(times), "confusion_matrix": matrix.tolist()}
-        return names | dict(metrics) | measured
+        return names | metrics | measured
+
+    def _metrics(self, count: int, *compared: Sequence) -> dict[str, float | None]:
+        found: dict[str, float | None] = {
+            name: METRICS[name](*compared) for name in self._task.metrics
+        }
+        for line in undefined(found, count):
+            say(line)
+        return found
 
 
 def _answer(answer: dict) -> dict:

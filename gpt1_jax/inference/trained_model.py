@@ -13,6 +13,7 @@ import numpy as np
 
 from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.batches import Examples
+from gpt1_jax.data.metrics import undefined
 from gpt1_jax.data.task_files import RowFormat, examples_of_rows
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
 from gpt1_jax.data.tasks import TASKS, Example, Task
@@ -188,12 +189,16 @@ class TrainedModel:
         return metrics, count
 
     def evaluate_task(self, task: str | Path | None, split: str) -> tuple[dict, int, int]:
-        """Loss and metrics on a split of the training's task or of another one (see `load_task`);
-        the number of tokens read, and of examples that were cut to fit."""
+        """Loss and metrics on a split of the training's task or of another one (see `load_task`),
+        None for one that is undefined; the number of tokens read, and of examples that were cut to
+        fit."""
         loaded = self.load_task(task, split)
         loaded.require_labels(split)
         logits, n_tokens, n_cut = self._logits(loaded.splits[split])
-        return evaluate.task_metrics(loaded, split, logits), n_tokens, n_cut
+        metrics = evaluate.task_metrics(loaded, split, logits)
+        for line in undefined(metrics, len(logits)):
+            say(f"{split}: {line}")
+        return metrics, n_tokens, n_cut
 
     def load_task(self, task: str | Path | None, split: str) -> LoadedTask:
         """A split of the task that the model was trained on, with its labels: from where it was, or

@@ -170,7 +170,7 @@ class FinishedRun:
 
     def curve(self, split: str, metric: str) -> tuple[list[int], list[float]]:
         """Steps and values of a metric."""
-        rows = [row for row in self.rows if row["split"] == split and metric in row]
+        rows = [row for row in self.rows if row["split"] == split and row.get(metric) is not None]
         return [row["step"] for row in rows], [row[metric] for row in rows]
 
 

@@ -123,7 +123,8 @@ class Actions:
     def _record(self, step: int, found: Measurement) -> None:
         self.latest[found.split] = found.metrics
         self.writer.row(step, found.split, found.metrics)
-        shown = " ".join(f"{name} {value:.4f}" for name, value in found.metrics.items())
+        known = {name: value for name, value in found.metrics.items() if value is not None}
+        shown = " ".join(f"{name} {value:.4f}" for name, value in known.items())
         if found.score is not None and self.progress.visible:
             others = ", ".join(f"{name} {value:.4f}" for name, value in self._compared.items())
             shown += f" ({self.run.goal.loaded.task.metric} of {others})"

@@ -87,6 +87,8 @@ def _table(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _number(value: Any) -> str:
+    if value is None:
+        return "undefined"
     if not isinstance(value, int | float):
         return ""
     return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.3g}"

@@ -18,6 +18,7 @@ import numpy as np
 
 from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.batches import Examples, Windows
+from gpt1_jax.data.metrics import undefined
 from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.data.tasks import NO_TASK
 from gpt1_jax.evaluation import evaluate
@@ -38,11 +39,11 @@ BASELINE_EXAMPLES = 10_000
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was found on a split, by name. `score` is what the best checkpoint is chosen by, of a
-    task; `remarks` are for the person who watches."""
+    """What was found on a split, by name, None for what is undefined. `score` is what the best
+    checkpoint is chosen by, of a task; `remarks` are for the person who watches."""
 
     split: str
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     score: float | None = None
     remarks: tuple[str, ...] = ()
 
@@ -216,12 +217,13 @@ class FineTuning:
         logits = self._logits(model, self.dev, len(self.dev))
         metrics = evaluate.task_metrics(self.loaded, "dev", logits)
         score = metrics[self.loaded.task.metric]
-        yield Measurement("dev", metrics, score, self._remarks(logits))
+        remarks = (*self._remarks(logits), *undefined(metrics, len(logits)))
+        yield Measurement("dev", metrics, score, remarks)
         if config.train_examples:
             count = min(config.train_examples, len(self.source))
             logits = self._logits(model, self.source, count)
             metrics = evaluate.task_metrics(self.loaded, "train", logits)
-            yield Measurement("train_examples", metrics)
+            yield Measurement("train_examples", metrics, remarks=undefined(metrics, count))
 
     def windows(self, config: EvaluationConfig) -> None:
         return None
@@ -231,7 +233,8 @@ class FineTuning:
         splits = self.loaded.splits
         train = splits["train"][:BASELINE_EXAMPLES]
         found = baselines(replace(self.loaded, splits={**splits, "train": train}))
-        return {"majority": found["majority"], "bag of words": found["bag_of_words"]}
+        shown = {"majority": "majority", "bag of words": "bag_of_words"}
+        return {title: found[name] for title, name in shown.items() if name in found}
 
     def opening(self, total_steps: int) -> list[str]:
         """The classes with their counts; and whether the updates are too few."""

@@ -135,7 +135,8 @@ class _Events:
 
     def add(self, step: int, split: str, values: dict[str, float]) -> None:
         for name, value in values.items():
-            self._write(step, summary=self._scalar(f"{split}/{name}", value))
+            if value is not None:
+                self._write(step, summary=self._scalar(f"{split}/{name}", value))
 
     def add_text(self, step: int, name: str, text: str) -> None:
         # TensorBoard reads Markdown; as code, a text stays as it is.
