@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from gpt1_jax.errors import UserError
 
+_ELEMENTS = {int: "whole numbers", float: "numbers", str: "words"}
+
 
 def convert(value: Any, hint: Any, name: str) -> Any:
     """`value` as the type `hint`: text, as the command line gives it, is read as a literal, and
@@ -66,7 +68,8 @@ def _readings_of_text(text: str, hint: Any) -> list[Any]:
     with contextlib.suppress(ValueError, TypeError, SyntaxError):
         readings.append(ast.literal_eval(text))
     if any(typing.get_origin(option) is tuple for option in options):
-        readings.append(text.split(","))
+        parts = [part.strip() for part in text.split(",")]
+        readings += [parts] if all(parts) else []
     return readings
 
 
@@ -101,17 +104,19 @@ def words(hint: Any) -> tuple[str, ...]:
 
 
 def expected(hint: Any) -> str:
-    """A type in words: `int or None`, `one of paper, released`."""
+    """A type in words: `int or None`, `one of paper, released`, `numbers with commas between`."""
     names = []
     for option in alternatives(hint):
-        known = ", ".join(words(option))
-        some = "some" if typing.get_origin(option) is tuple else "one"
+        known, several = ", ".join(words(option)), typing.get_origin(option) is tuple
         plain = str(option) if typing.get_args(option) else getattr(option, "__name__", str(option))
-        names.append(f"{some} of {known}" if known else plain)
+        if several:
+            plain = f"{_ELEMENTS.get(typing.get_args(option)[0], 'values')} with commas between"
+        names.append(f"{'some' if several else 'one'} of {known}" if known else plain)
     return " or ".join(names).replace("NoneType", "None")
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that looks most like this one, if any does."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return found[0] if found else None
+    """The known word that looks most like this one, in capitals or not, if any does."""
+    by_small_letters = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(word.lower(), by_small_letters, n=1)
+    return by_small_letters[found[0]] if found else None

@@ -231,14 +231,19 @@ def test_a_cell_that_fails_makes_the_status_nonzero_and_the_rest_runs(folder, ta
     assert set(reasons) == {(variant, "rte") for variant in VARIANTS}
 
 
-def test_again_it_trains_nothing_and_fails_no_more(folder, table, reproduce):
-    files = {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+def test_again_and_elsewhere_it_trains_nothing_and_fails_no_more(
+    folder, table, reproduce, tmp_path, monkeypatch
+):
+    """All was moved, and is called by a relative name."""
+    moved = runs.copied(folder / "work", tmp_path / "moved")
+    files = {path: path.stat().st_mtime_ns for path in moved.rglob("metrics.jsonl")}
+    monkeypatch.chdir(tmp_path)
     # The tokens are those of the pre-training that is there.
-    again = reproduce(SETTINGS, table=5, seeds=0, data=None)
+    again = reproduce(SETTINGS, table=5, seeds=0, data=None, workdir="moved")
     # What failed before is no failure of a call that does not ask for it.
-    assert again.status == 0
+    assert again.status == 0, again.said
     assert again.result["table"] == table["table"]
-    assert files == {path: path.stat().st_mtime_ns for path in folder.rglob("metrics.jsonl")}
+    assert files == {path: path.stat().st_mtime_ns for path in moved.rglob("metrics.jsonl")}
 
 
 def test_weights_that_were_refused_are_not_noted(folder, table, reproduce, tmp_path):
@@ -399,7 +404,10 @@ def test_figure_2_right_probes_every_stored_checkpoint_of_both_bodies(folder, ta
         ({"figure": "2"}, "--figure"),
         ({"table": 5, "scale": "big"}, "--scale"),
         ({"table": 5, "seeds": "1,1"}, "--seeds=1,1"),
+        ({"table": 5, "seeds": "1-2"}, "whole numbers with commas between"),
         ({"table": 5, "tasks": "colla"}, "--tasks=colla"),
+        ({"table": 5, "tasks": "CoLA"}, "did you mean cola?"),
+        ({"table": 5, "tasks": "cola, cola"}, "cola twice"),
         ({"table": 5, "tasks": "cola,qqp"}, "qqp: "),
         ({"table": 5, "task_data": "nowhere"}, "--task_data=nowhere"),
         ({"table": 5, "data": "nowhere"}, "nowhere"),

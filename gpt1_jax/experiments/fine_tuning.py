@@ -123,8 +123,10 @@ class FineTuning:
         for place in self.places(variant, source, weights):
             for seed in self.request.seeds:
                 folder = Path("finetuned", place.kind, f"{source.name}-{seed}")
-                own = {"initial": place.initial, "seed": str(seed), **place.settings}
-                run = Run(spec, {**common, **own}, weights.workdir / folder)
+                workdir = weights.workdir / folder
+                initial = weights.as_begun(workdir, place.initial)
+                own = {"initial": initial, "seed": str(seed), **place.settings}
+                run = Run(spec, {**common, **own}, workdir)
                 found.append(Point(run, seed, place, str(folder)))
         return found
 

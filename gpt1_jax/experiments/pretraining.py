@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request, Scale
@@ -14,6 +14,7 @@ from gpt1_jax.messages import tell
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.recipe import experiment
 from gpt1_jax.recipe.experiment import Experiment
+from gpt1_jax.run_files import read_config
 from gpt1_jax.text import corpus, documentation
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.shards import read_manifest
@@ -86,6 +87,15 @@ class Weights:
         if isinstance(found, UserError):
             raise found
         return found
+
+    def as_begun(self, workdir: Path, initial: str) -> str:
+        """Weights of this reproduction by the name that a run of it knows them by: that which they
+        had when it began, before all was moved here."""
+        here, source = self.workdir.expanduser().absolute(), Path(initial).absolute()
+        if not (source.is_relative_to(here) and (workdir / "config.json").exists()):
+            return initial
+        before, within = read_config(workdir).get("initial") or "", source.relative_to(here).parts
+        return before if PurePath(before).parts[-len(within) :] == within else initial
 
     def add_given(self, body: str) -> None:
         """Notes that a run, or a probe, began with the weights of a body, where they were given."""

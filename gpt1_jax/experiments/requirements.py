@@ -64,6 +64,8 @@ def sources(request: Request, paper: Paper) -> Sources:
             absent[task] = f"{folder} is not a folder"
         elif folder is None and not row.builders:
             absent[task] = "TensorFlow Datasets does not have it; give --task_data=FOLDER"
+        elif task in [source.name for source in tasks]:
+            raise UserError(f"--tasks={','.join(names)} has {task} twice; expected each task once")
         else:
             path = None if folder is None else str(folder)
             tasks.append(TaskSource(task, path, request.data_dir))
@@ -127,11 +129,15 @@ def check_weights(request: Request, bodies: Iterable[str], workdir: Path) -> Non
 
 def tokens_given(request: Request, body: str, workdir: Path) -> Path | None:
     """The tokens to pre-train a body on: those that were named, or those of the run that has begun
-    already."""
-    begun = workdir / "pretrained" / body
+    already, also where they were moved with it."""
+    begun, own = workdir / "pretrained" / body, workdir / "tokens"
     if request.data is not None:
         return Path(request.data).expanduser()
-    return Path(read_config(begun)["data"]["path"]) if (begun / "config.json").exists() else None
+    if not (begun / "config.json").exists():
+        return None
+    read = Path(read_config(begun)["data"]["path"])
+    moved = read.name == own.name and own.is_dir() and not read.exists()
+    return own if moved else read
 
 
 def weights_given(request: Request, body: str) -> str | None:

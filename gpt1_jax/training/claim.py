@@ -142,5 +142,6 @@ def _check_same(workdir: Path, before: dict, now: dict, extends: bool) -> None:
 
 
 def _short(value: Any) -> str:
+    """On which paths differ, is more often their end than their beginning."""
     text = json.dumps(value)
-    return text if len(text) <= 40 else text[:40] + "..."
+    return text if len(text) <= 60 else f"{text[:15]}...{text[-40:]}"
