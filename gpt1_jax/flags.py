@@ -60,8 +60,9 @@ class _Row(NamedTuple):
         return typing.get_origin(self.hint) is Mapping
 
 
-# Flags whose empty value, as of a variable that is not set, would be the current folder.
-PLACES = ("output", "workdir")
+# What may be empty: a text, and the name of a column. In any other flag nothing, as of a variable
+# that is not set, would be the current folder or the default.
+MAY_BE_EMPTY = ("prompt", "text_key")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,9 +88,9 @@ def parse(prog: str, cls: type[Fields], given: Sequence[str]) -> Fields:
     found, rest = _parser(prog, cls).parse_known_args(others)
     if rest:
         raise UserError(f"{prog} takes no {rest[0]!r} (see {prog} --help)")
-    for name in PLACES:
-        if getattr(found, name, None) == "":
-            raise UserError(f"--{name} is empty; expected a name")
+    for name, value in vars(found).items():
+        if value == "" and name not in MAY_BE_EMPTY:
+            raise UserError(f"--{name} is empty; expected a value")
     return _filled(cls, vars(found) | ({holder: _by_key(keys)} if holder else {}))
 
 

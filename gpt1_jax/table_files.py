@@ -40,6 +40,7 @@ SUFFIXES: dict[str, Kind] = {
     ".parquet": "Parquet",
     ".arrow": "Arrow",
 }
+PIPE = "is a pipe or a device, which is read only once; save it to a file first"
 PACKED = (".gz", ".xz")
 EXPECTED = f"expected {', '.join(SUFFIXES)}; text also packed as {' or '.join(PACKED)}"
 # What begins like this, also where it should be packed, stands for a file that was never fetched.
@@ -156,6 +157,8 @@ def open_table(
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[BinaryIO]:
     """The unpacked bytes of a file. UserError where they cannot be read."""
+    if path.is_fifo() or path.is_char_device():  # to open one may be to wait for its writer
+        raise UserError(f"{path} {PIPE}")
     packing = path.suffix.lower()
     opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(packing)
     try:

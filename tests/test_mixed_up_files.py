@@ -134,6 +134,8 @@ def test_a_stream_that_is_closed(pretrained, tmp_path, stream):
         (["prepare", "--output=", "--input=x.txt"], "--output is empty"),
         (["report", "--runs=x", "--output="], "--output is empty"),
         (["train", "--config=configs/pretrain.py", "--workdir="], "--workdir is empty"),
+        (["report", "--runs=", "--output=x"], "--runs is empty"),
+        (["reproduce", "--table=5", "--workdir=x", "--task_data="], "--task_data is empty"),
     ],
 )
 def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch, words, said):

@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import math
+import os
 
 import numpy as np
 import pyarrow
@@ -90,7 +91,8 @@ def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsy
         {"name": "first", "review": "sun", "more": [1, {"a": None}]},
         {"review": "rain", "stars": "Good"},
         {"review": "rain", "stars": "unheard of"},
-        {"review": "rain", "stars": None, "name": "last"},
+        {"review": "rain", "stars": None},
+        {"review": "rain", "stars": " ", "name": "last"},
     ]
     path = runs.write_jsonl(tmp_path / "rows.jsonl", rows)
     flags = (
@@ -101,16 +103,16 @@ def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsy
     result, err = called(capsys, "predict", *flags)
     found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [{key: row[key] for key in rows[n]} for n, row in enumerate(found)] == rows
-    assert [row.get("gold") for row in found] == [None, "good", "unheard of", None]
-    assert ["gold" in row for row in found] == [False, True, True, False]
-    assert (result["examples"], result["labelled"]) == (4, 1)
+    assert [row.get("gold") for row in found] == [None, "good", "unheard of", None, None]
+    assert ["gold" in row for row in found] == [False, True, True, False, False]
+    assert (result["examples"], result["labelled"]) == (5, 1)
     assert "1 rows have a label that the task has not" in err
     assert np.sum(result["confusion_matrix"]) == 1
     # To a table of columns go all keys, with empty cells where a row has none.
     called(capsys, "predict", *flags[:2], f"--output={tmp_path / 'out.tsv'}")
     with (tmp_path / "out.tsv").open(newline="") as file:
         table = list(csv.DictReader(file, dialect="excel-tab"))
-    assert [row["name"] for row in table] == ["first", "", "", "last"]
+    assert [row["name"] for row in table] == ["first", "", "", "", "last"]
     assert table[0]["more"] == '[1, {"a": null}]'
     result, _ = called(
         capsys, "predict", *flags[:2], f"--output={tmp_path / 'x.parquet'}", status=2
@@ -154,6 +156,20 @@ def test_what_is_written_is_not_packed(reviews, capsys, tmp_path, name):
     _, said = called(capsys, "predict", *flags, f"--output={tmp_path / name}", status=2)
     assert "give a plain name" in said
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("verb", ["predict", "score"])
+def test_a_pipe_is_called_one(reviews, pretrained, tmp_path, verb):
+    """As a shell makes them, in place of a file that is read more than once."""
+    os.mkfifo(tmp_path / "rows")
+    workdir = pretrained if verb == "score" else reviews[0] / "run"
+    words = [
+        verb,
+        f"--workdir={workdir}",
+        f"--input={tmp_path / 'rows'}",
+        f"--output={tmp_path / 'x'}",
+    ]
+    runs.refused(words, "rows is a pipe or a device, which is read only once; save it to a file")
 
 
 def test_numbers_that_json_has_not(reviews, capsys, tmp_path):

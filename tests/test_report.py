@@ -646,6 +646,8 @@ def test_single_runs_are_reported_too(tmp_path):
     index = (tmp_path / "out" / "index.md").read_text()
     assert "| [mine](runs.md) | rte | accuracy | 62.5 |" in index
     assert "| [language](runs.md) | pre-training | – | – |" in index
+    (mine,) = finished_runs.read_runs(tmp_path / "runs" / "mine").single
+    assert mine.folder == "mine"
 
 
 def test_what_looks_like_a_run_and_is_not_in_the_report_is_named(tmp_path):

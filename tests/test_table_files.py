@@ -175,7 +175,7 @@ def test_columns_by_other_names(tmp_path):
     # Small and capital letters make no difference.
     loaded = task_of(tmp_path / "capitals", ".csv", "TEXT,Label\na,0\nb,1\n")
     assert read(loaded) == [("a", 0), ("b", 1)]
-    hint = r"no key text; .*there is id, Review, stars \(columns=text:NAME says which it is\)"
+    hint = r"no key text; .*there is id, Review, stars \(columns=text:NAME of the training says"
     fails(f"train.csv: {hint}", tmp_path / "none", ".csv", as_csv(rows))
     fails("names body, but it has id, Review, stars", tmp_path / "none", ".csv", as_csv(rows),
           columns=("text:body",))  # fmt: skip
@@ -196,6 +196,12 @@ def test_choices_in_columns(tmp_path):
     assert loaded.targets("dev").tolist() == [0, 1, 0, 1]
     data = data.replace("x,y", "choice 1,choice 2")
     assert task_of(tmp_path / "b", ".csv", data, **config).splits == loaded.splits
+    # As `predict` writes a list into a cell.
+    cells = [
+        {"context": "c", "question": "q", "choices": '["1", "2"]', "label": n % 2} for n in range(4)
+    ]
+    loaded_cells = task_of(tmp_path / "d", ".csv", as_csv(cells), **config)
+    assert loaded_cells.splits == loaded.splits
     fails("no key choices", tmp_path / "c", ".csv", as_csv(rows), **config)
 
 

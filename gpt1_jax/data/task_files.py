@@ -6,6 +6,7 @@ reads; a single file is divided into train and dev. A row has the keys of its sh
 definite pronoun resolution may also say `pronoun_starts`.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -16,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from gpt1_jax import json_files
 from gpt1_jax.data.columns import CHOICES, LABEL, Columns, required_keys
 from gpt1_jax.data.split_files import SPLIT_NAMES, Pieces, one_table, split_files
 from gpt1_jax.data.tasks import FIELDS, Example, RawSplit, Row, Shape, folded
@@ -328,17 +330,24 @@ class _RowReader:
                 hint = f"its keys are those of task.shape={fitting[0]}" if fitting else ""
                 here = visible(", ".join(str(name) for name in names)) or "nothing"
                 needs = ", ".join(required_keys(self._format.shape))
+                where = f"columns={key}:NAME of the training says which it is; or rename it"
                 raise UserError(
                     f"{place}: no key {key}; {self._format.shape} needs {needs}; "
-                    + (hint or f"there is {here[:200]} (columns={key}:NAME says which it is)")
+                    + (hint or f"there is {here[:200]} ({where})")
                 )
 
     def _choices(self, row: dict, columns: str | list[str], place: str) -> tuple[str, ...]:
         value: Any = [row.get(name) for name in columns]
         if isinstance(columns, str):
             value = row[columns]
+        if isinstance(value, str) and value.lstrip().startswith("["):  # a list in a cell
+            with contextlib.suppress(ValueError):
+                value = json_files.decode(value)
         if not isinstance(value, list) or len(value) < 2:
-            raise UserError(f"{place}: choices is {shown(value)}; expected a list of two or more")
+            raise UserError(
+                f"{place}: choices is {shown(value)}; expected a list of two or more, or "
+                "columns=choices:FIRST|SECOND of the training"
+            )
         choices = tuple(
             _text(choice, f"choices[{index}]", place, may_be_empty=True)
             for index, choice in enumerate(value)

@@ -112,7 +112,7 @@ class Comparison:
 
     def gold(self, example: Example, answer: dict) -> dict:
         """{"gold": ...} of a row that has a label, which is counted; else nothing."""
-        if example.label is None:
+        if example.label is None or not str(example.label).strip():
             return {}
         choosing = self._task.shape == "multiple_choice"
         classes = Classes(tuple(range(len(example.choices)))) if choosing else self._classes

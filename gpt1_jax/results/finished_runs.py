@@ -379,7 +379,9 @@ def read_runs(folder: Path) -> FinishedRuns:
 
 
 def _named(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+    """What is called so below a folder; the folder itself by its own name."""
+    within = os.path.relpath(path, folder)
+    return folder.absolute().name if within == "." else Path(within).as_posix()
 
 
 def _reproduction(root: Path) -> tuple[FinishedRuns, dict[Path, str]]:

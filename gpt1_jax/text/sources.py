@@ -22,6 +22,7 @@ from typing import Protocol
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.storage import places
+from gpt1_jax.table_files import PIPE
 from gpt1_jax.text import text_files
 from gpt1_jax.text.tfds_records import TfdsSplit
 
@@ -236,6 +237,8 @@ def _here(pattern: str) -> list[Path]:
     if os.path.isdir(expanded):
         raise UserError(f"{pattern}: a folder; expected files, for example {pattern}/*.txt")
     exists = os.path.exists(expanded)  # a file name may itself have brackets
+    if exists and not os.path.isfile(expanded):
+        raise UserError(f"{pattern} {PIPE}")
     found = [expanded] if exists else sorted(glob.glob(expanded, recursive=True))
     return [Path(name) for name in found if os.path.isfile(name)]
 
