@@ -65,6 +65,21 @@ class _Row(NamedTuple):
 MAY_BE_EMPTY = ("prompt", "text_key")
 
 
+# Of other flags the last value counts, as scripts have it that add words to a command; of what is
+# read, whoever gives two means both.
+ONCE = ("input", "runs")
+
+
+class _Given(argparse.Namespace):
+    """Values of flags. UserError for two where one would be left out in silence."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = getattr(self, name, value)
+        if name in ONCE and isinstance(value, str) and value != before:
+            raise UserError(f"--{name} is given twice, {before} and {value}; expected one of them")
+        super().__setattr__(name, value)
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other mistake is said."""
 
@@ -85,7 +100,7 @@ def parse(prog: str, cls: type[Fields], given: Sequence[str]) -> Fields:
     for word in others:
         if word.startswith("--") and word.partition("=")[0] not in known:
             raise UserError(f"{prog} takes no {word}{_hint(prog, word, known)}")
-    found, rest = _parser(prog, cls).parse_known_args(others)
+    found, rest = _parser(prog, cls).parse_known_args(others, _Given())
     if rest:
         raise UserError(f"{prog} takes no {rest[0]!r} (see {prog} --help)")
     for name, value in vars(found).items():

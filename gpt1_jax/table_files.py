@@ -177,6 +177,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         raise UserError(
             f"{path}: damaged or cut off ({error}); expected a whole {packing} file"
         ) from None
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder; expected a file in it") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 

@@ -113,6 +113,14 @@ def test_scores_go_to_standard_output_where_no_file_is_named(model, tmp_path, ca
     assert "windows of 16 tokens that start 4 apart" in errors
 
 
+@pytest.mark.parametrize("name", ["scores.csv", "scores.PARQUET"])
+def test_scores_are_no_table(model, tmp_path, name):
+    (tmp_path / "book.txt").write_text("the cat sat")
+    with pytest.raises(UserError, match=r"is written; expected \.jsonl"):
+        batch_inference.score(model, str(tmp_path / "book.txt"), str(tmp_path / name), None)
+    assert not (tmp_path / name).exists()
+
+
 def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "CHUNK", 7)
     draw = runs.random.Random(1)

@@ -153,6 +153,14 @@ def test_inputs_that_are_given_twice_add_up(tmp_path):
     assert any("3 text files" in line for line in done.said)
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["report --runs=x --runs=y --output=z", "predict --workdir=w --input=x --input y --output=z"],
+)
+def test_one_of_two_values_is_not_left_out_in_silence(words):
+    runs.refused(words.split(), "is given twice, x and y")
+
+
 @pytest.mark.parametrize("twice", ["rte,sst2", "rte,path=a,path=b", "rte,lm_coef=0,lm_coef=1"])
 def test_an_argument_of_a_config_is_given_once(tmp_path, twice):
     words = ["train", f"--config=configs/finetune.py:{twice}", f"--workdir={tmp_path / 'run'}"]

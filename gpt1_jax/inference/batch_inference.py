@@ -4,7 +4,7 @@ computed, and the output appears whole or not at all."""
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO, cast
@@ -19,11 +19,13 @@ from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import no_output, tell
 from gpt1_jax.run_files import files_of
 from gpt1_jax.storage import places
-from gpt1_jax.table_files import PACKED
+from gpt1_jax.table_files import PACKED, plain_suffix
 from gpt1_jax.text import sources
 
 # Numbers of a line that are turned to text at a time.
 CHUNK = 1024
+# What other programs read by these names is a table.
+TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".ods")
 
 
 def score(
@@ -75,9 +77,12 @@ def score(
 
 
 @contextmanager
-def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
+def written(
+    output: str | None, inputs: Iterable[Path], forms: Sequence[str] = (".jsonl",)
+) -> Iterator[TextIO]:
     """A file to write to, which takes the place of `output` when all went well; standard output for
-    None. UserError where it cannot be written, is one of the inputs, or should be packed."""
+    None. UserError where it cannot be written, is one of the inputs, should be packed, or has the
+    name of a table that is none of `forms`."""
     if output is None:
         if sys.stdout is None:
             raise UserError("standard output is closed; give --output")
@@ -91,6 +96,9 @@ def written(output: str | None, inputs: Iterable[Path]) -> Iterator[TextIO]:
         return
     if output.lower().endswith(PACKED):
         raise UserError(f"--output={output}: what is written is not packed; give a plain name")
+    suffix = plain_suffix(Path(output))
+    if suffix in TABLES and suffix not in forms:
+        raise UserError(f"--output={output}: no {suffix} is written; expected {' or '.join(forms)}")
     with places.output(output) as path, disk.replacing(path, inputs=inputs) as file:
         yield cast(TextIO, file)
 

@@ -53,7 +53,8 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
     """
     table = places.here(path)
     row_format = model.row_format
-    with written(output, [table, *files_of(model.workdir)]) as file:
+    inputs = [table, *files_of(model.workdir)]
+    with written(output, inputs, (".jsonl", ".csv", ".tsv")) as file:
         count, keys = _surveyed(stream_examples(table, row_format))
         _require_room(path, keys, row_format)
         tell(f"{path}: {row_format.open(table).description}")
@@ -190,10 +191,6 @@ def _require_room(path: str, keys: list[str], row_format: RowFormat) -> None:
 def _writer(output: str, file: TextIO, keys: list[str]) -> Callable[[dict], Any]:
     """What writes a row to the file in the form that the name of the output asks for."""
     suffix = plain_suffix(Path(output))
-    if suffix in (".parquet", ".xlsx"):
-        raise UserError(
-            f"--output={output}: {suffix} is not written; expected .jsonl, .csv or .tsv"
-        )
     if suffix not in (".csv", ".tsv"):
         return lambda row: file.write(json.dumps(_plain(row), default=str) + "\n")
     columns = [*keys, *(name for name in ADDED if name not in keys)]
