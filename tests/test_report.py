@@ -836,6 +836,15 @@ def test_two_reproductions_are_not_mixed(runs, tmp_path):
     assert "holds 2 reproductions" in refused(tmp_path / "both", tmp_path / "out")
 
 
+def test_a_reproduction_is_reported_beside_a_copy_within_it(runs, tmp_path):
+    root = shutil.copytree(runs, tmp_path / "runs")
+    shutil.copytree(runs, root / "backup")
+    found, alone = finished_runs.read_runs(root), finished_runs.read_runs(runs)
+    assert found.left_out == {"backup": "a reproduction of its own; report it by itself"}
+    assert [run.folder for run in found.runs] == [run.folder for run in alone.runs]
+    assert not found.single
+
+
 def test_an_output_that_is_a_file(runs, tmp_path):
     (tmp_path / "out").write_text("mine")
     assert "--output" in refused(runs, tmp_path / "out")

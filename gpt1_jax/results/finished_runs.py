@@ -347,6 +347,10 @@ def read_runs(folder: Path) -> FinishedRuns:
         raise UserError(f"--runs={folder} is not a folder; expected one that `reproduce` filled")
     below, left_out = folders_below(folder)
     roots = [path for path in below if (path / REPRODUCTION).exists()]
+    if roots[:1] == [folder]:  # others within it are copies of it, or lie there by chance
+        left_out |= dict.fromkeys(roots[1:], "a reproduction of its own; report it by itself")
+        below = [path for path in below if not any(one in path.parents for one in roots[1:])]
+        roots = roots[:1]
     if len(roots) > 1:
         raise UserError(
             f"--runs={folder} holds {len(roots)} reproductions, {roots[0]} and {roots[1]} among "
