@@ -109,6 +109,8 @@ def test_where_dev_tells_nothing_no_checkpoint_is_the_best(pretrained, tmp_path)
     given |= {"log.tensorboard": True, "eval.train_examples": 4}
     done = runs.verb(*runs.words(given, tmp_path / "run"))
     assert done.status == 0, done.said
+    early = "dev: pearson undefined: the 12 labels are all the same, so that no checkpoint"
+    assert done.said[0].startswith(early)
     assert done.result["best"] == {"step": None, "score": None}
     assert done.result["metrics"]["dev"]["pearson"] is None
     assert "step 6/6 dev: pearson undefined: the 12 labels are all the same" in done.said

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpt1_jax.data import task_loading, transformations
 from gpt1_jax.data.batches import Examples, Windows
-from gpt1_jax.data.metrics import undefined
+from gpt1_jax.data.metrics import METRICS, undefined
 from gpt1_jax.data.task_loading import LoadedTask
 from gpt1_jax.data.tasks import NO_TASK
 from gpt1_jax.evaluation import evaluate
@@ -94,6 +94,9 @@ def loaded_task(experiment: Experiment) -> LoadedTask:
     # Examples that are missing are no progress: they are said also to those who asked for quiet.
     for note in loaded.notes:
         say(note)
+    metric, labels = loaded.task.metrics[0], [one.label for one in loaded.splits["dev"]]
+    for line in undefined({metric: METRICS[metric](labels, labels)}, len(labels)):
+        say(f"dev: {line}, so that no checkpoint is the best by it")
     return loaded
 
 
