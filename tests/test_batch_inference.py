@@ -1,5 +1,6 @@
 """Whole files through a model: the same numbers as for one text, row for row, or no file at all."""
 
+import csv
 import gzip
 import json
 import lzma
@@ -113,12 +114,24 @@ def test_scores_go_to_standard_output_where_no_file_is_named(model, tmp_path, ca
     assert "windows of 16 tokens that start 4 apart" in errors
 
 
-@pytest.mark.parametrize("name", ["scores.csv", "scores.PARQUET"])
-def test_scores_are_no_table(model, tmp_path, name):
+@pytest.mark.parametrize(("name", "dialect"), [("s.csv", "excel"), ("s.TSV", "excel-tab")])
+def test_scores_are_a_table_where_the_name_says_so(model, tmp_path, name, dialect):
+    rows = runs.write_jsonl(tmp_path / "rows.jsonl", [{"text": text} for text in [*TEXTS, "the"]])
+    for output in ("s.jsonl", name):
+        batch_inference.score(model, str(rows), str(tmp_path / output), None)
+    lines = (tmp_path / "s.jsonl").read_text().splitlines()
+    with (tmp_path / name).open(newline="") as file:
+        table = list(csv.DictReader(file, dialect=dialect))
+    # A cell has the JSON of its value, and nothing where that is null.
+    found = [{key: json.loads(cell or "null") for key, cell in row.items()} for row in table]
+    assert found == [json.loads(line) for line in lines]
+
+
+def test_a_table_that_is_not_written_here_is_refused(model, tmp_path):
     (tmp_path / "book.txt").write_text("the cat sat")
-    with pytest.raises(UserError, match=r"is written; expected \.jsonl"):
-        batch_inference.score(model, str(tmp_path / "book.txt"), str(tmp_path / name), None)
-    assert not (tmp_path / name).exists()
+    with pytest.raises(UserError, match=r"\.parquet is not written; expected \.jsonl"):
+        batch_inference.score(model, str(tmp_path / "book.txt"), str(tmp_path / "s.PARQUET"), None)
+    assert not (tmp_path / "s.PARQUET").exists()
 
 
 def test_predictions_stand_in_the_order_of_the_rows(classifier, tmp_path, monkeypatch):

@@ -2,30 +2,24 @@
 computed, and the output appears whole or not at all."""
 
 import json
-import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO
 
 import numpy as np
 
-from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 from gpt1_jax.inference import log_probabilities
+from gpt1_jax.inference.row_output import row_writer, table_dialect, written
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
-from gpt1_jax.messages import no_output, tell
+from gpt1_jax.messages import tell
 from gpt1_jax.run_files import files_of
-from gpt1_jax.storage import places
-from gpt1_jax.table_files import PACKED, plain_suffix
 from gpt1_jax.text import sources
 
 # Numbers of a line that are turned to text at a time.
 CHUNK = 1024
-# What other programs read by these names is a table.
-TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".ods")
 
 
 def score(
@@ -35,9 +29,10 @@ def score(
     stride: int | None,
     text_key: str | None = None,
 ) -> dict:
-    """Writes a JSON line for each document of the files that `pattern` names: `ids`, `logprobs` in
-    nats (null for the first token), `mean_logprob`, `perplexity`. Returns the totals; their loss
-    and perplexity are over all tokens but the first of each document.
+    """Writes a JSON line, or a row of CSV or TSV, for each document of the files that `pattern`
+    names: `ids`, `logprobs` in nats (null for the first token), `mean_logprob`, `perplexity`.
+    Returns the totals; their loss and perplexity are over all tokens but the first of each
+    document.
 
     A .txt file is a document, and so is a row of a table, whose column `text_key` names; also .gz,
     .xz. `output` None writes to standard output. Held at a time is one document, or a batch of
@@ -53,11 +48,12 @@ def score(
             f"windows of {n_ctx} tokens that start {stride} apart; each token but the first of a "
             "document is predicted once, from what stands before it in the first window it is in"
         )
+        write = _writer(output, file)
         began, total, n_tokens = time.monotonic(), 0.0, 0
         scored = model.log_probabilities(_encoded(model, paths, text_key), stride)
         with counting(n_documents, "documents") as add:
             for ids, logprobs_L in scored:
-                _write_scores(file, ids, logprobs_L)
+                write(ids, logprobs_L)
                 total += float(logprobs_L[1:].sum(dtype=np.float64))
                 n_tokens += len(ids)
                 add(1)
@@ -74,33 +70,6 @@ def score(
         "tokens_per_s": n_tokens / (time.monotonic() - began),
         "output": output,
     }
-
-
-@contextmanager
-def written(
-    output: str | None, inputs: Iterable[Path], forms: Sequence[str] = (".jsonl",)
-) -> Iterator[TextIO]:
-    """A file to write to, which takes the place of `output` when all went well; standard output for
-    None. UserError where it cannot be written, is one of the inputs, should be packed, or has the
-    name of a table that is none of `forms`."""
-    if output is None:
-        if sys.stdout is None:
-            raise UserError("standard output is closed; give --output")
-        try:
-            yield sys.stdout
-            sys.stdout.flush()
-        except OSError as error:
-            if error.errno not in disk.WHILE_WRITING:
-                raise
-            raise no_output(error) from None
-        return
-    if output.lower().endswith(PACKED):
-        raise UserError(f"--output={output}: what is written is not packed; give a plain name")
-    suffix = plain_suffix(Path(output))
-    if suffix in TABLES and suffix not in forms:
-        raise UserError(f"--output={output}: no {suffix} is written; expected {' or '.join(forms)}")
-    with places.output(output) as path, disk.replacing(path, inputs=inputs) as file:
-        yield cast(TextIO, file)
 
 
 def _documents(paths: list[Path], text_key: str | None) -> Iterator[tuple[str, Iterator[str]]]:
@@ -134,18 +103,35 @@ def _encoded(model: TrainedModel, paths: list[Path], text_key: str | None) -> It
         yield ids
 
 
-def _write_scores(file: TextIO, ids: np.ndarray, logprobs_L: np.ndarray) -> None:
-    """A line, in pieces: that of a long document as one string would be many times its arrays."""
-    file.write('{"ids": [')
-    _write_numbers(file, ids)
-    file.write('], "logprobs": [null')
-    if len(ids) > 1:
-        file.write(", ")
-        _write_numbers(file, logprobs_L[1:])
-    file.write("], " + json.dumps(log_probabilities.summary(logprobs_L))[1:] + "\n")
+def _writer(output: str | None, file: TextIO) -> Callable[[np.ndarray, np.ndarray], Any]:
+    """What writes the scores of a document: the ids, and the log-probabilities of all but the
+    first."""
+
+    def as_line(ids: np.ndarray, logprobs_L: np.ndarray) -> None:
+        # In pieces: as one string that of a long document would be many times its arrays.
+        file.write('{"ids": ')
+        file.writelines(_numbers(ids))
+        file.write(', "logprobs": ')
+        file.writelines(_numbers(logprobs_L[1:], "null"))
+        file.write(", " + json.dumps(log_probabilities.summary(logprobs_L))[1:] + "\n")
+
+    if table_dialect(output) is None:
+        return as_line
+    write = row_writer(output, file, ["ids", "logprobs", *log_probabilities.summary(np.zeros(1))])
+
+    def as_row(ids: np.ndarray, logprobs_L: np.ndarray) -> None:
+        lists = {"ids": _numbers(ids), "logprobs": _numbers(logprobs_L[1:], "null")}
+        cells = {name: "".join(parts) for name, parts in lists.items()}
+        write(cells | log_probabilities.summary(logprobs_L))
+
+    return as_row
 
 
-def _write_numbers(file: TextIO, numbers: np.ndarray) -> None:
-    """The shortest digits that give each number back."""
+def _numbers(numbers: np.ndarray, first: str | None = None) -> Iterator[str]:
+    """A list of JSON in pieces, with the shortest digits that give each number back."""
+    yield "[" if first is None else f"[{first}"
     for start in range(0, len(numbers), CHUNK):
-        file.write(", " * bool(start) + ", ".join(numbers[start : start + CHUNK].astype(str)))
+        if start or first is not None:
+            yield ", "
+        yield ", ".join(numbers[start : start + CHUNK].astype(str))
+    yield "]"

@@ -1,14 +1,10 @@
 """Predictions of a fine-tuned model for each row of a table, beside what the row has already."""
 
-import csv
 import itertools
-import json
-import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,13 +14,12 @@ from gpt1_jax.data.metrics import METRICS, undefined
 from gpt1_jax.data.task_files import RowFormat, stream_examples
 from gpt1_jax.data.tasks import Example
 from gpt1_jax.errors import UserError
-from gpt1_jax.inference.batch_inference import written
+from gpt1_jax.inference.row_output import row_writer, written
 from gpt1_jax.inference.row_progress import counting
 from gpt1_jax.inference.trained_model import TrainedModel
 from gpt1_jax.messages import say, tell
 from gpt1_jax.run_files import files_of
 from gpt1_jax.storage import places
-from gpt1_jax.table_files import plain_suffix
 
 CHUNK = 1024  # rows held at a time
 ADDED = ("label", "probability", "probabilities", "gold")
@@ -54,11 +49,12 @@ def predict(model: TrainedModel, path: str, output: str) -> dict:
     table = places.here(path)
     row_format = model.row_format
     inputs = [table, *files_of(model.workdir)]
-    with written(output, inputs, (".jsonl", ".csv", ".tsv")) as file:
+    with written(output, inputs) as file:
         count, keys = _surveyed(stream_examples(table, row_format))
         _require_room(path, keys, row_format)
         tell(f"{path}: {row_format.open(table).description}")
-        write = _writer(output, file, keys)
+        added = (name for name in ADDED if name not in keys)
+        write = row_writer(output, file, [*keys, *added])
         measured = Comparison(model, row_format.open(table).text_cells)
         n_truncated = 0
         rows = stream_examples(table, row_format)
@@ -186,42 +182,3 @@ def _require_room(path: str, keys: list[str], row_format: RowFormat) -> None:
             f"{path}: the column {lost[0]} would be lost, for predict writes one of that name; "
             "rename it, or leave it out"
         )
-
-
-def _writer(output: str, file: TextIO, keys: list[str]) -> Callable[[dict], Any]:
-    """What writes a row to the file in the form that the name of the output asks for."""
-    suffix = plain_suffix(Path(output))
-    if suffix not in (".csv", ".tsv"):
-        return lambda row: file.write(json.dumps(_plain(row), default=str) + "\n")
-    columns = [*keys, *(name for name in ADDED if name not in keys)]
-    dialect = "excel-tab" if suffix == ".tsv" else "excel"
-    writer = csv.DictWriter(_Lines(file), columns, dialect=dialect)
-    writer.writeheader()
-
-    def cell(value: Any) -> Any:
-        return json.dumps(value, default=str) if isinstance(value, list | dict) else value
-
-    return lambda row: writer.writerow({key: cell(value) for key, value in row.items()})
-
-
-class _Lines:
-    """A file for a writer of CSV, which puts into quotation marks what its line end is made of. So
-    a carriage return in a text is, though lines end without one."""
-
-    def __init__(self, file: TextIO):
-        self._file = file
-
-    def write(self, line: str) -> int:
-        return self._file.write(line.removesuffix("\r\n") + "\n")
-
-
-def _plain(value: Any) -> Any:
-    """A value of a table in the words of JSON, which has none for infinity and for what is no
-    number."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value
