@@ -84,7 +84,8 @@ class Extension(TypedDict):
 
 
 class Resolved(TypedDict):
-    """What a run was resolved to, as far as every reader needs it."""
+    """What a run was resolved to, as far as every reader needs it. `spared`: checkpoints that stay
+    because a command of before kept them."""
 
     tokenizer: str
     task: dict[str, Any] | None
@@ -92,6 +93,7 @@ class Resolved(TypedDict):
     n_outputs: int
     total_steps: int
     extensions: NotRequired[list[Extension]]
+    spared: NotRequired[list[int]]
 
 
 class RunConfig(TypedDict):

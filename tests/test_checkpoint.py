@@ -11,8 +11,9 @@ import pytest
 import runs
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.storage.retention import CheckpointConfig, on_grid
 from gpt1_jax.weights import checkpoint
-from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints, on_grid
+from gpt1_jax.weights.checkpoint import Checkpoints
 from gpt1_jax.weights.space import check_space
 from gpt1_jax.weights.transfer import transfer
 

@@ -21,9 +21,9 @@ from gpt1_jax.evaluation.probes import PROBES, Anchor, AnchorsConfig, ProbeConfi
 from gpt1_jax.inference import probe_curve
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.model.objective import network as any_network
+from gpt1_jax.storage.retention import on_grid
 from gpt1_jax.tokenization import loading
 from gpt1_jax.training.actions import Actions
-from gpt1_jax.weights.checkpoint import on_grid
 
 N_CTX = 40
 BODIES = {

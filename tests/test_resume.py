@@ -197,6 +197,28 @@ def test_intervals_may_change_from_piece_to_piece(stopped, given, pretrained, tm
     assert [row["split"] for row in found if row["step"] == 5] == ["valid"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "kept"),
+    [
+        ({"checkpoint.per_decade": 4}, {1, 2, 3}),
+        pytest.param({"checkpoint.keep": 9}, {2, 4}, marks=pytest.mark.exhaustive),
+    ],
+)
+def test_what_another_setting_kept_stays(given, tmp_path, capsys, setting, kept):
+    """Also under the command after the next, and however that changes what is kept."""
+
+    def steps():
+        return {int(name) for name in os.listdir(tmp_path / "checkpoints")}
+
+    runs.run({**given, **setting, "stop_after": 4}, tmp_path)
+    assert steps() >= kept
+    runs.run({**given, "checkpoint.keep": 1, "stop_after": 5}, tmp_path, quiet=False)
+    assert f"checkpoints {str(sorted(kept))[1:-1]}" in capsys.readouterr().err
+    runs.run({**given, "checkpoint.keep": 1, "checkpoint.per_decade": 1}, tmp_path)
+    assert steps() >= kept | {6}
+    assert 5 not in steps()
+
+
 @pytest.mark.exhaustive
 def test_devices_may_change_from_piece_to_piece(stopped, given, pretrained, tmp_path):
     workdir = runs.copied(stopped, tmp_path / "run")

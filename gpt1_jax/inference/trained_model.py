@@ -37,7 +37,7 @@ from gpt1_jax.storage.places import here
 from gpt1_jax.text import shards
 from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization.tokenizer import Tokenizer
-from gpt1_jax.weights.source import read_weights
+from gpt1_jax.weights.source import parse_source, read_weights
 
 
 @dataclass(frozen=True, repr=False)
@@ -313,15 +313,17 @@ def load(source: str | Path, step: int | None = None, tokenizer: str | None = No
     Hub, `openai:D`, whose text becomes ids in the mode `tokenizer`. Raises UserError if there is
     none."""
     found = read_weights(source, tokenizer, step)
+    kind, name = parse_source(source)
+    folder = here(name if kind == "native" else source)
     device = attention_choice.device_of(jax.devices()[0])
     attention = attention_choice.choose("auto", device, found.model).implementation
     return TrainedModel(
-        workdir=here(source),
+        workdir=folder,
         network=network(found.model, attention, found.task.shape, found.n_outputs),
         params=found.params,
         tokenizer=found.tokenizer,
         step=found.step,
-        config=stored(found.config),
+        config=stored(found.config, folder / "config.json"),
         task=found.task,
         labels=found.labels,
     )

@@ -28,8 +28,8 @@ from gpt1_jax.model.objective import ObjectiveConfig
 from gpt1_jax.recipe.config_values import build, flatten, keys, nested, require_keys
 from gpt1_jax.recipe.optimizer import OptimizerConfig
 from gpt1_jax.recipe.sharding import MeshConfig
+from gpt1_jax.storage.retention import CheckpointConfig
 from gpt1_jax.typed_values import nearest, require_seed
-from gpt1_jax.weights.checkpoint import CheckpointConfig
 
 Extend = Literal["stretch", "restart"]
 
@@ -153,15 +153,19 @@ def run_config(experiment: Experiment, resolved: dict) -> dict:
     )
 
 
-def stored(config: Mapping[str, Any]) -> Experiment:
-    """The experiment of a config.json, with the defaults for what it leaves out.
+def stored(config: Mapping[str, Any], path: Path) -> Experiment:
+    """The experiment of a config.json, with the defaults for what it leaves out. UserError, which
+    names the `path`, for a value that no experiment has.
 
     Weights that `convert` wrote have taken no step here; as an experiment they have one to take.
     """
     known = {key: value for key, value in flatten(config).items() if key in KEYS}
     if not known.get("steps") and not known.get("epochs"):
         known["steps"] = 1
-    return experiment(known)
+    try:
+        return experiment(known)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; expected what `train` wrote; copy it again") from None
 
 
 def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[Experiment, set[str]]:

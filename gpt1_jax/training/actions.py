@@ -10,11 +10,11 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import zero_shot_scores
 from gpt1_jax.evaluation.placed_model import PlacedModel
 from gpt1_jax.recipe import sharding
+from gpt1_jax.storage.retention import on_grid
 from gpt1_jax.training.goal import Measurement
 from gpt1_jax.training.progress import Progress
 from gpt1_jax.training.record import MetricsWriter
 from gpt1_jax.training.start import Run
-from gpt1_jax.weights.checkpoint import on_grid
 
 
 class Actions:

@@ -10,9 +10,10 @@ import jax
 
 from gpt1_jax import disk, run_files
 from gpt1_jax.errors import UserError
-from gpt1_jax.recipe.experiment import Experiment, Extend, identity
+from gpt1_jax.recipe.experiment import Experiment, Extend, identity, stored
 from gpt1_jax.storage import places
 from gpt1_jax.storage.lease import Lease
+from gpt1_jax.weights.checkpoint import Checkpoints
 
 # What an extension changes of a run's identity.
 LENGTH = ("steps", "epochs", "resolved.total_steps")
@@ -24,6 +25,7 @@ class Claim:
     `before` is the config.json that was there, empty for a new run; `extends` whether this run is
     to have more updates than that one."""
 
+    workdir: Path
     lock: disk.WorkdirLock | None
     lease: Lease | None
     before: dict[str, Any]
@@ -48,6 +50,16 @@ class Claim:
         if not self.extends or after == 0:
             return made
         return [*made, {"after": after, "steps": steps, "schedule": extend}]
+
+    def spare(self, checkpoints: Checkpoints) -> list[int]:
+        """Sees to it that no checkpoint is deleted which a command of before kept by its settings
+        and this one would not: they are free to change, and what was kept is not theirs. Returns
+        the steps of those, for config.json."""
+        if not self.before:
+            return []
+        settings = stored(self.before, self.workdir / "config.json").checkpoint
+        already = self.before["resolved"].get("spared", ())
+        return checkpoints.spare(settings, already)
 
 
 def schedule_begins_after(extensions: list[dict[str, Any]]) -> int:
@@ -79,7 +91,7 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
         else:
             _require_no_run(workdir)
         refused.pop_all()
-    return Claim(lock, lease, before, extends)
+    return Claim(workdir, lock, lease, before, extends)
 
 
 def _check_kind(workdir: Path, before: dict, now: dict) -> None:

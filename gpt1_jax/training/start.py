@@ -143,6 +143,12 @@ def start(
         state, standing = resumed(checkpoints, origin, tell) or begun(
             experiment, origin, plan.initial
         )
+        config["resolved"]["spared"] = spared = held.spare(checkpoints)
+        if spared:
+            tell(
+                f"checkpoints {', '.join(map(str, spared))} stay, as checkpoint.keep and "
+                "checkpoint.per_decade of an earlier command had it; delete what you do not need"
+            )
         extensions = held.extensions(experiment.extend, standing.step, plan.total_steps)
         schedule_after = schedule_begins_after(extensions)
         experiment.optimizer.require_room(plan.total_steps - schedule_after)

@@ -10,12 +10,11 @@ import functools
 import hashlib
 import json
 import logging
-import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from gpt1_jax import disk, json_files
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import say
 from gpt1_jax.storage import places
+from gpt1_jax.storage.retention import CheckpointConfig, Retention
 from gpt1_jax.weights.space import check_space, is_full
 
 DIGESTS = "digests.json"
@@ -44,37 +44,6 @@ COMMITTED = "committed.json"
 # is deleted meanwhile is given up for the next.
 _PAUSES = (0.1, 0.4, 1.5)
 _ATTEMPTS = 10
-
-
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """Save after every `every` updates; keep the newest `keep`, and besides them the best one.
-
-    `per_decade` checkpoints of each factor of ten in updates are saved and kept as well, evenly on
-    a logarithmic axis (`on_grid`): the points of figure 2 (right) of the paper. 0 saves none.
-    """
-
-    every: int = 1000
-    keep: int = 2
-    per_decade: int = 0
-
-    def __post_init__(self):
-        for name, least in (("every", 1), ("keep", 1), ("per_decade", 0)):
-            value = getattr(self, name)
-            if value < least:
-                raise UserError(f"checkpoint.{name} is {value}; expected at least {least}")
-
-
-def on_grid(step: int, per_decade: int) -> bool:
-    """Whether a step is one of `per_decade` in each factor of ten, rounded to whole steps.
-
-    >>> [step for step in range(1, 101) if on_grid(step, 3)]
-    [1, 2, 5, 10, 22, 46, 100]
-    """
-    if step < 1 or per_decade < 1:
-        return False
-    nearest = round(math.log10(step) * per_decade)
-    return step == round(10 ** (nearest / per_decade))
 
 
 class Gone(UserError):
@@ -140,17 +109,14 @@ class _JsonRestore(ocp.args.JsonRestore):
 
 @dataclass(frozen=True)
 class _Keep:
-    """Which checkpoints stay: the newest, the best step so far, and those of the grid."""
+    """`Retention`, as Orbax asks for it."""
 
-    config: CheckpointConfig
-    best: dict
+    retention: Retention
 
     def should_preserve(self, checkpoints, *, context) -> list[bool]:
-        old = len(checkpoints) - self.config.keep
-        return [
-            i >= old or c.step == self.best["step"] or on_grid(c.step, self.config.per_decade)
-            for i, c in enumerate(checkpoints)
-        ]
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = self.retention.kept(steps)
+        return [step in kept for step in steps]
 
 
 @functools.cache
@@ -188,7 +154,7 @@ class Checkpoints:
                 f"{places.shown(self._workdir)}: one process alone writes checkpoints there; "
                 "several write to gs:// or to a folder that all of them reach"
             )
-        self._best = {"step": None}
+        self._retention = Retention(config or CheckpointConfig())
         self._saving: int | None = None
         self._made_by = dict(made_by or {})
         self._failed = False
@@ -196,7 +162,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             create=config is not None,
             read_only=config is None,
-            preservation_policy=_Keep(config, self._best) if config else None,
+            preservation_policy=_Keep(self._retention) if config else None,
             # An interrupted save leaves a temporary folder behind, which nobody will finish.
             cleanup_tmp_directories=config is not None,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_committed),
@@ -238,12 +204,17 @@ class Checkpoints:
         """The steps that have a committed checkpoint, ascending."""
         return sorted(self._manager.all_steps()) if self._manager else []
 
+    def spare(self, before: CheckpointConfig, already: Iterable[int] = ()) -> list[int]:
+        """Leaves alone what a command with other settings has kept (`Retention.spare`), and returns
+        those steps."""
+        return self._retention.spare(before, self.steps(), already)
+
     def save(self, step: int, params: Any, optimizer: Any, progress: dict) -> None:
         """Copies the state off the devices and writes it in the background.
 
         `progress` is a small JSON object; its "best_step", if any, is spared by retention.
         """
-        self._best["step"] = progress.get("best_step")
+        self._retention.best = progress.get("best_step")
         with self._writing():
             self._of_a_run = self._of_a_run or self._config.exists()
             self._manager.wait_until_finished()
@@ -394,7 +365,7 @@ class Checkpoints:
         )
         for name in (_FORMAT, _MADE_BY):
             progress.pop(name, None)
-        self._best["step"] = progress.get("best_step")
+        self._retention.best = progress.get("best_step")
         return restored["params"], restored["optimizer"], progress
 
     def progress(self, step: int) -> dict:

@@ -11,10 +11,11 @@ from gpt1_jax.data.tasks import Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.run_files import read_config
+from gpt1_jax.storage.retention import CheckpointConfig
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization import tokenizer as tokenizers
 from gpt1_jax.weights import checkpoint
-from gpt1_jax.weights.checkpoint import CheckpointConfig, Checkpoints
+from gpt1_jax.weights.checkpoint import Checkpoints
 from gpt1_jax.weights.weights import Weights, model_of, task_json, task_of
 
 
