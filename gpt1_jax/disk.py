@@ -1,4 +1,5 @@
-"""Writing to disk, one way for each thing: a file or a folder whole or not at all, a lock.
+"""Files on disk, one way for each thing: a file or a folder written whole or not at all, a lock,
+and reading only what is a file.
 
 A file is written under a name of its own beside its place, opened exclusively, which also follows
 no link, and renamed over a regular file only when all of it is on the disk. What was there before
@@ -17,6 +18,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,20 +31,27 @@ LOCK = ".lock"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 WHILE_WRITING = NO_ROOM | {errno.EPIPE}
 # What a disk says of a place that a person can mend.
-_UNWRITABLE = NO_ROOM | {
+UNWRITABLE = NO_ROOM | {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
     *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST),
 }
 
 
+def way_out(error: OSError) -> str:
+    """What to do about what a disk refused."""
+    if error.errno == errno.EFBIG:
+        return "allow larger files (ulimit -f)"
+    return "free some space" if error.errno in NO_ROOM else "mend that"
+
+
 def reason(error: OSError) -> str:
     """What went wrong with a place on disk and, where it is full, the way out."""
-    hint = "; free some space, then start again" if error.errno in NO_ROOM else ""
+    hint = f"; {way_out(error)}, then start again" if error.errno in NO_ROOM else ""
     return f"{error.strerror or error}{hint}"
 
 
 @contextmanager
-def as_user_error(place: object, numbers: Iterable[int] = _UNWRITABLE) -> Iterator[None]:
+def as_user_error(place: object, numbers: Iterable[int] = UNWRITABLE) -> Iterator[None]:
     """Turns what a disk refuses (full, read-only, no such folder, ...) into one line."""
     try:
         yield
@@ -159,8 +168,28 @@ def write_json(path: Path, value: object, indent: int | None = 1) -> None:
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
+def opened(path: Path) -> BufferedReader:
+    """A file to read from. OSError for what is none: a pipe would be waited for and a device read
+    without end."""
+
+    def at_once(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    file = open(path, "rb", opener=at_once)  # noqa: SIM115  who asked for it closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "a pipe or a device, and no file", str(path))
+    return file
+
+
+def content(path: Path) -> bytes:
+    """All that is in a file. OSError like `opened`."""
+    with opened(path) as file:
+        return file.read()
+
+
 def sha256(path: Path) -> str:
-    with path.open("rb") as file:
+    with opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ def read(path: Path, shape: type[T], remedy: str, what: str = "") -> T:
       UserError: it cannot be read, is no JSON, or of another shape.
     """
     try:
-        content = path.read_bytes()
+        content = disk.content(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(str(path)) from error
     except OSError as error:

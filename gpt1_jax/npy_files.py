@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt1_jax import disk
 from gpt1_jax.errors import UserError
 
 
@@ -21,6 +22,7 @@ def read(path: Path, dtypes: Sequence[str], remedy: str) -> np.ndarray:
       UserError: it is damaged, cut off or goes on after its numbers, or holds something else.
     """
     try:
+        disk.opened(path).close()
         with np.errstate(over="raise"):  # of a size beyond 64 bits
             array = np.lib.format.open_memmap(path, mode="r")
         rest = path.stat().st_size - array.offset - array.nbytes

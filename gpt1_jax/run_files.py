@@ -1,6 +1,7 @@
 """What a run left behind, read by anyone: config.json, metrics.jsonl, result.json; and where it
 came from."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -15,10 +16,12 @@ from typing import Any, NotRequired
 
 from typing_extensions import TypedDict
 
-from gpt1_jax import json_files
+from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
 
+# The newest step that was ever committed, so that the loss of a checkpoint is noticed.
+COMMITTED = "committed.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece")
 
 
@@ -135,13 +138,29 @@ def read_result(workdir: Path) -> dict | None:
         return None
 
 
+class _Committed(TypedDict):
+    step: int
+
+
+def reached(workdir: Path) -> int | None:
+    """The newest step that a run has ever saved, whether or not its checkpoint is still there; None
+    where it saved none. UserError like `read_result`."""
+    steps = []
+    remedy = "delete it, and the next checkpoint writes it again"
+    with contextlib.suppress(FileNotFoundError):
+        steps.append(json_files.read(workdir / COMMITTED, _Committed, remedy)["step"])
+    if result := read_result(workdir):
+        steps.append(result["step"])
+    return max(steps, default=None)
+
+
 def read_rows(path: Path) -> list[dict]:
     """The rows of a metrics.jsonl, without a torn last line; none if the file does not exist.
 
     Raises UserError for a line in the middle that is not JSON, and for one that is no row.
     """
     try:
-        lines = path.read_bytes().splitlines()
+        lines = disk.content(path).splitlines()
     except FileNotFoundError:
         return []
     except OSError as error:
@@ -223,7 +242,7 @@ def why_no_result(folder: Path) -> str | None:
     return "no result.json: not finished, or not copied"
 
 
-_RECORDS = ("config.json", "result.json", "metrics.jsonl", "committed.json", "verified.json")
+_RECORDS = ("config.json", "result.json", "metrics.jsonl", COMMITTED, "verified.json")
 
 
 def files_of(workdir: Path) -> list[Path]:

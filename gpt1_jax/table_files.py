@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from gpt1_jax import json_files, text_encoding
+from gpt1_jax import disk, json_files, text_encoding
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
 
@@ -162,7 +162,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     packing = path.suffix.lower()
     opener: Any = {".gz": gzip.open, ".xz": lzma.open}.get(packing)
     try:
-        with open(path, "rb") as packed:
+        with disk.opened(path) as packed:
             beginning = packed.read(LONGEST_POINTER)
             for pointer, what in POINTERS.items():
                 if beginning.startswith(pointer):

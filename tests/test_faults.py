@@ -336,6 +336,80 @@ def test_digests_that_verify_nothing_are_damage(said, pretrained, tmp_path, dige
     assert "checkpoint 6 is damaged" in said(["sample", f"--workdir={workdir}", "--prompt=the"])[1]
 
 
+@pytest.mark.parametrize(
+    ("verb", "known"),
+    [
+        ("sample", "committed.json"),
+        ("convert", "result.json"),
+        *(pytest.param(v, "result.json", marks=pytest.mark.exhaustive) for v in VERBS),
+    ],
+)
+def test_a_newest_checkpoint_that_is_gone(said, pretrained, texts, tmp_path, verb, known):
+    """Either file tells that there was one."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    for name in {"committed.json", "result.json"} - {known}:
+        (workdir / name).unlink()
+    flags = [flag.format(texts=tmp_path / "texts") for flag in VERBS[verb]]
+    source = f"--from={workdir}" if verb == "convert" else f"--workdir={workdir}"
+    result, errors = said([verb, source, *flags])
+    assert result["step"] == 4
+    assert "reached step 6, whose checkpoint is gone; checkpoint 4 is used instead" in errors
+
+
+def test_a_newest_checkpoint_that_is_gone_is_trained_again(said, tokens, pretrained, tmp_path):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    errors = said(train(tokens, workdir))[1]
+    assert "reached step 6, whose checkpoint is gone\nresuming after step 4" in errors
+    assert "moved" not in errors
+    runs.assert_same_run(workdir, pretrained, 6)
+
+
+def test_a_best_checkpoint_that_may_be_gone(said, finetuned, rows, tmp_path):
+    """The newest knew which one is best."""
+    workdir = runs.copied(finetuned, tmp_path / "run")
+    newest, *others = sorted(map(int, os.listdir(workdir / "checkpoints")), reverse=True)
+    shutil.rmtree(workdir / "checkpoints" / str(newest))
+    result, errors = said(predict(workdir, rows, tmp_path / "out.jsonl"))
+    assert result["step"] in others
+    assert f"checkpoint {result['step']} is used instead" in errors
+
+
+def _a_file(place):
+    place.write_text("mine")
+
+
+def _a_link_to_nowhere(place):
+    place.symlink_to("/nowhere/checkpoints")
+
+
+def _a_link_to_itself(place):
+    place.symlink_to(place)
+
+
+@pytest.mark.parametrize("instead", [_a_file, _a_link_to_nowhere, _a_link_to_itself])
+def test_checkpoints_that_are_no_folder(refused, tokens, pretrained, tmp_path, instead):
+    """A disk that is not mounted is a link to nowhere. Whether or not anything else tells that
+    there was a checkpoint."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints")
+    instead(workdir / "checkpoints")
+    refused(["sample", f"--workdir={workdir}", "--prompt=the"], "run/checkpoints", "cannot be read")
+    for name in ("result.json", "committed.json"):
+        (workdir / name).unlink()
+    refused(train(tokens, workdir), "run/checkpoints", "cannot be read")
+    assert os.path.lexists(workdir / "checkpoints")
+
+
+def test_a_checkpoint_whose_place_is_taken(refused, tokens, pretrained, tmp_path):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "6")
+    _a_link_to_nowhere(workdir / "checkpoints" / "6")
+    refused(train(tokens, workdir), "checkpoints/6: Not a directory", "step 6 was not saved")
+    assert (workdir / "checkpoints" / "4").is_dir()
+
+
 def _all_damaged(workdir):
     for step in (4, 6):
         faults.damage_checkpoint(workdir, step, "optimizer")
@@ -362,8 +436,8 @@ def _without_config(workdir):
     ("damage", "named"),
     [
         (_all_damaged, "checkpoint 6 is damaged"),
-        (_without_checkpoints, "once had"),
-        (_without_steps_or_result, "once had"),
+        (_without_checkpoints, "whose checkpoint is gone"),
+        (_without_steps_or_result, "reached step 6"),
         (_without_config, "no config.json"),
     ],
 )
@@ -476,6 +550,70 @@ def test_json_of_a_run_in_another_shape(refused, tokens, pretrained, tmp_path, n
     refused(words, workdir / name, last)
 
 
+@pytest.fixture
+def soon():
+    """What waits without end is interrupted."""
+
+    def stop(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(30)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+OF_A_RUN = {
+    "config.json": ("sample", "train", "report"),
+    "result.json": ("sample", "train", "report"),
+    "metrics.jsonl": ("report",),
+    "committed.json": ("sample", "train"),
+    "tokenizer/sentencepiece.model": ("sample",),
+    "checkpoints/6/_CHECKPOINT_METADATA": ("sample",),
+}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_read(refused, soon, tokens, pretrained, tmp_path, make):
+    """A pipe is waited for without end."""
+    run, output = tmp_path / "run", tmp_path / "report"
+    runs.copied(pretrained, run)
+    words = {
+        "sample": ["sample", f"--workdir={run}", "--prompt=the"],
+        "train": train(tokens, run),
+        "report": ["report", f"--runs={run}", f"--output={output}"],
+    }
+    for name, verbs in OF_A_RUN.items():
+        if make == os.mkdir and name.startswith("checkpoints"):
+            continue
+        (run / name).rename(tmp_path / "aside")
+        make(run / name)
+        for verb in verbs:
+            refused(words[verb], run / name)
+        (run / name).rename(tmp_path / f"{name.replace('/', ' ')} that is none")
+        (tmp_path / "aside").rename(run / name)
+
+
+@pytest.mark.parametrize("item", ["params/digests.json", "optimizer/_METADATA"])
+def test_a_pipe_in_a_checkpoint_is_damage(said, soon, pretrained, tmp_path, item):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    path = workdir / "checkpoints" / "6" / item
+    path.unlink()
+    os.mkfifo(path)
+    result, errors = said(["sample", f"--workdir={workdir}", "--prompt=the"])
+    assert result["step"] == 4
+    assert f"checkpoint 6 is damaged: {path}" in errors
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train-00000.npy", "documents-train.npy"])
+def test_a_pipe_among_shards(refused, soon, tokens, tmp_path, name):
+    copy = runs.copied(tokens, tmp_path / "tokens")
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    refused(train(copy, tmp_path / "run"), copy / name, "a pipe")
+
+
 @pytest.mark.parametrize("line", [b"[]", b"null", b'{"step": "1", "split": "train"}', b"[" * 10**5])
 def test_a_row_of_metrics_that_is_none(refused, tokens, pretrained, tmp_path, line):
     workdir = runs.copied(pretrained, tmp_path / "run")
@@ -578,6 +716,26 @@ def test_a_disk_that_is_full_from_the_start(refused, finetuned, rows, texts, tok
     refused(predict(finetuned, long, place / "out.jsonl"), "pace left")
     assert (place / "out.jsonl").read_text() == "before"
     assert not list(place.glob(".gpt1-*"))
+
+
+LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, -1))"
+
+
+@pytest.mark.exhaustive
+def test_a_checkpoint_that_is_larger_than_files_may_be(tokens, pretrained, tmp_path):
+    """As under `ulimit -f`: the one before it is kept, and the same command goes on from it."""
+    words = train(tokens, tmp_path / "run")
+    outcome = faults.run(words, at="committed.json", do=LIMITED)
+    outcome.refused("File too large", "step 4", "ulimit -f")
+    assert runs.verb(*words).status == 0
+    runs.assert_same_run(tmp_path / "run", pretrained, 6)
+
+
+@pytest.mark.parametrize("kind", ["hf", "native"])
+def test_weights_that_are_larger_than_files_may_be(pretrained, tmp_path, kind):
+    words = ["convert", f"--from={pretrained}", f"--to={kind}:{tmp_path / 'new'}"]
+    faults.run(words, settings=LIMITED).refused(f"{tmp_path / 'new'} cannot", "ulimit -f")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,7 @@ def _remove_empty(folder: Path, top: Path) -> None:
 def _record(copy: Path) -> dict[str, Any]:
     """{"url", "same"} of a copy, {} for any other folder."""
     try:
-        found = json.loads(copy.with_name(_RECORD).read_text())
+        found = json.loads(disk.content(copy.with_name(_RECORD)))
     except (OSError, ValueError):
         return {}
     return found if found["url"].rpartition("/")[2] == copy.name else {}

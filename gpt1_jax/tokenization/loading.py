@@ -6,7 +6,7 @@ from typing import NotRequired, get_args
 
 from typing_extensions import TypedDict
 
-from gpt1_jax import json_files
+from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
 from gpt1_jax.storage.places import here, is_url
@@ -95,8 +95,8 @@ def load(folder: str | os.PathLike) -> Tokenizer:
 
 def _loaded_sentencepiece(folder: Path) -> SentencePieceTokenizer:
     try:
-        return SentencePieceTokenizer((folder / MODEL).read_bytes())
-    except OSError:
-        raise UserError(f"{folder / MODEL}: missing or unreadable") from None
+        return SentencePieceTokenizer(disk.content(folder / MODEL))
+    except OSError as error:
+        raise UserError(f"{folder / MODEL}: cannot be read ({error.strerror})") from None
     except UserError as error:
         raise UserError(f"{folder / MODEL}: {error}") from None

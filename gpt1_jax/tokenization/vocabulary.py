@@ -11,6 +11,7 @@ too:
 """
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt1_jax import json_files
+from gpt1_jax import disk, json_files
 from gpt1_jax.errors import UserError
 from gpt1_jax.tokenization.tokenizer_json import FILE as TOKENIZER_JSON
 from gpt1_jax.tokenization.tokenizer_json import UNKNOWN, WORD_END, read_tokenizer_json
@@ -175,7 +176,8 @@ def _merges(path: Path, encoder: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        with io.TextIOWrapper(disk.opened(path), "utf-8") as file:
+            return file.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None
     except OSError as error:

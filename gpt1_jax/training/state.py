@@ -138,21 +138,19 @@ def resumed(
     Raises UserError where all are damaged, or gone though there were some.
     """
     step, complaints = checkpoints.newest_sound()
-    if step is None and (complaints or checkpoints.ever_saved()):
+    if step is None and complaints:
         # To begin again would wipe the record of the run.
-        why = complaints[0] if complaints else f"{checkpoints.folder} has none, but once had"
         raise UserError(
-            f"no checkpoint of this run is usable: {why}; copy one back, or choose another "
-            "--workdir to begin again"
+            f"no checkpoint of this run is usable: {complaints[0]}; copy one back, or choose "
+            "another --workdir to begin again"
         )
-    if complaints:
-        checkpoints.set_aside_after(step)
-        complaints.append(f"they were moved to {checkpoints.folder.parent / 'damaged'}")
-    # Damage is no progress: it is said also to those who asked for quiet.
-    for complaint in complaints:
-        say(complaint)
     if step is None:
         return None
+    if complaints:
+        # Damage is no progress: it is said also to those who asked for quiet.
+        for line in (*complaints, *checkpoints.set_aside_after(step)):
+            say(line)
+        tell = say
     abstract = origin.abstract
     params, moments, standing = checkpoints.restore(step, abstract.params, abstract.optimizer)
     count = jax.device_put(jnp.int32(step), abstract.step.sharding)

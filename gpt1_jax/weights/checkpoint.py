@@ -25,12 +25,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from gpt1_jax import disk, json_files
+from gpt1_jax import disk, json_files, run_files
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import say
 from gpt1_jax.storage import places
 from gpt1_jax.storage.retention import CheckpointConfig, Retention
-from gpt1_jax.weights.space import check_space, is_full
+from gpt1_jax.weights.space import check_space, refusal
 
 DIGESTS = "digests.json"
 # The form of a checkpoint, which docs/formats.md describes; those before the number had the first.
@@ -38,8 +38,6 @@ FORMAT = 1
 _FORMAT, _MADE_BY = "format", "made_by"  # keys of a checkpoint's progress
 _AT_THE_COMMIT = {"commit_success.txt"}  # what Orbax adds when the digests are written
 ITEMS = ("params", "optimizer", "progress")
-# Of a run: the newest step that was ever committed, so that losing all checkpoints is noticed.
-COMMITTED = "committed.json"
 # Seconds after which a checkpoint whose files go missing is looked at again, and how often one that
 # is deleted meanwhile is given up for the next.
 _PAUSES = (0.1, 0.4, 1.5)
@@ -50,8 +48,13 @@ class Gone(UserError):
     """A checkpoint that another process deleted while it was read, newer ones having come."""
 
 
+def _opened(path: epath.Path) -> Any:
+    """A file to read from, as `disk.opened` has it where it is of this machine."""
+    return path.open("rb") if places.is_url(path) else disk.opened(Path(path))
+
+
 def _digest(path: epath.Path) -> str:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -135,6 +138,25 @@ def _quiet() -> None:
     sys.unraisablehook = hook
 
 
+def _require_folder(place: Path) -> None:
+    """UserError for what stands where the checkpoints of a run should be and is no folder of them:
+    a file, a folder that nobody may read, a link to a disk that is not there."""
+    if not os.path.lexists(place):
+        return
+    try:
+        os.listdir(place)
+    except OSError as error:
+        link = f" is a link to {os.readlink(place)} and" if place.is_symlink() else ""
+        raise UserError(
+            f"{place}{link} cannot be read: {error.strerror}; expected the folder of checkpoints "
+            "that `train` made"
+        ) from None
+    # What Orbax reads beside the items, which have digests.
+    for path in place.glob("*/*"):
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise UserError(f"{path} is a pipe or a device, and no file; copy the checkpoint again")
+
+
 class Checkpoints:
     """The checkpoints of a run, in workdir/checkpoints."""
 
@@ -167,6 +189,10 @@ class Checkpoints:
             cleanup_tmp_directories=config is not None,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_committed),
         )
+        if self._is_here:
+            _require_folder(Path(self.folder))
+        # Before the checkpoints are listed: one that is committed now would be taken for gone.
+        self._reached = run_files.reached(self._workdir)
         self._manager = None
         self._place: int | None = None
         if config is not None or self.folder.is_dir():
@@ -180,7 +206,7 @@ class Checkpoints:
                 },
             )
 
-        if config is not None and self._is_here and Path(self.folder).is_dir():
+        if config is not None and self._is_here:
             # Held open, so that no other folder can be mistaken for it.
             self._place = os.open(self.folder, os.O_RDONLY)
         self._config = self._workdir / "config.json"
@@ -233,7 +259,7 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything saved is committed; raises what went wrong in the background, a
-        full disk as UserError."""
+        full disk and the like as UserError."""
         with self._writing():
             self._manager.wait_until_finished()
 
@@ -258,17 +284,20 @@ class Checkpoints:
         except Exception as error:
             self._give_up()
             self._require_there()
-            if places.origin(self._workdir) and not (self._is_here and is_full(error)):
+            refused = refusal(error)
+            if places.origin(self._workdir) and not (self._is_here and refused):
                 reason = " ".join(str(error).split())[:300]
                 raise Interrupted(
                     f"{self.folder}: step {self._saving} was not saved ({reason}); the same "
                     "command goes on from the checkpoint before it"
                 ) from None
-            if not is_full(error):
+            if refused is None:
                 raise
+            where = refused.filename2 or refused.filename or self.folder
             raise UserError(
-                f"{self.folder}: no space left for the checkpoint of step {self._saving}; free "
-                "some, and the same command goes on from the one before it"
+                f"{where}: {refused.strerror}, so the checkpoint of step {self._saving} was not "
+                f"saved; {disk.way_out(refused)}, and the same command goes on from the one before "
+                "it"
             ) from None
 
     def _give_up(self) -> None:
@@ -278,12 +307,8 @@ class Checkpoints:
 
     def _note_committed(self) -> None:
         if jax.process_index() == 0 and self._saving is not None:
-            disk.write_json(self._workdir / COMMITTED, {"step": self._saving})
+            disk.write_json(self._workdir / run_files.COMMITTED, {"step": self._saving})
             places.send(self._workdir)
-
-    def ever_saved(self) -> bool:
-        """Whether there was a checkpoint once, also if it is gone."""
-        return any((self._workdir / name).exists() for name in (COMMITTED, "result.json"))
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint's files, or None."""
@@ -291,7 +316,8 @@ class Checkpoints:
             folder = self.folder / str(step) / item
             path = folder / DIGESTS
             try:
-                content, remedy = path.read_bytes(), "copy it again"
+                with _opened(path) as file:
+                    content, remedy = file.read(), "copy it again"
                 expected = json_files.parse(content, dict[str, str], str(path), remedy)
                 found = {str(p.relative_to(folder)): p for p in _files(folder)}
                 if missing := sorted(set(expected) - set(found)):
@@ -327,22 +353,27 @@ class Checkpoints:
 
     def newest_sound(self) -> tuple[int | None, list[str]]:
         """The newest step whose files are as they were written (None if there is none), and a line
-        about each newer one that is damaged. Raises Gone like `_sound`."""
-        complaints = []
-        for step in reversed(self.steps()):
+        about each newer one that is damaged or gone. Raises Gone like `_sound`."""
+        steps, complaints = self.steps(), []
+        if self._reached is not None and self._reached > max(steps, default=-1):
+            complaints.append(f"the run reached step {self._reached}, whose checkpoint is gone")
+        for step in reversed(steps):
             damage = self._sound(step) or self._misplaced(step)
             if damage is None:
                 return step, complaints
             complaints.append(f"checkpoint {step} is damaged: {damage}")
         return None, complaints
 
-    def set_aside_after(self, step: int | None) -> None:
+    def set_aside_after(self, step: int) -> list[str]:
         """Renames the checkpoints newer than `step`, found damaged, so that their steps can be
-        saved again and nothing is deleted. Every process calls it, when it has seen them."""
+        saved again and nothing is deleted, and says where they are now. Every process calls it,
+        when it has seen them."""
         multihost_utils.sync_global_devices("damaged checkpoints are seen")
+        damaged = [newer for newer in self.steps() if newer > step]
+        folder = self.folder.parent / "damaged"
         if jax.process_index() == 0:
-            for newer in [s for s in self.steps() if step is None or s > step]:
-                target = self.folder.parent / "damaged" / f"{newer}"
+            for newer in damaged:
+                target = folder / f"{newer}"
                 while target.exists():
                     target = target.with_name(target.name + "+")
                 with disk.as_user_error(target.parent):
@@ -350,6 +381,7 @@ class Checkpoints:
                     (self.folder / str(newer)).rename(target)
         multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._manager.reload()
+        return [f"checkpoint {newer} was moved to {folder}" for newer in damaged]
 
     def restore(self, step: int, params: Any, optimizer: Any) -> tuple[Any, Any, dict]:
         """The state of a step, placed like the abstract trees (ShapeDtypeStruct with shardings).
@@ -407,7 +439,7 @@ class Checkpoints:
         if best not in (None, newest):
             damage = self._sound(best) if best in self.steps() else "it is not there"
             if damage is None:
-                step, complaints = best, []
+                step = best
             else:
                 complaints.append(f"the best checkpoint, {best}, is damaged: {damage}")
         params = self._params(step)

@@ -17,6 +17,7 @@ from gpt1_jax.weights import (
     model_card,
     openai,
     released,
+    space,
     weights,
     workdir,
 )
@@ -32,7 +33,7 @@ def write_weights(found: Weights, target: str) -> None:
     kind, folder = _target(target)
     require_new(folder)
     _check_fits(kind, folder, found)
-    with new_folder(folder, "--to") as temporary:
+    with new_folder(folder, "--to") as temporary, space.as_user_error(folder):
         _WRITERS[kind](found, temporary)
 
 

@@ -1,7 +1,11 @@
 """Whether a disk has room for a checkpoint."""
 
+import contextlib
+import errno
+import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +17,29 @@ from gpt1_jax.messages import amount
 from gpt1_jax.storage import places
 
 
-def is_full(error: BaseException | None) -> bool:
-    """Whether a disk without space is behind an error, which libraries tell in words."""
+def refusal(error: BaseException | None) -> OSError | None:
+    """What a disk refused, behind an error: libraries raise others from it, or tell it in words."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in disk.NO_ROOM:
-            return True
-        if re.search(r"No space left|Disk quota|ENOSPC|EDQUOT", str(error)):
-            return True
+        if isinstance(error, OSError) and error.errno in disk.UNWRITABLE:
+            return error
+        for number in disk.NO_ROOM:
+            if re.search(rf"{os.strerror(number)}|\b{errno.errorcode[number]}\b", str(error)):
+                return OSError(number, os.strerror(number))
         error = error.__cause__ or error.__context__
-    return False
+    return None
+
+
+@contextlib.contextmanager
+def as_user_error(place: Path) -> Iterator[None]:
+    """Turns a disk without room for what is written to `place` into one line, whichever library
+    tells of it."""
+    try:
+        yield
+    except Exception as error:
+        refused = refusal(error)
+        if refused is None or refused.errno not in disk.NO_ROOM:
+            raise
+        raise UserError(f"{place} cannot be written: {disk.reason(refused)}") from None
 
 
 def check_space(workdir: Path, state: Any) -> None:
