@@ -1,4 +1,5 @@
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -36,6 +37,24 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     assert [row["step"] for row in read_rows(path)] == [1]
     MetricsWriter(tmp_path, PLAIN, resumed_from=1).close()
     assert path.read_text().count("\n") == 1
+
+
+@pytest.mark.parametrize("left", [None, pytest.param("", marks=pytest.mark.exhaustive)])
+def test_a_record_that_is_lost_is_said(tokens, pretrained, tmp_path, left):
+    """By the training that goes on, and below the curve that a report draws."""
+    run = runs.copied(pretrained, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints" / "6")
+    (run / "metrics.jsonl").unlink()
+    if left is not None:
+        (run / "metrics.jsonl").write_text(left)
+    said = runs.verb(*runs.words(runs.pretraining(tokens), run), "--quiet").said
+    assert any(
+        "metrics.jsonl has no rows any more: what was measured up to step 4" in s for s in said
+    )
+    assert {row["step"] for row in runs.rows(run)} == {5, 6}
+    words = ["report", f"--runs={run}", f"--output={tmp_path / 'report'}"]
+    assert runs.verb(*words).status == 0
+    assert "no rows before those of step 5" in (tmp_path / "report" / "index.md").read_text()
 
 
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path):

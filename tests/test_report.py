@@ -711,9 +711,12 @@ def test_copied_files_of_real_runs_are_read(pretrained, finetuned, tmp_path):
         (tmp_path / "runs" / workdir.parent.name).mkdir(parents=True)
         for name in ("config.json", "result.json", "metrics.jsonl"):
             shutil.copy(workdir / name, tmp_path / "runs" / workdir.parent.name)
+    (tmp_path / "runs" / pretrained.parent.name / "metrics.jsonl").unlink()
     assert report(tmp_path / "runs", tmp_path / "out")["single_runs"] == 2
     best = json.loads((finetuned / "result.json").read_text())["best"]["score"]
-    assert f"| {rounded(percent(best))} |" in (tmp_path / "out" / "index.md").read_text()
+    index = (tmp_path / "out" / "index.md").read_text()
+    assert f"| {rounded(percent(best))} |" in index
+    assert f"- {pretrained.parent.name}: metrics.jsonl has no rows, so there is no curve" in index
     assert (tmp_path / "out" / "loss_single.png").exists()
 
 

@@ -381,6 +381,7 @@ def _losses(
         notes=(
             "Lines: training, the mean of neighbouring updates; dots: held-out. Of a task it is "
             "the loss of the task alone.",
+            *filter(None, (run.gap for members in groups.values() for run in members)),
         ),
     )
 

@@ -100,10 +100,15 @@ class _Task(TypedDict):
     metric: str | None
 
 
+class _Log(TypedDict):
+    every: int
+
+
 class _Config(TypedDict):
     """config.json, as far as a report needs it."""
 
     task: _Task
+    log: NotRequired[_Log]
 
 
 class Best(NamedTuple):
@@ -172,6 +177,17 @@ class FinishedRun:
         """Steps and values of a metric."""
         rows = [row for row in self.rows if row["split"] == split and row.get(metric) is not None]
         return [row["step"] for row in rows], [row[metric] for row in rows]
+
+    @property
+    def gap(self) -> str | None:
+        """What a curve does not show, the record of a run having begun late."""
+        every = self.config["log"]["every"] if "log" in self.config else 1
+        first = min((row["step"] for row in self.rows), default=None)
+        if first is None:
+            return f"{self.folder}: metrics.jsonl has no rows, so there is no curve."
+        if first > every:
+            return f"{self.folder}: metrics.jsonl has no rows before those of step {first}."
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from gpt1_jax.data.metrics import METRICS
 from gpt1_jax.disk import NO_ROOM, as_user_error, write_json, write_text
+from gpt1_jax.messages import say
 from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import read_rows
 from gpt1_jax.storage import places
@@ -33,8 +34,9 @@ class MetricsWriter:
         active: bool = True,
         settings: Mapping[str, Any] | None = None,
     ):
-        """Drops rows after step `resumed_from`, and a last line that a crash has torn. `settings`
-        of the run, by key, are what TensorBoard sets its runs beside each other by."""
+        """Drops rows after step `resumed_from`, and a last line that a crash has torn; says where
+        none are left of those before. `settings` of the run, by key, are what TensorBoard sets its
+        runs beside each other by."""
         self.workdir = workdir
         self._active = active
         self._file = self._events = None
@@ -43,6 +45,11 @@ class MetricsWriter:
             return
         path = workdir / "metrics.jsonl"
         rows = [row for row in read_rows(path) if row["step"] <= resumed_from]
+        if not rows and resumed_from and (resumed_from >= config.every or not path.exists()):
+            say(
+                f"{path} has no rows any more: what was measured up to step {resumed_from} is lost "
+                f"unless you copy it back, and the record goes on with step {resumed_from + 1}"
+            )
         for row in rows:
             values = {name: value for name, value in row.items() if name not in ("step", "split")}
             self.newest[row["split"]] = values
