@@ -59,6 +59,8 @@ def _checked(content: bytes, shape: type[T], place: str, remedy: str) -> T:
     extra = "forbid" if dataclasses.is_dataclass(shape) else "allow"
     try:
         return _adapter(cast(Any, shape)).validate_json(content, strict=True, extra=extra)
+    except UserError as error:  # of a dataclass, which knows no file
+        raise UserError(f"{place}: {error}; {remedy}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         key = ".".join(map(str, first["loc"]))

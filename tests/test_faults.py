@@ -614,6 +614,20 @@ def test_a_pipe_among_shards(refused, soon, tokens, tmp_path, name):
     refused(train(copy, tmp_path / "run"), copy / name, "a pipe")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", -1), ("model.loss_chunks", -1), ("checkpoint.keep", 0)]
+)
+def test_a_value_that_no_run_has(refused, pretrained, tmp_path, key, value):
+    """The line names the file that it stands in."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    content = json.loads((workdir / "config.json").read_text())
+    *section, name = key.split(".")
+    (content[section[0]] if section else content)[name] = value
+    (workdir / "config.json").write_text(json.dumps(content))
+    words = ["sample", f"--workdir={workdir}", "--prompt=the"]
+    refused(words, workdir / "config.json", f"{key} is {value}; expected")
+
+
 @pytest.mark.parametrize("line", [b"[]", b"null", b'{"step": "1", "split": "train"}', b"[" * 10**5])
 def test_a_row_of_metrics_that_is_none(refused, tokens, pretrained, tmp_path, line):
     workdir = runs.copied(pretrained, tmp_path / "run")

@@ -153,6 +153,15 @@ def test_a_run_may_have_a_colon_in_its_name(pretrained, tmp_path, monkeypatch):
     refused(["sample", "--workdir=12:31", "--prompt=the"], "12:31")
 
 
+@pytest.mark.parametrize("kind", ["openai", "hf"])
+def test_a_workdir_that_is_called_like_a_layout_of_weights(pretrained, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    words = ["sample", f"--workdir={kind}:x", "--prompt=the", "--length=2"]
+    refused(words, f"--workdir={kind}:x: there is no folder", f"--initial={kind}:x")
+    runs.copied(pretrained, tmp_path / f"{kind}:x")
+    assert runs.verb(*words).status == 0
+
+
 def test_plain_surroundings(pretrained, tmp_path):
     """No locale, no UTF-8, no columns."""
     bare = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -176,8 +176,29 @@ def test_other_tokens_by_the_same_tokenizer_are_another_run(pretrained, given, t
         vocab=str(tokens / "tokenizer"),
     )
     workdir = runs.copied(pretrained, tmp_path / "run")
-    with pytest.raises(UserError, match=r"resolved\.data"):
-        runs.run({**given, "data.path": str(other)}, workdir)
+    words = runs.words({**given, "data.path": str(other)}, workdir)
+    said = runs.refused(
+        words, f"other data than {other} has now", "train and valid are not the same"
+    )
+    assert f'data.path was "{tokens}"' in said
+
+
+def test_a_task_that_has_changed_is_named(pretrained, classification, tmp_path):
+    """Also where its rows have become more, which is no wish for a longer run."""
+    task = runs.copied(classification, tmp_path / "task")
+    given = runs.fine_tuning(pretrained, task, "classification", epochs=1.5, stop_after=1)
+    given |= {"steps": None, "data.buckets": 8}
+    flags = [f"--config.{key}={value}" for key, value in given.items()]
+    words = ["train", "--config=configs/finetune.py", f"--workdir={tmp_path / 'run'}", *flags]
+    assert runs.verb(*words).status == 0
+    for split in ("dev", "train"):
+        path = task / f"{split}.jsonl"
+        before = path.read_text()
+        path.write_text(before * 2)
+        said = runs.refused(words, f"other data than {task} has now: {split} is not the same")
+        assert "resolved" not in said
+        assert "extend" not in said
+        path.write_text(before)
 
 
 def test_moved_tokens_are_the_same_run(stopped, given, pretrained, tokens, tmp_path):

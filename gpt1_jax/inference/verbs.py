@@ -4,6 +4,7 @@ runs."""
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from gpt1_jax.errors import UserError
@@ -32,7 +33,23 @@ class Model:
     def load(self) -> "TrainedModel":
         from gpt1_jax.inference import trained_model
 
-        return trained_model.load(self.initial or self.workdir or "", self.step)
+        return trained_model.load(self.source, self.step)
+
+    @property
+    def source(self) -> str:
+        """What to read the weights from: a workdir is a folder, whatever it is called."""
+        from gpt1_jax.weights.source import parse_source
+
+        if self.workdir is None:
+            return self.initial or ""
+        if Path(self.workdir).expanduser().exists():
+            return f"native:{self.workdir}"
+        if parse_source(self.workdir)[0] != "native":
+            raise UserError(
+                f"--workdir={self.workdir}: there is no folder of this name; weights that are no "
+                f"run of train are named by --initial={self.workdir}"
+            )
+        return self.workdir
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -165,7 +165,7 @@ def stored(config: Mapping[str, Any], path: Path) -> Experiment:
     try:
         return experiment(known)
     except UserError as error:
-        raise UserError(f"{path}: {error}; expected what `train` wrote; copy it again") from None
+        raise UserError(f"{path}: {error}; copy again what `train` wrote") from None
 
 
 def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[Experiment, set[str]]:

@@ -96,6 +96,8 @@ def load(folder: str | os.PathLike) -> Tokenizer:
 def _loaded_sentencepiece(folder: Path) -> SentencePieceTokenizer:
     try:
         return SentencePieceTokenizer(disk.content(folder / MODEL))
+    except FileNotFoundError:
+        raise UserError(f"{folder / MODEL}: missing") from None
     except OSError as error:
         raise UserError(f"{folder / MODEL}: cannot be read ({error.strerror})") from None
     except UserError as error:

@@ -10,6 +10,7 @@ import jax
 
 from gpt1_jax import disk, run_files
 from gpt1_jax.errors import UserError
+from gpt1_jax.recipe.config_values import flatten
 from gpt1_jax.recipe.experiment import Experiment, Extend, identity, stored
 from gpt1_jax.storage import places
 from gpt1_jax.storage.lease import Lease
@@ -17,6 +18,13 @@ from gpt1_jax.weights.checkpoint import Checkpoints
 
 # What an extension changes of a run's identity.
 LENGTH = ("steps", "epochs", "resolved.total_steps")
+# What changes with the data of a run, whatever was set; and what may change while they stay the
+# same: where they lie, and how they are read.
+_OF_DATA = ("resolved.tokenizer", "resolved.data")
+_READING = (
+    *("data.path", "task.path", "task.columns", "task.data_dir", "task.split_seed"),
+    "task.ambiguous_pronouns",
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,7 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
         if (workdir / "config.json").exists():
             before = run_files.read_config(workdir)
             _check_kind(workdir, before["identity"], config["identity"])
+            _check_data(workdir, before, config)
             extends = _is_longer(workdir, before["identity"], config["identity"], extend)
             _check_same(workdir, before["identity"], config["identity"], extends)
         else:
@@ -105,6 +114,34 @@ def _check_kind(workdir: Path, before: dict, now: dict) -> None:
             f"{workdir} holds the {kinds[0]} of a model, and this is {kinds[1]}; choose another "
             "--workdir"
         )
+
+
+def _check_data(workdir: Path, before: dict, config: dict) -> None:
+    """UserError where all is as it was set, and the data are not as they were; it says what is
+    known of the difference. Nobody sets these keys, and the length of a run may follow from them.
+    """
+    old, new = _with_defaults(before["identity"]), config["identity"]
+    differing = {key for key in {**old, **new} if old.get(key) != new.get(key)} - {*LENGTH}
+    key = next((key for key in _OF_DATA if key in differing), None)
+    if key is None or not all(key.startswith("resolved.") for key in differing):
+        return
+    task, initial, tokens = config["task"], config["initial"], config["data"]["path"]
+    where = (task["path"] or task["name"]) if config["resolved"]["task"] else tokens
+    known, digests = before["resolved"].get("digests", {}), config["resolved"]["digests"]
+    if key == "resolved.tokenizer":
+        where, what = initial or tokens, "the tokenizer is"
+    elif changed := [name for name in known if digests.get(name) != known[name]]:
+        what = f"{' and '.join(changed)} {'are' if len(changed) > 1 else 'is'}"
+    else:
+        what = "its content is"
+    old, new = flatten(before), flatten(config)
+    also = [
+        f", {key} was {json.dumps(old.get(key))}" for key in _READING if old.get(key) != new[key]
+    ]
+    raise UserError(
+        f"{workdir} holds a run on other data than {where} has now: {what} not the same"
+        f"{''.join(also)}; go on with those data, or choose another --workdir"
+    )
 
 
 def _is_longer(workdir: Path, before: dict, now: dict, extend: Extend | None) -> bool:
@@ -141,8 +178,7 @@ def _require_no_run(workdir: Path) -> None:
 def _check_same(workdir: Path, before: dict, now: dict, extends: bool) -> None:
     # What was set comes before what follows from it.
     keys = sorted(set(before) | set(now), key=lambda key: (key.startswith("resolved."), key))
-    # A key that is newer than the run has the value that stands for what was done before.
-    before = identity(Experiment(steps=1)) | before
+    before = _with_defaults(before)
     for key in keys:
         if extends and key in LENGTH:
             continue
@@ -151,6 +187,12 @@ def _check_same(workdir: Path, before: dict, now: dict, extends: bool) -> None:
                 f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
                 f"{_short(now.get(key))}; choose another --workdir or the same setting"
             )
+
+
+def _with_defaults(before: dict) -> dict:
+    """The identity of a run: a key that is newer than it has the value that stands for what was
+    done before."""
+    return identity(Experiment(steps=1)) | before
 
 
 def _short(value: Any) -> str:

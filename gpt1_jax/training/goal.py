@@ -52,12 +52,14 @@ class Goal(Protocol):
     """What `LanguageModelling` and `FineTuning` have in common.
 
     loaded: the task, of which there is none in pre-training. source: of the batches. digest: of the
-    data. steps_per_epoch: updates of an epoch where evaluation follows epochs. longest: tokens of
-    the longest sequence that the model meets.
+    data; digests: of its splits, which tell what of it changed. steps_per_epoch: updates of an
+    epoch where evaluation follows epochs. longest: tokens of the longest sequence that the model
+    meets.
     """
 
     loaded: LoadedTask
     digest: str
+    digests: dict[str, str]
 
     @property
     def source(self) -> Windows | Examples: ...
@@ -114,6 +116,10 @@ def goal(
     return LanguageModelling(experiment, tokenizer, loaded, tell)
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class LanguageModelling:
     """Pre-training: windows of the train split of `data.path`, measured on its valid split."""
 
@@ -132,8 +138,12 @@ class LanguageModelling:
         tokens = Tokens.open(config.path, "train", separator)
         self.loaded, self.longest = loaded, n_ctx
         self.source = Windows(tokens, n_ctx, experiment.batch_size, experiment.seed, config.windows)
-        checksums = [s["sha256"] for split in manifest["splits"].values() for s in split["shards"]]
-        self.digest = hashlib.sha256(json.dumps(checksums).encode()).hexdigest()
+        checksums = {
+            name: [shard["sha256"] for shard in split["shards"]]
+            for name, split in manifest["splits"].items()
+        }
+        self.digest = _digest(json.dumps([*itertools.chain(*checksums.values())]))
+        self.digests = {name: _digest(json.dumps(of_one)) for name, of_one in checksums.items()}
         self.held_out = None
         if "valid" in manifest["splits"]:
             self.held_out = Tokens.open(config.path, "valid", separator)
@@ -178,12 +188,12 @@ class FineTuning:
     ):
         self.loaded = loaded
         self._experiment, self._tokenizer = experiment, tokenizer
-        digest = hashlib.sha256()
+        described = {}
         for split in ("train", "dev"):
             candidates, cut = self._encoded(loaded, split)
             tell(f"{loaded.task.name} {split}: {len(candidates)} examples, {cut} cut to fit n_ctx")
             targets = loaded.targets(split)
-            digest.update(json.dumps([candidates, targets.tolist()]).encode())
+            described[split] = json.dumps([candidates, targets.tolist()])
             examples = Examples(
                 candidates,
                 targets,
@@ -197,7 +207,8 @@ class FineTuning:
                 self.source = examples
             else:
                 self.dev = examples
-        self.digest = digest.hexdigest()
+        self.digest = _digest("".join(described.values()))
+        self.digests = {split: _digest(text) for split, text in described.items()}
         _ = self.steps_per_epoch  # refuses a training set smaller than a batch
 
     @property

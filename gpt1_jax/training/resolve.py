@@ -20,6 +20,7 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.goal import Goal
 from gpt1_jax.training.state import Initial
 from gpt1_jax.weights.source import absolute_source, parse_source, read_weights
+from gpt1_jax.weights.weights import model_of
 
 # The rows start, delimiter, classify that fine-tuning adds to the token table.
 N_SPECIAL = 3
@@ -51,7 +52,7 @@ def named_source(experiment: Experiment, workdir: Path) -> Initial | None:
         if config.get("initial") == source:
             return Initial(
                 source,
-                ModelConfig(**config["model"]),
+                model_of(config["model"], f"{workdir / 'config.json'}: model"),
                 loading.load(workdir / "tokenizer"),
                 lambda: read_weights(source).params,
             )

@@ -255,6 +255,7 @@ def _config(
         data=towards.digest,
     )
     config = run_config(experiment, resolved)
-    # What is only looked at makes no other run.
+    # What is only looked at, or is in the digest of all, makes no other run.
+    config["resolved"]["digests"] = towards.digests
     config["resolved"]["anchors"] = {question.probe: question.anchors for question in questions}
     return config
