@@ -88,7 +88,7 @@ class Extension(TypedDict):
 
 class Resolved(TypedDict):
     """What a run was resolved to, as far as every reader needs it. `spared`: checkpoints that stay
-    because a command of before kept them."""
+    because a command of before kept them. `digests`: of the splits of its data."""
 
     tokenizer: str
     task: dict[str, Any] | None
@@ -97,6 +97,7 @@ class Resolved(TypedDict):
     total_steps: int
     extensions: NotRequired[list[Extension]]
     spared: NotRequired[list[int]]
+    digests: NotRequired[dict[str, str]]
 
 
 class RunConfig(TypedDict):

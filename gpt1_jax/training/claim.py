@@ -14,6 +14,7 @@ from gpt1_jax.recipe.config_values import flatten
 from gpt1_jax.recipe.experiment import Experiment, Extend, identity, stored
 from gpt1_jax.storage import places
 from gpt1_jax.storage.lease import Lease
+from gpt1_jax.storage.retention import CheckpointConfig
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 # What an extension changes of a run's identity.
@@ -30,13 +31,13 @@ _READING = (
 @dataclass(frozen=True)
 class Claim:
     """A workdir under its lock and, in an object store, its lease, both of which process 0 holds.
-    `before` is the config.json that was there, empty for a new run; `extends` whether this run is
-    to have more updates than that one."""
+    `before` is the config.json that was there, empty for a new run, and `settings` what it says of
+    checkpoints; `extends` whether this run is to have more updates than that one."""
 
-    workdir: Path
     lock: disk.WorkdirLock | None
     lease: Lease | None
     before: dict[str, Any]
+    settings: CheckpointConfig | None
     extends: bool
 
     def release(self) -> None:
@@ -63,11 +64,9 @@ class Claim:
         """Sees to it that no checkpoint is deleted which a command of before kept by its settings
         and this one would not: they are free to change, and what was kept is not theirs. Returns
         the steps of those, for config.json."""
-        if not self.before:
+        if self.settings is None:
             return []
-        settings = stored(self.before, self.workdir / "config.json").checkpoint
-        already = self.before["resolved"].get("spared", ())
-        return checkpoints.spare(settings, already)
+        return checkpoints.spare(self.settings, self.before["resolved"].get("spared", ()))
 
 
 def schedule_begins_after(extensions: list[dict[str, Any]]) -> int:
@@ -90,9 +89,11 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
             refused.callback(lease.release)
             places.here(url, new=True)  # what the one before has written until then
         before: dict[str, Any] = {}
+        settings = None
         extends = False
         if (workdir / "config.json").exists():
             before = run_files.read_config(workdir)
+            settings = stored(before, workdir / "config.json").checkpoint
             _check_kind(workdir, before["identity"], config["identity"])
             _check_data(workdir, before, config)
             extends = _is_longer(workdir, before["identity"], config["identity"], extend)
@@ -100,7 +101,7 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
         else:
             _require_no_run(workdir)
         refused.pop_all()
-    return Claim(workdir, lock, lease, before, extends)
+    return Claim(lock, lease, before, settings, extends)
 
 
 def _check_kind(workdir: Path, before: dict, now: dict) -> None:

@@ -51,7 +51,7 @@ from gpt1_jax.training.state import (
 from gpt1_jax.training.text_samples import TextSamples, text_samples
 from gpt1_jax.weights import space
 from gpt1_jax.weights import workdir as workdirs
-from gpt1_jax.weights.checkpoint import Checkpoints
+from gpt1_jax.weights.checkpoint import Checkpoints, reached
 
 
 @dataclass
@@ -133,6 +133,7 @@ def start(
             undone.callback(held.release)
             facts |= agreement.of_a_run(config, workdir)
         with agreement.agreed():
+            reached(workdir)
             space.check_space(workdir, plan.origin.shapes)
             if not experiment.is_task:
                 known = workdir / shards.VERIFIED

@@ -38,10 +38,8 @@ FORMAT = 1
 _FORMAT, _MADE_BY = "format", "made_by"  # keys of a checkpoint's progress
 _AT_THE_COMMIT = {"commit_success.txt"}  # what Orbax adds when the digests are written
 ITEMS = ("params", "optimizer", "progress")
-# Seconds after which a checkpoint whose files go missing is looked at again, and how often one that
-# is deleted meanwhile is given up for the next.
+# Seconds after which a checkpoint whose files go missing is looked at again.
 _PAUSES = (0.1, 0.4, 1.5)
-_ATTEMPTS = 10
 
 
 class Gone(UserError):
@@ -138,23 +136,34 @@ def _quiet() -> None:
     sys.unraisablehook = hook
 
 
-def _require_folder(place: Path) -> None:
-    """UserError for what stands where the checkpoints of a run should be and is no folder of them:
-    a file, a folder that nobody may read, a link to a disk that is not there."""
-    if not os.path.lexists(place):
-        return
-    try:
-        os.listdir(place)
-    except OSError as error:
-        link = f" is a link to {os.readlink(place)} and" if place.is_symlink() else ""
-        raise UserError(
-            f"{place}{link} cannot be read: {error.strerror}; expected the folder of checkpoints "
-            "that `train` made"
-        ) from None
-    # What Orbax reads beside the items, which have digests.
-    for path in place.glob("*/*"):
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            raise UserError(f"{path} is a pipe or a device, and no file; copy the checkpoint again")
+def reached(workdir: Path) -> int | None:
+    """The newest step that a run has ever saved, None where there is none.
+
+    Raises UserError where its checkpoints cannot be looked at: what has the name of their folder is
+    a file, a folder that nobody may read, a link to a disk that is not there; or where the files
+    that tell the step cannot be read.
+    """
+    place = Path(places.original(workdir) / "checkpoints")
+    if _is_here(workdir) and os.path.lexists(place):
+        try:
+            os.listdir(place)
+        except OSError as error:
+            link = f" is a link to {os.readlink(place)} and" if place.is_symlink() else ""
+            raise UserError(
+                f"{place}{link} cannot be read: {error.strerror}; expected the folder of "
+                "checkpoints that `train` made"
+            ) from None
+        # What Orbax reads beside the items, which have digests. Who trains here may delete some.
+        with contextlib.suppress(FileNotFoundError):
+            for path in place.glob("*/*"):
+                if path.exists() and not (path.is_file() or path.is_dir()):
+                    raise UserError(f"{path} is a pipe or a device, and no file; copy it again")
+    return run_files.reached(workdir)
+
+
+def _is_here(workdir: Path) -> bool:
+    """Whether the checkpoints are files of this machine."""
+    return places.origin(workdir) is None or places.is_alone(workdir)
 
 
 class Checkpoints:
@@ -170,7 +179,7 @@ class Checkpoints:
         with every checkpoint that is saved (run_files.made_by)."""
         self._workdir = Path(workdir)
         self.folder = places.original(workdir) / "checkpoints"
-        self._is_here = places.origin(workdir) is None or places.is_alone(workdir)
+        self._is_here = _is_here(self._workdir)
         if places.is_alone(workdir) and config is not None and jax.process_count() > 1:
             raise UserError(
                 f"{places.shown(self._workdir)}: one process alone writes checkpoints there; "
@@ -189,10 +198,8 @@ class Checkpoints:
             cleanup_tmp_directories=config is not None,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_committed),
         )
-        if self._is_here:
-            _require_folder(Path(self.folder))
         # Before the checkpoints are listed: one that is committed now would be taken for gone.
-        self._reached = run_files.reached(self._workdir)
+        self._reached = reached(self._workdir)
         self._manager = None
         self._place: int | None = None
         if config is not None or self.folder.is_dir():
@@ -206,7 +213,7 @@ class Checkpoints:
                 },
             )
 
-        if config is not None and self._is_here:
+        if config is not None and self._is_here and Path(self.folder).is_dir():
             # Held open, so that no other folder can be mistaken for it.
             self._place = os.open(self.folder, os.O_RDONLY)
         self._config = self._workdir / "config.json"
@@ -459,33 +466,3 @@ class Checkpoints:
             if self._sound(step) is None:
                 raise
             raise Gone(f"checkpoint {step} was deleted while it was read; start again") from None
-
-
-def read_params(
-    workdir: Path, step: int | None, made_by: Mapping[str, Any]
-) -> tuple[int, dict[str, Any]]:
-    """A step of a run and its parameters as numpy arrays; for None its best step if it is
-    fine-tuned, else the newest sound one (see `Checkpoints.newest_params`). `made_by` is what the
-    run's config.json says.
-
-    Another process may train there: where it deletes what is being read, the next one is taken.
-    Raises UserError if there is no such checkpoint, or none that is sound.
-    """
-    for attempt in range(_ATTEMPTS):
-        checkpoints = Checkpoints(workdir)
-        try:
-            if step is None:
-                found, params = checkpoints.newest_params()
-            elif step in (steps := checkpoints.steps()):
-                found, params = step, checkpoints.load_params(step)
-            else:
-                known = ", ".join(map(str, steps)) or "none"
-                raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
-            checkpoints.require_made_by(found, made_by)
-            return found, params
-        except Gone:
-            if attempt == _ATTEMPTS - 1:
-                raise
-        finally:
-            checkpoints.close()
-    raise AssertionError

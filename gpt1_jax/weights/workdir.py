@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +16,11 @@ from gpt1_jax.run_files import read_config
 from gpt1_jax.storage.retention import CheckpointConfig
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization import tokenizer as tokenizers
-from gpt1_jax.weights import checkpoint
-from gpt1_jax.weights.checkpoint import Checkpoints
+from gpt1_jax.weights.checkpoint import Checkpoints, Gone
 from gpt1_jax.weights.weights import Weights, model_of, task_json, task_of
+
+# How often a checkpoint that is deleted while it is read is given up for the next.
+_ATTEMPTS = 10
 
 
 def resolved(tokenizer, task: Task, labels: tuple, n_outputs: int, **others) -> dict:
@@ -63,7 +67,7 @@ def read_workdir(workdir: Path, step: int | None = None) -> Weights:
     newest whose files are sound. Raises UserError if there is none, and for the tokenizer of
     another run."""
     config = read_config(workdir)
-    step, params = checkpoint.read_params(workdir, step, run_files.made_by(config))
+    step, params = _read_params(workdir, step, run_files.made_by(config))
     found, path = config["resolved"], workdir / "config.json"
     tokenizer = loading.load(workdir / "tokenizer")
     if found.get("tokenizer", tokenizer.fingerprint) != tokenizer.fingerprint:
@@ -83,6 +87,36 @@ def read_workdir(workdir: Path, step: int | None = None) -> Weights:
         labels=tuple(found["labels"]),
         result=run_files.read_result(workdir),
     )
+
+
+def _read_params(
+    workdir: Path, step: int | None, made_by: Mapping[str, Any]
+) -> tuple[int, dict[str, Any]]:
+    """A step of a run and its parameters as numpy arrays; for None its best step if it is
+    fine-tuned, else the newest sound one (see `Checkpoints.newest_params`). `made_by` is what the
+    run's config.json says.
+
+    Another process may train there: where it deletes what is being read, the next one is taken.
+    Raises UserError if there is no such checkpoint, or none that is sound.
+    """
+    for attempt in range(_ATTEMPTS):
+        checkpoints = Checkpoints(workdir)
+        try:
+            if step is None:
+                found, params = checkpoints.newest_params()
+            elif step in (steps := checkpoints.steps()):
+                found, params = step, checkpoints.load_params(step)
+            else:
+                known = ", ".join(map(str, steps)) or "none"
+                raise UserError(f"{workdir} has no checkpoint of step {step}; it has {known}")
+            checkpoints.require_made_by(found, made_by)
+            return found, params
+        except Gone:
+            if attempt == _ATTEMPTS - 1:
+                raise
+        finally:
+            checkpoints.close()
+    raise AssertionError
 
 
 def write_workdir(weights: Weights, folder: Path) -> None:
