@@ -146,11 +146,13 @@ def resumed(
         )
     if step is None:
         return None
+    if step < checkpoints.steps()[-1]:  # which every process sees alike
+        complaints += checkpoints.set_aside_after(step)
     if complaints:
         # Damage is no progress: it is said also to those who asked for quiet.
-        for line in (*complaints, *checkpoints.set_aside_after(step)):
-            say(line)
         tell = say
+    for complaint in complaints:
+        say(complaint)
     abstract = origin.abstract
     params, moments, standing = checkpoints.restore(step, abstract.params, abstract.optimizer)
     count = jax.device_put(jnp.int32(step), abstract.step.sharding)
