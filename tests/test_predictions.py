@@ -106,7 +106,7 @@ def test_rows_of_json_keep_their_keys_and_gold_where_they_have_it(reviews, capsy
     assert [row.get("gold") for row in found] == [None, "good", "unheard of", None, None]
     assert ["gold" in row for row in found] == [False, True, True, False, False]
     assert (result["examples"], result["labelled"]) == (5, 1)
-    assert "1 rows have a label that the task has not" in err
+    assert "rows whose label the task has not: 1" in err
     assert np.sum(result["confusion_matrix"]) == 1
     # To a table of columns go all keys, with empty cells where a row has none.
     called(capsys, "predict", *flags[:2], f"--output={tmp_path / 'out.tsv'}")

@@ -128,7 +128,7 @@ class Comparison:
         """The metrics, None for one that is undefined; nothing where no row has a label that the
         task knows."""
         if self._n_unknown:
-            say(f"{self._n_unknown} rows have a label that the task has not; no metric counts them")
+            say(f"rows whose label the task has not: {self._n_unknown}; no metric counts them")
         names: dict[str, Any] = (
             {} if self._task.regression else {"labels": list(self._classes.names)}
         )
