@@ -42,7 +42,7 @@ setup(
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "pyarrow>=15",  # tables of Parquet
-        "charset-normalizer>=3.4,<4",  # names the encoding of text that is not UTF-8
+        "chardet>=7.4,<8",  # names the encoding of text that is not UTF-8
         "tensorboardX>=2.6",
         "tqdm>=4.66",
         # The original text: what cleaned, divided and cut it in 2018, and its fast relative.

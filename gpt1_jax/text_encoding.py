@@ -1,8 +1,7 @@
 """Bytes that are not UTF-8: text in another encoding, with the command that converts it, or none.
 
-charset-normalizer guesses the encoding from what it has seen of languages. It is asked about those
-that files of text still come in: among all that Python knows it takes short Western texts for
-Baltic ones.
+chardet guesses the encoding from what it has seen of languages. It is asked about those that files
+of text still come in.
 """
 
 import codecs
@@ -13,60 +12,60 @@ from pathlib import Path
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
 
-# Python's names and those of iconv, the more usual ones first: they win where texts fit several.
+# Python's names and those of iconv.
 ENCODINGS = {
-    "utf_16": "UTF-16",
-    "utf_32": "UTF-32",
-    "utf_16_le": "UTF-16LE",
-    "utf_16_be": "UTF-16BE",
-    "utf_32_le": "UTF-32LE",
-    "utf_32_be": "UTF-32BE",
-    "cp1252": "WINDOWS-1252",
-    "cp1250": "WINDOWS-1250",
-    "cp1251": "WINDOWS-1251",
-    "koi8_r": "KOI8-R",
-    "cp866": "IBM866",
-    "cp1253": "WINDOWS-1253",
-    "cp1254": "WINDOWS-1254",
-    "cp1255": "WINDOWS-1255",
-    "cp1256": "WINDOWS-1256",
-    "mac_roman": "MACINTOSH",
+    "utf-16": "UTF-16",
+    "utf-32": "UTF-32",
+    "utf-16-le": "UTF-16LE",
+    "utf-16-be": "UTF-16BE",
+    "utf-32-le": "UTF-32LE",
+    "utf-32-be": "UTF-32BE",
+    **{f"cp{number}": f"WINDOWS-{number}" for number in range(1250, 1259)},
+    **{f"iso8859-{part}": f"ISO-8859-{part}" for part in (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15)},
+    **{f"cp{number}": f"CP{number}" for number in (437, 737, 775, 850, 852, 855, 857, 866)},
+    "koi8-r": "KOI8-R",
+    "koi8-u": "KOI8-U",
+    "mac-roman": "MACINTOSH",
+    "cp874": "CP874",
+    "tis-620": "TIS-620",
     "gb18030": "GB18030",
-    "big5": "BIG5",
+    "big5hkscs": "BIG5-HKSCS",
     "cp932": "CP932",
-    "euc_jp": "EUC-JP",
+    "euc_jis_2004": "EUC-JP",
     "euc_kr": "EUC-KR",
     "cp949": "CP949",
+    "johab": "JOHAB",
 }
-CLOSE = 0.1  # shares of the letters that a language has, between which nothing can be told
+UNSURE = 0.1  # confidence of chardet
+A_FEW = 3  # characters that are not ASCII, different ones, which say nothing of a language
 SAMPLE = 2**14  # bytes that are looked at
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
+# A Latin letter beside one of another script, within a word.
+_TWO_SCRIPTS = re.compile(r"[A-Za-z][\u0370-\u07ff]|[\u0370-\u07ff][A-Za-z]")
+
+
 def named(sample: bytes) -> str | None:
     """The encoding of a piece of text, as iconv calls it; None if it is no text."""
-    from charset_normalizer import from_bytes
+    from chardet import detect_all
 
     marked = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
     wide = marked or _every_other_is_nul(sample)
     if not wide and (b"\0" in sample or len(_CONTROL.findall(sample)) > len(sample) / 100):
         return None
-    candidates = [name for name in ENCODINGS if name.startswith("utf") == wide]
-    matches = from_bytes(sample, cp_isolation=candidates, enable_fallback=False)
-    best = matches.best()
-    if best is None:
-        # A word or two say nothing of their language; most such files are Western.
-        return ENCODINGS["cp1252"] if not wide and _western(sample) else None
-    text = str(best)
-    if sum(one.isprintable() or one.isspace() for one in text) < 0.99 * len(text):
-        return None
-    equals = [
-        name
-        for match in matches
-        if match.chaos <= best.chaos and match.coherence > best.coherence - CLOSE
-        for name in match.could_be_from_charset
-    ]
-    return next(iconv for name, iconv in ENCODINGS.items() if name in equals)
+    narrow = None if wide else [name for name in ENCODINGS if not name.startswith("utf")]
+    for found in detect_all(sample, compat_names=False, include_encodings=narrow):
+        if found["confidence"] <= UNSURE and not wide and _a_few_western(sample):
+            return ENCODINGS["cp1252"]
+        if found["encoding"] not in ENCODINGS:
+            return None
+        text = sample.decode(found["encoding"], "ignore")  # it may end within a character
+        if len(_TWO_SCRIPTS.findall(text)) > 0.02 * sum(not one.isascii() for one in text):
+            continue
+        shown = sum(one.isprintable() or one.isspace() for one in text)
+        return ENCODINGS[found["encoding"]] if shown >= 0.99 * len(text) else None
+    return None
 
 
 def not_utf8(path: Path, place: str, sample: bytes, line: int | None = None) -> UserError:
@@ -108,11 +107,13 @@ def _every_other_is_nul(sample: bytes) -> bool:
     return sum(halves) > len(sample) / 10 and max(halves) > 0.6 * sum(halves)
 
 
-def _western(sample: bytes) -> bool:
-    """Whether all that is not ASCII are letters or marks of Western print, between letters."""
+def _a_few_western(sample: bytes) -> bool:
+    """Whether what is not ASCII are a few letters or marks of Western print, as most such files
+    have them, between others."""
     try:
         text = sample.decode("cp1252")
     except UnicodeDecodeError:
         return False
     foreign = [one for one in text if not one.isascii()]
-    return all(one.isprintable() for one in foreign) and len(foreign) <= len(text) / 2
+    shown = all(one.isprintable() or one.isspace() for one in foreign)
+    return shown and len({*foreign}) <= A_FEW and len(foreign) <= len(text) / 2
