@@ -149,6 +149,46 @@ def test_a_single_output_has_nothing_to_choose_from(predicted):
     assert "expected two classes or more" in predicted(config=given, tensors=one)
 
 
+def test_a_padding_that_hides_the_last_token_is_refused(predicted):
+    assert "pad_token_id is 56, the row of _classify_" in predicted(
+        config=lambda config: config | {"pad_token_id": 56}
+    )
+
+
+def framing(*pieces, rows=(54, 55, 56)):
+    """A change of tokenizer.json: what is put around a text, A."""
+
+    def change(description):
+        names = ("_start_", "_delimiter_", "_classify_")
+        kinds = {piece: "Sequence" if piece == "A" else "SpecialToken" for piece in pieces}
+        frame = {
+            "type": "TemplateProcessing",
+            "single": [{kinds[piece]: {"id": piece, "type_id": 0}} for piece in pieces],
+            "pair": [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"],
+            "special_tokens": {
+                name: {"id": name, "ids": [row], "tokens": [name]}
+                for name, row in zip(names, rows, strict=True)
+            },
+        }
+        return description | {"post_processor": frame}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (framing("A", "_classify_"), "single is A _classify_"),
+        (framing("_start_", "A", "_delimiter_", "_classify_"), "so answers would differ"),
+        (framing("_start_", "A", "_classify_", rows=(54, 55, 3)), "gives _classify_ the rows [3]"),
+        (framing("_start_", "A", "_classify_"), None),
+    ],
+)
+def test_what_a_tokenizer_puts_around_a_text_is_what_is_put_here(predicted, change, says):
+    line = predicted(tokenizer=change)
+    assert line["label"] if says is None else says in line
+
+
 # Names and buffers
 
 

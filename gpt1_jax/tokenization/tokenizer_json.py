@@ -37,6 +37,20 @@ _MODEL = {
 }
 
 
+# What a post-processor puts around texts where it does what fine-tuning does here.
+_START, _DELIMITER, _CLASSIFY = SPECIALS
+_FRAMES = {
+    "single": [_START, "A", _CLASSIFY],
+    "pair": [_START, "A", _DELIMITER, "B", _CLASSIFY],
+}
+
+
+def _names(pieces: list[Any]) -> list[str]:
+    """The texts, A and B, and the special tokens of a template, in their order."""
+    inner = [value for piece in pieces if isinstance(piece, dict) for value in piece.values()]
+    return [str(value.get("id")) for value in inner if isinstance(value, dict)]
+
+
 @dataclass(frozen=True)
 class TokenizerJson:
     """What a tokenizer.json holds: ids of the symbols, pairs in the order in which they merge, and
@@ -80,6 +94,21 @@ class TokenizerJson:
                 f"{self.path}: the post_processor {kind!r} adds tokens to every text, which is not "
                 "done here; remove it from the file if the weights were trained without it"
             )
+        for key, expected in _FRAMES.items():
+            pieces = frame.get(key)
+            found = _names(pieces if isinstance(pieces, list) else [])
+            if set(found) & set(SPECIALS) and found != expected:
+                raise UserError(
+                    f"{self.path}: post_processor.{key} is {' '.join(found)}; here a text is read "
+                    f"as {' '.join(expected)}, so answers would differ"
+                )
+        for name, token in special.items():
+            rows = token.get("ids") if isinstance(token, dict) else token
+            if rows != [self.added.get(name)]:
+                raise UserError(
+                    f"{self.path}: post_processor.special_tokens gives {name} the rows {rows}, "
+                    f"added_tokens {self.added.get(name)}; expected one row in both"
+                )
 
 
 def read_tokenizer_json(path: Path) -> TokenizerJson:

@@ -110,6 +110,7 @@ class Config(TypedDict):
     summary_first_dropout: NotRequired[float]
     problem_type: NotRequired[str | None]
     num_labels: NotRequired[int | None]
+    pad_token_id: NotRequired[int | None]
     id2label: NotRequired[dict[str, str] | None]
     summary_type: NotRequired[str]
     summary_activation: NotRequired[str | None]

@@ -29,6 +29,7 @@ import numpy as np
 
 from gpt1_jax.data.tasks import NO_TASK, Shape, Task
 from gpt1_jax.errors import UserError
+from gpt1_jax.tokenization.tokenizer_json import SPECIALS
 from gpt1_jax.weights.weights import Weights
 
 LANGUAGE_MODEL = "OpenAIGPTLMHeadModel"
@@ -127,10 +128,15 @@ def restore(
 
 
 def foreign_task(
-    config: Mapping[str, Any], shape: Shape | None, n_outputs: int, n_choices: int, where: Path
+    config: Mapping[str, Any],
+    shape: Shape | None,
+    n_outputs: int,
+    n_choices: int,
+    added: Mapping[str, int],
+    where: Path,
 ) -> tuple[Task, tuple[str | int, ...]]:
     """The task of a head that was trained elsewhere, and its labels by the number of the output, as
-    transformers reads them off config.json.
+    transformers reads them off config.json. `added`: the rows of tokens beyond the vocabulary.
 
     Raises UserError for kinds of problems that have no form here.
     """
@@ -139,6 +145,12 @@ def foreign_task(
     if shape == "multiple_choice":
         _require_summary(config, where)
         return Task(name=shape, shape=shape, metric="accuracy"), tuple(range(n_choices))
+    pad = config.get("pad_token_id")
+    if pad is not None and pad == added.get(SPECIALS[-1]):
+        raise UserError(
+            f"{where}: pad_token_id is {pad}, the row of {SPECIALS[-1]}, which transformers then "
+            "skips where it looks for the last token, so answers would differ; expected another row"
+        )
     problem = config.get("problem_type")
     if problem == "regression" or (problem is None and n_outputs == 1):
         if n_outputs != 1:

@@ -172,7 +172,9 @@ def _read_huggingface(folder: Path, source: str, asked: str | None) -> Weights:
     n_outputs = len(arrays.get("clf/bias", ()))
     task, labels = NO_TASK, ()
     if not record:
-        task, labels = huggingface_heads.foreign_task(config, shape, n_outputs, MOST_CHOICES, path)
+        task, labels = huggingface_heads.foreign_task(
+            config, shape, n_outputs, MOST_CHOICES, added, path
+        )
     name_of = huggingface.name_of
     return _assembled(
         _Foreign(folder, source, arrays, model, text, added, record, task, labels, name_of)
