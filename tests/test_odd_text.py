@@ -1,5 +1,6 @@
 """Text as people have it: `prepare` reads it rightly or refuses it in one line, and says which."""
 
+import bz2
 import csv
 import gzip
 import json
@@ -136,6 +137,8 @@ def test_a_column_that_is_not_there_is_refused(folder, capfd):
         (b"{0}{25}Hello there.\n{30}{60}And here.\n", "subtitles"),
         (b"[ti:A song]\n[00:12.00]Hello there.\n", "subtitles"),
         (gzip.compress(BOOK.encode()), "packed by gzip"),
+        (bz2.compress(BOOK.encode()), "packed by bzip2"),
+        (b"1\r\n00:00:01,000 --> 00:00:04,000\r\nOnce\r\n", "subtitles"),
     ],
 )
 def test_what_stands_in_place_of_a_book_is_refused(folder, capfd, data, said):
@@ -144,6 +147,12 @@ def test_what_stands_in_place_of_a_book_is_refused(folder, capfd, data, said):
     complaint = refused(capfd, folder, "--input=*.txt")
     assert "second.txt" in complaint
     assert said in complaint
+
+
+def test_a_link_to_nothing_is_no_book_that_may_be_left_out(folder, capfd):
+    (folder / "first.txt").write_text(BOOK)
+    (folder / "second.txt").symlink_to(".git/annex/objects/5e5e")
+    assert "second.txt is a link to .git/annex" in refused(capfd, folder, "--input=*.txt")
 
 
 def test_a_pointer_in_place_of_a_packed_book_is_refused(folder, capfd):

@@ -221,7 +221,7 @@ def matching(patterns: Iterable[str]) -> list[Path]:
     those of an object store as copies.
 
     Raises:
-      UserError: a pattern that matches no file, or is a folder.
+      UserError: a pattern that matches no file, or a link to none, or is a folder.
     """
     paths = {}
     for pattern in patterns:
@@ -240,6 +240,12 @@ def _here(pattern: str) -> list[Path]:
     if exists and not os.path.isfile(expanded):
         raise UserError(f"{pattern} {PIPE}")
     found = [expanded] if exists else sorted(glob.glob(expanded, recursive=True))
+    for name in found:
+        if not os.path.exists(name):
+            raise UserError(
+                f"{name} is a link to {os.readlink(name)}, which is not there; fetch the file, or "
+                "remove the link"
+            )
     return [Path(name) for name in found if os.path.isfile(name)]
 
 

@@ -43,6 +43,8 @@ _NO_TEXT = {
     rb"(\[[a-z]+:[^\]\n]*\]\s*)*\[\d+:\d\d\.\d\d\]": _SUBTITLES,  # LRC, of songs
     rb"\x1f\x8b": "packed by gzip; give it a name with .gz",
     rb"\xfd7zXZ": "packed by xz; give it a name with .xz",
+    rb"BZh\d1AY&SY": "packed by bzip2; unpack it first",
+    rb"\x28\xb5\x2f\xfd": "packed by zstd; unpack it first",
     # What servers send in place of a file, and nothing beside it.
     rb"(\d{3}:? )?(file |page |entry |repository )?not found\W*$": "the error message of a server",
     rb"(\d{3}:? )?(forbidden|access denied|unauthorized|too many requests)\W*$": "the error "
