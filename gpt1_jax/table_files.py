@@ -11,13 +11,13 @@ import contextlib
 import csv
 import gzip
 import io
+import itertools
 import json
 import lzma
 import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -58,6 +58,7 @@ LONGEST_POINTER = max(map(len, POINTERS))
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LONGEST_CELL = 2**26  # characters; an unpaired quotation mark swallows what follows it
 LOOK = 2**16  # bytes of a look inside
+LOOK_ROWS = 20
 BATCH = 1024  # rows of Parquet held at a time
 
 
@@ -72,6 +73,7 @@ class TableFile:
     separator, quotes: of CSV and TSV, what stands between columns, and whether quotation marks
       quote; `first_line` is that of the header, or of the first row where none `has_header`.
     served: whether it is a file of GLUE's server, by its columns and its quotation marks.
+    blanks: whether those behind a separator are part of a text.
     """
 
     path: Path
@@ -83,6 +85,7 @@ class TableFile:
     first_line: int = 1
     has_header: bool = True
     served: bool = False
+    blanks: bool = True
 
     @property
     def unit(self) -> str:
@@ -323,6 +326,10 @@ def _text_table(
     )
     if bare:
         return table
+    # In what is written by hand, a mark that quotes may stand behind a blank.
+    first = (cell for _, cells in itertools.islice(_records(table), LOOK_ROWS) for cell in cells)
+    if quotes and any(re.match(' +"', cell) for cell in first):
+        table = replace(table, blanks=False)
     header = next(_records(table), None)
     if header is None:
         raise UserError(f"{path}: no rows; expected a header and a row or more")
@@ -397,7 +404,9 @@ def _records(table: TableFile) -> Iterator[tuple[int, list[str]]]:
     csv.field_size_limit(LONGEST_CELL)
     # Lines may also end as they did on the first Macintosh.
     pieces = (piece for _, line in lines for piece in re.split(r"(?<=\r)(?!\n)", line) if piece)
-    reader = csv.reader(pieces, delimiter=table.separator, strict=True)
+    reader = csv.reader(
+        pieces, delimiter=table.separator, strict=True, skipinitialspace=not table.blanks
+    )
     number = table.first_line
     while True:
         try:
@@ -463,7 +472,7 @@ def _batches(path: Path, kind: Kind) -> Iterator[tuple[list[str], Iterator[Any]]
 
 def _arrow_rows(table: TableFile) -> Iterator[tuple[int, Row]]:
     with _batches(table.path, table.kind) as (_, batches):
-        rows = chain.from_iterable(_values(table.path, batch) for batch in batches)
+        rows = itertools.chain.from_iterable(_values(table.path, batch) for batch in batches)
         for number, row in enumerate(rows, 1):
             # Tables of numbers have no other word for an empty cell.
             yield number, {k: None if v != v else v for k, v in row.items()}

@@ -28,6 +28,7 @@ ABSENT = object()
 
 
 def folder(path, **splits):
+    path.mkdir(exist_ok=True)
     for split, made in splits.items():
         (path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     return str(path)
@@ -133,6 +134,20 @@ def test_minus_one_is_a_class_like_others_in_a_task_of_ones_own(tmp_path):
     loaded = load_task(TaskConfig(path=folder(tmp_path, train=made, dev=made), **OWN))
     assert loaded.labels == (-1, 0, 1)
     assert loaded.targets("dev").tolist() == [0, 1, 2]
+
+
+def test_a_number_and_its_text_are_one_class(tmp_path):
+    """HellaSwag has its choices as text; of two files one may have its classes so."""
+    choosing = {"context": "c", "question": "q", "choices": ["x", "y"]}
+    made = [choosing | {"label": label} for label in ("0", "1", "1")]
+    path = folder(tmp_path / "choices", train=made, dev=made)
+    config = TaskConfig(path=path, shape="multiple_choice", metric="accuracy")
+    assert load_task(config).targets("dev").tolist() == [0, 1, 1]
+    for kind, train, dev in (("int", [0, 1], ["1", "0.0"]), ("str", ["0", "1"], [1, 0])):
+        made = {"train": rows("classification", train), "dev": rows("classification", dev)}
+        loaded = load_task(TaskConfig(path=folder(tmp_path / kind, **made), **OWN))
+        assert loaded.targets("dev").tolist() == [1, 0]
+        assert "labels are read" in loaded.notes[0]
 
 
 def test_labels_that_read_the_same_are_one_class(tmp_path):

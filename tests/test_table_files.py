@@ -135,6 +135,13 @@ def test_a_name_has_what_stands_between_columns(tmp_path):
     assert read(loaded) == [("a", "x"), ("b;c", "y")]
 
 
+def test_a_quotation_mark_behind_a_blank_quotes(tmp_path):
+    data = 'label, text\npos, "great, really"\nneg, so so\n'
+    assert read(task_of(tmp_path, ".csv", data)) == [("great, really", "pos"), ("so so", "neg")]
+    kept = 'text,label\n" ""hi"" there",pos\n  two,neg\n'
+    assert [text for text, _ in read(task_of(tmp_path, ".csv", kept))] == [' "hi" there', "two"]
+
+
 def test_what_nobody_sees_makes_no_class(tmp_path):
     data = "text,label\na,good\nb,good\u200b\nc,\ufeffgood\nd,bad\n"
     assert task_of(tmp_path, ".csv", data).labels == ("bad", "good")
@@ -248,6 +255,12 @@ def test_what_is_no_table_is_refused_in_a_line(tmp_path, name, data, match):
 def test_a_split_in_two_kinds_of_file_is_refused(tmp_path):
     task_of(tmp_path, ".csv", as_csv(ROWS))
     fails(r"dev\.csv stands beside dev\.jsonl; keep one", tmp_path, ".jsonl", LINES)
+
+
+def test_splits_in_capital_letters(tmp_path):
+    for name in ("Train.csv", "VALID.CSV"):
+        (tmp_path / name).write_text(as_csv(ROWS))
+    assert set(load_task(TaskConfig(path=str(tmp_path), **OWN)).splits) == {"train", "dev"}
 
 
 def test_other_names_of_splits(tmp_path):

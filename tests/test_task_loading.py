@@ -158,7 +158,7 @@ def test_expected_score_inverts_the_distribution():
         (b'{"text": "one", "label": NaN}', "NaN is no number of JSON"),
         (b'{"text": "one", "label": [0]}', "expected an integer or a string"),
         (b'{"text": "one", "label": ""}', "expected an integer or a string"),
-        (b'{"text": "one", "label": "0"}', '"0"'),
+        (b'{"text": "one", "label": "zero"}', '"zero"'),
     ],
 )
 @pytest.mark.parametrize("split", ["train", "dev"])

@@ -78,9 +78,12 @@ class Classes:
             return numbers.index(number) if number is not None and number in numbers else None
         if label in self.names:
             return self.names.index(label)
-        if not isinstance(label, str):
-            return None
-        alike = [isinstance(n, str) and folded(n) == folded(label) for n in self.names]
+        # What is a number in one file may be text in another.
+        if isinstance(label, str) and _WHOLE.fullmatch(label.strip()):
+            number = _whole(label.strip())
+            if number in self.names:
+                return self.names.index(number)
+        alike = [isinstance(n, str) and folded(n) == folded(str(label)) for n in self.names]
         return alike.index(True) if alike.count(True) == 1 else None
 
 
@@ -270,15 +273,7 @@ def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | 
         return float(label) if not isinstance(label, str) and 0 <= label <= HIGHEST_SCORE else None
     if isinstance(label, float):
         label = int(label) if label.is_integer() else str(label)
-    found = classes.index(label)
-    if found is None:
-        # The names of classes may be numbers that were written as text, or the other way round.
-        found = classes.index(str(label) if isinstance(label, int) else _as_number(label))
-    return found
-
-
-def _as_number(label: str) -> Label:
-    return _whole(label) if _WHOLE.fullmatch(label) else label
+    return classes.index(label)
 
 
 def with_indices(

@@ -85,7 +85,7 @@ def _found(folder: Path, names: Mapping[str, str]) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         piece = _piece(path)
-        split = names.get(piece["split"] if piece else path.name.partition(".")[0])
+        split = names.get((piece["split"] if piece else path.name.partition(".")[0]).lower())
         if split is None or not (path.is_dir() or _is_table(path)):
             continue
         several = _tables(path) if path.is_dir() else [path]
