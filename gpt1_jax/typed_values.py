@@ -63,8 +63,8 @@ def _readings_of_text(text: str, hint: Any) -> list[Any]:
     if str in options:
         return [text]
     readings: list[Any] = [text] if known else []
-    if bool in options and text in ("true", "false"):
-        readings.append(text == "true")
+    if bool in options and text.lower() in ("true", "false"):
+        readings.append(text.lower() == "true")
     with contextlib.suppress(ValueError, TypeError, SyntaxError):
         readings.append(ast.literal_eval(text))
     if any(typing.get_origin(option) is tuple for option in options):
@@ -111,6 +111,8 @@ def expected(hint: Any) -> str:
         plain = str(option) if typing.get_args(option) else getattr(option, "__name__", str(option))
         if several:
             plain = f"{_ELEMENTS.get(typing.get_args(option)[0], 'values')} with commas between"
+        if option is bool:
+            plain = "True or False"
         names.append(f"{'some' if several else 'one'} of {known}" if known else plain)
     return " or ".join(names).replace("NoneType", "None")
 

@@ -135,6 +135,15 @@ def test_a_stream_that_is_closed(pretrained, tmp_path, stream):
         (["report", "--runs=x", "--output="], "--output is empty"),
         (["train", "--config=configs/pretrain.py", "--workdir="], "--workdir is empty"),
         (["report", "--runs=", "--output=x"], "--runs is empty"),
+        (
+            ["train", "--config=configs/pretrain.py", "--workdir=w", "--config.data.path="],
+            "data.path is empty",
+        ),
+        (
+            ["train", "--config=configs/finetune.py:path=,shape=entailment,metric=f1"]
+            + ["--workdir=w", "--initial=x"],
+            "task.path is empty",
+        ),
         (["reproduce", "--table=5", "--workdir=x", "--task_data="], "--task_data is empty"),
     ],
 )

@@ -138,7 +138,6 @@ def test_a_column_that_is_not_there_is_refused(folder, capfd):
         (b"[ti:A song]\n[00:12.00]Hello there.\n", "subtitles"),
         (gzip.compress(BOOK.encode()), "packed by gzip"),
         (bz2.compress(BOOK.encode()), "packed by bzip2"),
-        (b"1\r\n00:00:01,000 --> 00:00:04,000\r\nOnce\r\n", "subtitles"),
     ],
 )
 def test_what_stands_in_place_of_a_book_is_refused(folder, capfd, data, said):

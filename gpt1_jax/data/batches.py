@@ -57,6 +57,8 @@ class DataConfig:
     packing: bool | None = None
 
     def __post_init__(self):
+        if self.path == "":
+            raise UserError("data.path is empty; expected a folder that prepare made")
         if not 1 <= self.prefetch <= MOST_PREFETCHED:
             raise UserError(f"data.prefetch={self.prefetch}; expected 1 to {MOST_PREFETCHED}")
         if any(bucket < 1 for bucket in self.buckets):

@@ -79,6 +79,8 @@ class TaskConfig:
     score_loss: ScoreLoss = Task.score_loss
 
     def __post_init__(self):
+        if self.path == "":
+            raise UserError("task.path is empty; expected a folder or a file of examples")
         for key in ("train_examples", "dev_examples"):
             value = getattr(self, key)
             if value is not None and value < 1:
