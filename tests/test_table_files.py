@@ -229,6 +229,7 @@ def test_scores_in_a_column_of_text(tmp_path):
         (".csv", "", "no rows; expected a header"),
         (".csv", "text,label\n", "no examples"),
         (".csv", b"text,label\ncaf\xe9,0\n", r"line 2: not UTF-8 at byte 3; .*iconv"),
+        (".csv", "text,label\ncafé,0\nété,1\n".encode() + b"cr\xe8me,0\n", r"line 4: damaged"),
         (".csv", b"text,label\na\0b,0\n", r"line 2: binary"),
         (".csv", "text,label\nsun,0\nrain,1\n".encode("utf-16-le"), "looks like UTF-16LE"),
         (".csv", "text,label\nsun,0\nrain,1\n".encode("utf-32"), "looks like UTF-32"),
