@@ -203,12 +203,8 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             try:
                 line = data.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                # Lines around it tell a file in another encoding from one that is damaged.
-                start = max(0, offset + error.start - text_encoding.SAMPLE)
-                file.seek(start)
-                near = file.read(2 * text_encoding.SAMPLE)
-                sample = text_encoding.around(near, offset + error.start - start)
                 place = f"at byte {error.start}"
+                sample = text_encoding.read_around(file, offset + error.start)
                 raise text_encoding.not_utf8(path, place, sample, number) from None
             offset += len(data)
             if "\0" in line:

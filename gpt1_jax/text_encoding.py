@@ -8,6 +8,7 @@ import codecs
 import re
 import shlex
 from pathlib import Path
+from typing import BinaryIO
 
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import visible
@@ -99,6 +100,14 @@ def around(data: bytes, at: int) -> bytes:
         line = data.find(b"\n", start, at) + 1
         start = line or start
     return data[start : start + SAMPLE]
+
+
+def read_around(file: BinaryIO, at: int) -> bytes:
+    """The sample of a file around a byte; other lines tell a file in another encoding from one that
+    is damaged in a line."""
+    start = max(0, at - SAMPLE)
+    file.seek(start)
+    return around(file.read(2 * SAMPLE), at - start)
 
 
 def _every_other_is_nul(sample: bytes) -> bool:

@@ -140,8 +140,7 @@ def test_a_stream_that_is_closed(pretrained, tmp_path, stream):
             "data.path is empty",
         ),
         (
-            ["train", "--config=configs/finetune.py:path=,shape=entailment,metric=f1"]
-            + ["--workdir=w", "--initial=x"],
+            ["train", "--config=configs/finetune.py:path=,rte", "--workdir=w", "--initial=x"],
             "task.path is empty",
         ),
         (["reproduce", "--table=5", "--workdir=x", "--task_data="], "--task_data is empty"),
