@@ -79,7 +79,7 @@ def test_the_chips_of_a_name_are_those_of_its_layout():
         ("v3-8", "v4, v5e, v5p, v6e"),
         ("v5e:32x32", "1024 chips"),
         ("v5e:0x4", "no slice"),
-        ("", "no slice"),
+        ("", "--topology is empty"),
     ],
 )
 def test_a_slice_that_is_none_is_said_before_anything_is_loaded(name, said):
