@@ -6,10 +6,6 @@ from fnmatch import fnmatchcase
 from gpt1_jax.recipe.experiment import Experiment, values
 
 
-def _pretrains(run: Experiment) -> bool:
-    return not run.is_task
-
-
 def _is_new(run: Experiment) -> bool:
     """Whether `model.body` decides, and not the weights that the run starts from."""
     return run.initial is None
@@ -36,7 +32,7 @@ READERS: tuple[tuple[tuple[str, ...], Callable[[Experiment], bool], str], ...] =
     ),
     (
         ("data.windows", "data.separator", "eval.windows", "eval.stride"),
-        _pretrains,
+        lambda run: not run.is_task,
         "is for pre-training",
     ),
     (
