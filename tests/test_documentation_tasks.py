@@ -88,6 +88,15 @@ def test_files_are_held_out_whole_and_their_sentences_are_known_from_nowhere(cor
         known |= shingles(sentence.text)
 
 
+def test_the_files_that_the_tasks_were_chosen_on_are_not_held_out_again(corpus):
+    quarters = [hold_out(corpus, 0, quarter) for quarter in range(4)]
+    files = [{(text.package, text.source) for text in one.train + one.dev} for one in quarters]
+    assert all(len(one) > 10 for one in files)
+    assert sum(map(len, files)) == len(set().union(*files))
+    chosen_on = {d for d in corpus.documents if (d.package, d.source) in files[0]}
+    assert chosen_on <= set(hold_out(corpus, 0).pretraining)
+
+
 def test_no_text_is_on_two_sides(corpus):
     for task in cut(corpus).tasks.values():
         train, dev = ({texts(row) for row in rows} for rows in (task.train, task.dev))

@@ -88,7 +88,7 @@ def test_the_table_has_the_variants_by_tasks_of_two_shapes_at_least(finished):
     for row in result["table"].values():
         assert len(row) >= 3
         assert set(row) == set(result["baselines"])
-    configs = workdir.glob("finetuned/full/*-0/config.json")
+    configs = workdir.glob(f"finetuned/full/*-{SEEDS[0]}/config.json")
     shapes = {json.loads(path.read_text())["task"]["shape"] for path in configs}
     assert len(shapes) >= 2
 
@@ -103,7 +103,7 @@ def test_a_cell_is_the_mean_of_its_runs_and_the_runs_differ_as_the_row_says(fini
             assert value == pytest.approx(np.mean(scores))
             assert result["spread"][variant][task] == pytest.approx(max(scores) - min(scores))
             config = json.loads((folders[1] / "config.json").read_text())
-            assert config["seed"] == 1
+            assert config["seed"] == SEEDS[1]
             assert config["n_transfer"] == (-1 if variant == "no_pretraining" else None)
             assert config["objective"]["lm_coef"] == (0 if variant == "no_aux_lm" else 0.5)
             assert config["model"]["body"] == ("lstm" if variant == "lstm" else "transformer")

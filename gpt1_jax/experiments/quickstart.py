@@ -47,7 +47,8 @@ from gpt1_jax.text.documentation import Corpus
 
 CONFIG = "configs/quickstart.py"
 VOCAB_SIZE = 2048
-SEEDS = (0, 1, 2)
+# Not those that were looked at while the tasks were chosen, 0 to 2.
+SEEDS = (3, 4, 5)
 PROMPT = "This function returns"
 DEV_EXAMPLES = 500
 MOST_LABELS = 2000
