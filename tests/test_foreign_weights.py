@@ -149,6 +149,44 @@ def test_a_single_output_has_nothing_to_choose_from(predicted):
     assert "expected two classes or more" in predicted(config=given, tensors=one)
 
 
+@pytest.fixture
+def without_rows(folder):
+    """A classifier that was trained elsewhere without the rows of special tokens."""
+
+    def plain(tensors):
+        table = tensors["transformer.tokens_embed.weight"]
+        return tensors | {"transformer.tokens_embed.weight": table[:-3].copy()}
+
+    def tokens(description):
+        return description | {"added_tokens": [], "post_processor": None}
+
+    made = folder("classification", tensors=plain, tokenizer=tokens)
+    for name in ("tokenizer_config.json", "added_tokens.json", "gpt1.json", "gpt1.safetensors"):
+        (made / name).unlink(missing_ok=True)
+    return made
+
+
+@pytest.mark.parametrize(
+    "verb", [("predict", "--input=rows.jsonl"), ("predict", "--glue"), ("evaluate", "--task=rte")]
+)
+def test_a_head_without_the_rows_that_it_is_read_at_is_refused(called, without_rows, tmp_path, verb):
+    output = tmp_path / "out.tsv"
+    words = (*verb, f"--initial=hf:{without_rows}")
+    words += (f"--output={output}",) if verb[0] == "predict" else ()
+    status, _, said = called(*words)
+    (line,) = said.splitlines()
+    assert status == 2
+    assert "its head cannot answer, because it has no rows _start_, _delimiter_, _classify_" in line
+    assert not output.exists()
+
+
+def test_its_language_model_is_used_without_it(called, without_rows):
+    status, found, said = called("sample", f"--initial=hf:{without_rows}", "--prompt=the")
+    assert status == 0
+    assert found["samples"]
+    assert "its head is left out, because it has no rows" in said
+
+
 def test_a_padding_that_hides_the_last_token_is_refused(predicted):
     assert "pad_token_id is 56, the row of _classify_" in predicted(
         config=lambda config: config | {"pad_token_id": 56}

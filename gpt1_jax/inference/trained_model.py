@@ -307,12 +307,17 @@ class TrainedModel:
         return logits, sum(len(ids) for each in candidates for ids in each), n_cut
 
 
-def load(source: str | Path, step: int | None = None, tokenizer: str | None = None) -> TrainedModel:
+def load(
+    source: str | Path,
+    step: int | None = None,
+    tokenizer: str | None = None,
+    for_task: bool = False,
+) -> TrainedModel:
     """The model of a run at `step`, by default at its best step if it is fine-tuned, else at the
     newest whose files are sound; or that of weights in another layout: `hf:D`, `hf:NAME` on the
     Hub, `openai:D`, whose text becomes ids in the mode `tokenizer`. Raises UserError if there is
-    none."""
-    found = read_weights(source, tokenizer, step)
+    none, or `for_task` if it has a head that cannot be used."""
+    found = read_weights(source, tokenizer, step, for_task)
     kind, name = parse_source(source)
     folder = here(name if kind == "native" else source)
     device = attention_choice.device_of(jax.devices()[0])

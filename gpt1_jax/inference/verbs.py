@@ -30,10 +30,11 @@ class Model:
     def __post_init__(self):
         require_one(workdir=self.workdir, initial=self.initial)
 
-    def load(self) -> "TrainedModel":
+    def load(self, for_task: bool = False) -> "TrainedModel":
+        """`for_task`: to answer as it was fine-tuned to."""
         from gpt1_jax.inference import trained_model
 
-        return trained_model.load(self.source, self.step)
+        return trained_model.load(self.source, self.step, for_task=for_task)
 
     @property
     def source(self) -> str:
@@ -67,7 +68,7 @@ class Evaluate:
             raise UserError("--data and --task: give one of them")
 
     def run(self) -> dict:
-        model = self.model.load()
+        model = self.model.load(for_task=self.task is not None)
         began = time.monotonic()
         if model.task.has_head and self.data is None:
             split = self.split or "dev"
@@ -174,7 +175,7 @@ class Predict:
     def run(self) -> dict:
         from gpt1_jax.inference import predictions
 
-        result = predictions.predict(self.model.load(), self.input, self.output)
+        result = predictions.predict(self.model.load(for_task=True), self.input, self.output)
         tell(f"{result['truncated']} of {result['examples']} examples cut to fit n_ctx")
         for line in predictions.confusion_lines(result):
             tell(line)
@@ -194,7 +195,7 @@ class Submission:
     def run(self) -> dict:
         from gpt1_jax.inference import glue_submission
 
-        model = self.model.load()
+        model = self.model.load(for_task=True)
         return glue_submission.submit(model, self.output, task=self.task, path=self.input)
 
 

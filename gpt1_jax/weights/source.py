@@ -72,13 +72,18 @@ def absolute_source(source: str | None) -> str | None:
 
 
 def read_weights(
-    source: str | Path, tokenizer: str | None = None, step: int | None = None
+    source: str | Path,
+    tokenizer: str | None = None,
+    step: int | None = None,
+    for_task: bool = False,
 ) -> Weights:
     """The weights of a source (see the module).
 
     `tokenizer` is the mode of foreign weights, by default what `convert` recorded, else `original`
-    for openai: and `hf_basic` for hf:; `step` chooses a checkpoint of a workdir. Raises UserError,
-    in one line, for whatever is missing, damaged, of other sizes or does not fit together.
+    for openai: and `hf_basic` for hf:; `step` chooses a checkpoint of a workdir; `for_task`: the
+    head is what is wanted, so one that cannot be used is refused rather than left out. Raises
+    UserError, in one line, for whatever is missing, damaged, of other sizes or does not fit
+    together.
     """
     kind, name = parse_source(source)
     if kind == "native":
@@ -88,8 +93,8 @@ def read_weights(
     if step is not None:
         raise UserError(f"--step={step} chooses a checkpoint of a workdir; {source} has no steps")
     if kind == "openai":
-        return _read_openai(here(name), str(source), tokenizer)
-    return _read_huggingface(huggingface.folder_of(name), str(source), tokenizer)
+        return _read_openai(here(name), str(source), tokenizer, for_task)
+    return _read_huggingface(huggingface.folder_of(name), str(source), tokenizer, for_task)
 
 
 def _check_mode(recorded: str, asked: str | None, source: str) -> None:
@@ -118,7 +123,7 @@ class _Foreign:
     name_of: Callable[[str], str]
 
 
-def _read_openai(folder: Path, source: str, asked: str | None) -> Weights:
+def _read_openai(folder: Path, source: str, asked: str | None, for_task: bool) -> Weights:
     if not (folder / openai.SHAPES).exists():
         for path in sorted(folder.glob("*")) if folder.is_dir() else []:
             if path.suffix in _PICKLES:
@@ -140,9 +145,9 @@ def _read_openai(folder: Path, source: str, asked: str | None) -> Weights:
         n_head = openai.n_head(sizes["n_embd"], folder)
         model = _model({**sizes, "n_head": n_head}, folder / openai.SHAPES)
     task, labels = _openai_task(len(arrays.get("clf/bias", ())))
-    return _assembled(
-        _Foreign(folder, source, arrays, model, text, added, record, task, labels, openai.name_of)
-    )
+    name_of = openai.name_of
+    found = _Foreign(folder, source, arrays, model, text, added, record, task, labels, name_of)
+    return _assembled(found, for_task)
 
 
 def _openai_task(n_outputs: int) -> tuple[Task, tuple[int, ...]]:
@@ -154,7 +159,7 @@ def _openai_task(n_outputs: int) -> tuple[Task, tuple[int, ...]]:
     return Task("classification", "classification", "accuracy"), tuple(range(n_outputs))
 
 
-def _read_huggingface(folder: Path, source: str, asked: str | None) -> Weights:
+def _read_huggingface(folder: Path, source: str, asked: str | None, for_task: bool) -> Weights:
     config = huggingface.read_config(folder)
     record = weights.read_record(folder)
     sizes = huggingface.sizes(config)
@@ -176,9 +181,8 @@ def _read_huggingface(folder: Path, source: str, asked: str | None) -> Weights:
             config, shape, n_outputs, MOST_CHOICES, added, path
         )
     name_of = huggingface.name_of
-    return _assembled(
-        _Foreign(folder, source, arrays, model, text, added, record, task, labels, name_of)
-    )
+    found = _Foreign(folder, source, arrays, model, text, added, record, task, labels, name_of)
+    return _assembled(found, for_task)
 
 
 def _model(sizes: Mapping[str, Any], path: Path) -> ModelConfig:
@@ -201,7 +205,7 @@ def _recorded(record: dict, sizes: dict, known: dict, path: Path) -> ModelConfig
     return model
 
 
-def _assembled(found: _Foreign) -> Weights:
+def _assembled(found: _Foreign, for_task: bool) -> Weights:
     """Weights with their shapes checked and the special rows in their places."""
     arrays, record, folder = found.arrays, found.record, found.folder
     table, n_special, said = weights.token_rows(
@@ -217,11 +221,11 @@ def _assembled(found: _Foreign) -> Weights:
         task, labels = NO_TASK, ()
     if not task.has_head:
         dropped = [arrays.pop(path) for path in ("clf/kernel", "clf/bias") if path in arrays]
+        without = f"it has no rows {', '.join(SPECIALS)}, between which a head reads its text here"
+        if dropped and for_task:
+            raise UserError(f"{folder}: its head cannot answer, because {without}")
         if dropped:
-            say(
-                f"{folder}: its head is left out, because it has no rows {', '.join(SPECIALS)} "
-                "that it could be read at"
-            )
+            say(f"{folder}: its head is left out, because {without}")
     elif "clf/bias" not in arrays:
         raise UserError(
             f"{folder} has no "
