@@ -169,7 +169,9 @@ def without_rows(folder):
 @pytest.mark.parametrize(
     "verb", [("predict", "--input=rows.jsonl"), ("predict", "--glue"), ("evaluate", "--task=rte")]
 )
-def test_a_head_without_the_rows_that_it_is_read_at_is_refused(called, without_rows, tmp_path, verb):
+def test_a_head_without_the_rows_that_it_is_read_at_is_refused(
+    called, without_rows, tmp_path, verb
+):
     output = tmp_path / "out.tsv"
     words = (*verb, f"--initial=hf:{without_rows}")
     words += (f"--output={output}",) if verb[0] == "predict" else ()

@@ -3,6 +3,7 @@ action of a run."""
 
 import json
 import random
+import shutil
 
 import numpy as np
 import oracles
@@ -462,6 +463,25 @@ def test_evaluate_puts_the_probes_to_a_checkpoint(probed, pretrained, folder, ca
     found = evaluated(capsys, f"--workdir={probed}", "--probes", other, "--step=3")
     assert found["step"] == 3
     assert found["metrics"]["probes"]["question_answering"]["anchors"]["best"] == 76.4
+
+
+@pytest.mark.parametrize("task", ["cola", "own"])
+def test_a_probe_whose_metric_is_undefined_is_left_out(pretrained, folder, tmp_path, task):
+    """All examples of dev have one label; the other probes are put to the model."""
+    tasks = shutil.copytree(folder, tmp_path / "tasks")
+    rows = [{"text": "the cat sat", "label": 1}] * 3
+    runs.write_jsonl(tasks / task / "dev.jsonl", rows)
+    if task == "own":
+        runs.write_jsonl(tasks / task / "train.jsonl", [*rows, {"text": "a dog", "label": 0}])
+    words = ["evaluate", f"--workdir={pretrained}", "--probes", f"--probe_data={tasks}"]
+    words.append(f"--config.probes.acceptability={task}")
+    said = f"probes.acceptability={task}: matthews undefined: the 3 labels are all the same"
+    done = runs.verb(*words)
+    assert done.status == 0, done.said
+    assert f"{said}; the probe is left out" in done.said
+    assert set(done.result["metrics"]["probes"]) == set(PROBES) - {"acceptability"}
+    words += [f"--config.probes.{name}=None" for name in set(PROBES) - {"acceptability"}]
+    assert said in runs.refused(words, "raise probes.examples")
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt1_jax.data import task_loading
+from gpt1_jax.data.metrics import METRICS, undefined
 from gpt1_jax.data.task_loading import LoadedTask, TaskConfig
 from gpt1_jax.data.tasks import TASKS, Example, Metric, Shape
 from gpt1_jax.errors import UserError
@@ -191,19 +192,24 @@ def prepare(
     """The probes of the config, read and encoded. `beginning`: what a text of the training begins
     after, an end token or nothing.
 
-    Raises UserError for a task that is missing, or has not the shape that its probe needs.
+    Raises UserError as `probe_tasks` does.
     """
-    chosen = [name for name in PROBES if getattr(config, name) is not None]
-    if not chosen:
-        raise UserError(f"every probe is None; set one of probes.{', probes.'.join(PROBES)}")
-    return [_question(name, config, tokenizer, beginning, n_ctx) for name in chosen]
+    tasks = probe_tasks(config)
+    return [
+        _question(name, loaded, config, tokenizer, beginning, n_ctx)
+        for name, loaded in tasks.items()
+    ]
 
 
 def _question(
-    name: str, config: ProbeConfig, tokenizer: Tokenizer, beginning: list[int], n_ctx: int
+    name: str,
+    loaded: LoadedTask,
+    config: ProbeConfig,
+    tokenizer: Tokenizer,
+    beginning: list[int],
+    n_ctx: int,
 ) -> Question:
     probe, task = PROBES[name], getattr(config, name)
-    loaded = probe_task(name, config)
 
     def encoded(split: str) -> Encoded:
         examples = loaded.splits[split]
@@ -227,8 +233,33 @@ def _question(
     )
 
 
-def probe_task(name: str, config: ProbeConfig) -> LoadedTask:
-    """The task of a probe with its examples. Raises UserError where it does not fit the probe."""
+def probe_tasks(config: ProbeConfig) -> dict[str, LoadedTask]:
+    """The task of each probe with its examples. A probe whose metric is undefined on them is left
+    out, and a line says so.
+
+    Raises UserError for a task that is missing, or has not the shape that its probe needs, and
+    where no probe is left.
+    """
+    chosen = [name for name in PROBES if getattr(config, name) is not None]
+    if not chosen:
+        raise UserError(f"every probe is None; set one of probes.{', probes.'.join(PROBES)}")
+    tasks = {name: _task(name, config) for name in chosen}
+    for name in chosen:
+        labels = [example.label for example in tasks[name].splits["dev"]]
+        lines = undefined(
+            {PROBES[name].metric: METRICS[PROBES[name].metric](labels, labels)}, len(labels)
+        )
+        for line in lines:
+            line = f"probes.{name}={getattr(config, name)}: {line}"
+            del tasks[name]
+            if not tasks:
+                raise UserError(f"{line}; raise probes.examples, or name another task")
+            say(f"{line}; the probe is left out")
+    return tasks
+
+
+def _task(name: str, config: ProbeConfig) -> LoadedTask:
+    """UserError where it does not fit the probe."""
     probe, task = PROBES[name], getattr(config, name)
     key = f"probes.{name}={task}"
     row, path = TASKS.get(task), None
@@ -257,11 +288,6 @@ def probe_task(name: str, config: ProbeConfig) -> LoadedTask:
     )
     if probe.shape == "classification" and len(loaded.labels) != 2:
         raise UserError(f"{key}: {loaded.where} has {len(loaded.labels)} classes; expected two")
-    if probe.metric == "matthews" and len({one.label for one in loaded.splits["dev"]}) == 1:
-        raise UserError(
-            f"{key}: matthews is undefined, for all examples of dev have one label; raise "
-            "probes.examples, or set the probe to None"
-        )
     for note in loaded.notes:
         say(note)
     return loaded

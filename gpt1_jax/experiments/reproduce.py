@@ -16,7 +16,7 @@ import jax
 
 from gpt1_jax.disk import WorkdirLock, require_here
 from gpt1_jax.errors import PartlyFailed, UserError
-from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_task
+from gpt1_jax.evaluation.probes import PROBES, ProbeConfig, probe_tasks
 from gpt1_jax.experiments import ahead
 from gpt1_jax.experiments.cell_settings import CellSettings, cell_settings
 from gpt1_jax.experiments.clock import Count, hours_at
@@ -206,7 +206,5 @@ def probe_config(request: Request, found: Sources, settings: dict[str, str]) -> 
     base = ProbeConfig(path=folders.pop(), data_dir=request.data_dir, **chosen)
     config = experiment.section("probes", base, settings)
     if config.path is not None:
-        for probe in PROBES:
-            if chosen[probe] is not None:
-                probe_task(probe, config)
+        probe_tasks(config)
     return config
