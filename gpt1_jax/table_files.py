@@ -209,6 +209,8 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             offset += len(data)
             if "\0" in line:
                 raise _binary(path, number)
+            if text_encoding.ESCAPE in line:
+                text_encoding.require_unescaped(path, data, f", line {number}")
             yield number, line
 
 

@@ -1,12 +1,15 @@
 """Bytes that are not UTF-8: text in another encoding, with the command that converts it, or none.
 
 chardet guesses the encoding from what it has seen of languages. It is asked about those that files
-of text still come in.
+of text still come in. Text of two or four bytes a character, where its NULs do not say so, is told
+by its letters: nearly all are of one script, as by chance they never are.
 """
 
 import codecs
 import re
 import shlex
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +40,28 @@ ENCODINGS = {
     "cp949": "CP949",
     "johab": "JOHAB",
 }
+# Those whose bytes are all ASCII, as are the codes that switch between their tables; in the order
+# in which each has more tables than the one before.
+ESCAPED = {
+    "iso2022_jp": "ISO-2022-JP",
+    "iso2022_jp_2": "ISO-2022-JP-2",
+    "iso2022_jp_ext": "ISO-2022-JP-3",
+    "iso2022_kr": "ISO-2022-KR",
+}
+ESCAPE = "\x1b$"  # what begins those codes, and nothing that a terminal knows
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+# Writing that goes with Chinese characters, by the first word of Unicode's names.
+_EAST_ASIAN = (
+    "CJK",
+    "HIRAGANA",
+    "KATAKANA",
+    "KATAKANA-HIRAGANA",
+    "IDEOGRAPHIC",
+    "BOPOMOFO",
+    "FULLWIDTH",
+    "HALFWIDTH",
+)
+FEW_CHARACTERS = 20  # of which chance may make those of one script
 UNSURE = 0.1  # confidence of chardet
 A_FEW = 3  # characters that are not ASCII, different ones, which say nothing of a language
 SAMPLE = 2**14  # bytes that are looked at
@@ -51,10 +76,14 @@ def named(sample: bytes) -> str | None:
     """The encoding of a piece of text, as iconv calls it; None if it is no text."""
     from chardet import detect_all
 
-    marked = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
-    wide = marked or _every_other_is_nul(sample)
+    wide = sample.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
     if not wide and (b"\0" in sample or len(_CONTROL.findall(sample)) > len(sample) / 100):
-        return None
+        by_script = next((name for name in WIDE if _in_one_script(sample, name)), None)
+        if by_script is not None:
+            return ENCODINGS[by_script]
+        if not _every_other_is_nul(sample):
+            return None
+        wide = True
     narrow = None if wide else [name for name in ENCODINGS if not name.startswith("utf")]
     for found in detect_all(sample, compat_names=False, include_encodings=narrow):
         if found["confidence"] <= UNSURE and not wide and _a_few_western(sample):
@@ -84,13 +113,33 @@ def not_utf8(path: Path, place: str, sample: bytes, line: int | None = None) -> 
     encoding = named(sample)
     if encoding is None:
         return UserError(f"{where}: binary, not UTF-8 {place}; expected UTF-8 text")
+    return _other(path, f"{where}: not UTF-8 {place}", encoding)
+
+
+def require_unescaped(path: Path, data: bytes, place: str) -> None:
+    """UserError for text that is ASCII only to look at: in one of the encodings ESCAPED.
+
+    Args:
+      data: the text with what stands around it.
+      place: of it in the file, as in ", line 7".
+    """
+    at = data.find(ESCAPE.encode())
+    sample = around(data, at) if at >= 0 else b""
+    for codec, encoding in ESCAPED.items():
+        try:
+            text = codecs.getincrementaldecoder(codec)().decode(sample)  # it may end in a character
+        except UnicodeDecodeError:
+            continue
+        if not text.isascii():
+            raise _other(path, f"{path}{place}: codes of another encoding", encoding)
+
+
+def _other(path: Path, found: str, encoding: str) -> UserError:
     unpack = {".gz": "gzip -dc", ".xz": "xz -dc"}.get(path.suffix.lower())
     name = visible(shlex.quote(str(path)))
     convert = f"iconv -f {encoding} -t UTF-8"
     command = f"{unpack} {name} | {convert}" if unpack else f"{convert} {name}"
-    return UserError(
-        f"{where}: not UTF-8 {place}; it looks like {encoding}; convert it: {command} > NEW"
-    )
+    return UserError(f"{found}; it looks like {encoding}; convert it: {command} > NEW")
 
 
 def around(data: bytes, at: int) -> bytes:
@@ -114,6 +163,24 @@ def _every_other_is_nul(sample: bytes) -> bool:
     """As in text of two or four bytes a character, at least that with spaces and line ends."""
     halves = [sample[start::2].count(0) for start in (0, 1)]
     return sum(halves) > len(sample) / 10 and max(halves) > 0.6 * sum(halves)
+
+
+def _in_one_script(sample: bytes, encoding: str) -> bool:
+    """Whether so decoded the sample is text: letters of one script beside ASCII, and marks."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(sample)
+    except UnicodeDecodeError:
+        return False
+    scripts: Counter[str] = Counter()
+    others = 0
+    for one in text:
+        if unicodedata.category(one)[0] in "LM" and not one.isascii():
+            script = unicodedata.name(one, "").partition(" ")[0]
+            scripts["CJK" if script in _EAST_ASIAN else script] += 1
+        elif one in "\t\n\r" or (one.isprintable() and unicodedata.category(one) != "So"):
+            others += 1
+    letters = max(scripts.values(), default=0)
+    return letters >= FEW_CHARACTERS and others > 0 and letters + others >= 0.98 * len(text)
 
 
 def _a_few_western(sample: bytes) -> bool:

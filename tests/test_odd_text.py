@@ -178,6 +178,7 @@ def test_empty_books_are_left_out_by_name(folder, capfd):
         "404\n",
         "1\n\nIn which 10:30 strikes.\n",
         "[12:30] Ann: hello\n",
+        "\x1b[31mred\x1b[0m, and \x1b$ alone\n",
     ],
 )
 def test_text_that_only_begins_like_something_else_is_text(folder, capfd, start):
@@ -231,6 +232,10 @@ CZECH = "Byl už večer a děti šly domů. Příliš žluťoučký kůň úpěl
 RUSSIAN = "Мальчик уже был в школе и ел блины.\n" * 9
 HUNGARIAN = "Egyszer volt, hol nem volt, egy szegény ember; három fia volt, és erdőt őriztek.\n" * 9
 CHINESE = "他已经在学校吃了煎饼。今天天气很好。\n" * 9
+JAPANESE = "昔々あるところに、おじいさんが住んでいました。\n" * 9
+KOREAN = "그는 벌써 학교에서 팬케이크를 먹었다. 오늘은 날씨가 좋다.\n" * 9
+HINDI = "लड़का पहले से ही स्कूल में था और पैनकेक खा रहा था।\n" * 9
+THAI = "เขาอยู่ที่โรงเรียนแล้วและกินแพนเค้ก\n" * 9
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,18 @@ CHINESE = "他已经在学校吃了煎饼。今天天气很好。\n" * 9
         ("Bir varmış bir yokmuş, padişahın üç güzel kızı varmış.\n" * 9, "cp1254"),
         ("Жив собі дід та баба, і була в них її курочка.\n" * 9, "koi8-u"),
         (FRENCH, "cp850"),
-        ("昔々あるところに、おじいさんが住んでいました。\n" * 9, "shift_jis"),
+        (JAPANESE, "shift_jis"),
+        # All ASCII to look at, with codes that switch.
+        (JAPANESE, "iso2022_jp"),
+        ("x" * 20_000 + "\n" + JAPANESE, "iso2022_jp"),
+        ("ｱﾒﾘｶ " + JAPANESE, "iso2022_jp_ext"),
+        (KOREAN, "iso2022_kr"),
+        # Hardly a NUL, and no mark that says what it is.
+        (CHINESE, "utf-16-le"),
+        (JAPANESE, "utf-16-be"),
+        (HINDI, "utf-16-le"),
+        (THAI, "utf-16-be"),
+        (CHINESE, "utf-32-le"),
         ("ab\xa0c", "latin-1"),
         ("彼はもう学校にいて、パンケーキを食べた。\n" * 9, "shift_jis"),
         ("x" * 200 + "\n" + BOOK * 30 + FRENCH, "cp1252"),
