@@ -58,7 +58,7 @@ def main(what: str, results: Path) -> int:
 
 def divide(tasks: Path, output: Path) -> None:
     """Each task with a part of its train as dev, and without its own dev."""
-    from gpt1_jax.table_files import text_lines
+    from gpt1_jax.files.text_lines import text_lines
 
     for folder in sorted(tasks.iterdir()):
         (path,) = folder.glob("train.jsonl*")

@@ -1,11 +1,12 @@
 """What is said to a person: lines on standard error, which leave standard output to the result."""
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TextIO
+from typing import Any, TextIO
 
 from gpt1_jax.errors import UserError
 
@@ -109,3 +110,9 @@ def visible(text: str) -> str:
     return "".join(
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
     )
+
+
+def shown(value: Any) -> str:
+    """A value for a message, cut if it is long."""
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 40 else text[:40] + "..."

@@ -25,6 +25,7 @@ kernels
 text
 tokenization
 storage
+files
 .
 """
 FLOOR = {room: n for n, line in enumerate(ROOMS.split("\n")) for room in line.split()}

@@ -15,8 +15,8 @@ from pyarrow import parquet
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from gpt1_jax.__main__ import main
+from gpt1_jax.files.table_files import open_table
 from gpt1_jax.inference import row_progress
-from gpt1_jax.table_files import open_table
 
 
 def called(capsys, *words, status=0):

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from gpt1_jax.data.task_loading import TaskConfig, load_task
 from gpt1_jax.errors import UserError
-from gpt1_jax.table_files import open_table
+from gpt1_jax.files.table_files import open_table
 
 OWN = {"shape": "classification", "metric": "accuracy"}
 TEXTS = ('She said "no",\nand left.', "plain", 'a "b', "x;\ty", "Ünïcode, it is", "six")

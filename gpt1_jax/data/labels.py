@@ -11,7 +11,7 @@ import numpy as np
 
 from gpt1_jax.data.tasks import Example, RawSplit, Row, Task, folded
 from gpt1_jax.errors import UserError
-from gpt1_jax.table_files import shown
+from gpt1_jax.messages import shown
 
 Label = str | int
 Splits = dict[str, RawSplit]

@@ -6,7 +6,9 @@ from pathlib import Path
 from gpt1_jax.data.task_files import RowFormat, TaskFile, read_split, stream_examples
 from gpt1_jax.data.tasks import Example, RawSplit, Row
 from gpt1_jax.errors import UserError
-from gpt1_jax.table_files import open_table, shown, text_lines
+from gpt1_jax.files.table_files import open_table
+from gpt1_jax.files.text_lines import text_lines
+from gpt1_jax.messages import shown
 
 
 class SciTailFiles:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.table_files import SUFFIXES, Row, TableFile, plain_suffix
+from gpt1_jax.files.table_files import SUFFIXES, Row, TableFile
+from gpt1_jax.files.text_lines import plain_suffix
 
 # What others call our splits.
 SPLIT_NAMES = {"validation": "dev", "valid": "dev", "val": "dev"}

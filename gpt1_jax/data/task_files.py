@@ -22,8 +22,9 @@ from gpt1_jax.data.columns import CHOICES, LABEL, Columns, required_keys
 from gpt1_jax.data.split_files import SPLIT_NAMES, Pieces, one_table, split_files
 from gpt1_jax.data.tasks import FIELDS, Example, RawSplit, Row, Shape, folded
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import visible
-from gpt1_jax.table_files import SUFFIXES, Kind, TableFile, open_table, plain_suffix, shown
+from gpt1_jax.files.table_files import SUFFIXES, Kind, TableFile, open_table
+from gpt1_jax.files.text_lines import plain_suffix
+from gpt1_jax.messages import shown, visible
 
 # The part of a single file that becomes dev.
 DEV_SHARE = 0.1

@@ -35,9 +35,9 @@ from gpt1_jax.data.tasks import (
 from gpt1_jax.data.tfds_tasks import TfdsSplits
 from gpt1_jax.data.transformations import TRUNCATIONS
 from gpt1_jax.errors import UserError
+from gpt1_jax.files.table_files import SUFFIXES
 from gpt1_jax.messages import visible
 from gpt1_jax.storage.places import here
-from gpt1_jax.table_files import SUFFIXES
 from gpt1_jax.typed_values import nearest
 
 MOST_SHOWN = 20  # classes in a line

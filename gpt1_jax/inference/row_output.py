@@ -11,9 +11,9 @@ from typing import Any, TextIO, cast
 
 from gpt1_jax import disk
 from gpt1_jax.errors import UserError
+from gpt1_jax.files.text_lines import PACKED, plain_suffix
 from gpt1_jax.messages import no_output
 from gpt1_jax.storage import places
-from gpt1_jax.table_files import PACKED, plain_suffix
 
 # What other programs read by these names is a table; of these some are written.
 TABLES = (".csv", ".tsv", ".parquet", ".arrow", ".xlsx", ".ods")

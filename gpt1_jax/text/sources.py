@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.files.text_lines import PIPE
 from gpt1_jax.storage import places
-from gpt1_jax.table_files import PIPE
 from gpt1_jax.text import text_files
 from gpt1_jax.text.tfds_records import TfdsSplit
 

@@ -14,19 +14,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpt1_jax import text_encoding
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import visible
-from gpt1_jax.table_files import (
-    LOOK,
-    SUFFIXES,
-    Kind,
-    TableFile,
-    open_table,
-    opened,
-    plain_suffix,
-    shown,
-)
+from gpt1_jax.files import text_encoding
+from gpt1_jax.files.table_files import LOOK, SUFFIXES, Kind, TableFile, open_table
+from gpt1_jax.files.text_lines import opened, plain_suffix
+from gpt1_jax.messages import shown, visible
 
 TEXT_KEY = "text"  # of rows of JSON, unless told otherwise
 _SUBTITLES = "subtitles, with the times of their lines"

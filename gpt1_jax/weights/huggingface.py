@@ -20,9 +20,9 @@ from typing_extensions import TypedDict
 from gpt1_jax import json_files
 from gpt1_jax.data.tasks import Shape
 from gpt1_jax.errors import UserError
+from gpt1_jax.files.text_lines import LONGEST_POINTER, POINTERS
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.storage.places import here
-from gpt1_jax.table_files import LONGEST_POINTER, POINTERS
 from gpt1_jax.weights import huggingface_heads
 from gpt1_jax.weights.weights import Weights
 

@@ -1,0 +1,1 @@
+"""What stands in files that people have: packed or not, text and its encoding, rows."""
