@@ -171,6 +171,28 @@ def test_values_of_parquet_that_nothing_needs(tmp_path):
     assert read(loaded) == [("sun", "a"), ("rain", "b")]
 
 
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pyarrow.array([1, 0]).cast(pyarrow.decimal128(38, 0)), (1, 0)),
+        (pyarrow.array(["2.00", "3.00"]).cast(pyarrow.decimal128(38, 2)), (2, 3)),
+        (pyarrow.array([b"a", b"b"], pyarrow.large_binary()), ("a", "b")),
+    ],
+)
+def test_values_of_parquet_in_the_types_of_databases(tmp_path, labels, expected):
+    """Texts as bytes without a word that they are text, labels as decimals."""
+    more = pyarrow.array(["0.10", "12345678901234567890.12"]).cast(pyarrow.decimal128(38, 2))
+    columns = {"text": ["sün", "rain"], "label": labels, "raw": [b"\xff", b"a"], "more": more}
+    columns["text"] = pyarrow.array([text.encode() for text in columns["text"]])
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.table(columns), sink)
+    loaded = task_of(tmp_path, ".parquet", sink.getvalue().to_pybytes())
+    assert read(loaded) == [("sün", expected[0]), ("rain", expected[1])]
+    rows = [row for _, row in open_table(tmp_path / "dev.parquet").rows()]
+    assert rows[0]["raw"] == b"\xff"
+    assert [str(row["more"]) for row in rows] == ["0.1", "12345678901234567890.12"]
+
+
 def test_columns_by_other_names(tmp_path):
     rows = [{"id": n, "Review ": row["text"], "stars": n % 2 + 1} for n, row in enumerate(ROWS)]
     columns = ("text:review", "label:stars")

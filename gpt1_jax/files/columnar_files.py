@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,21 +51,39 @@ def _batches(path: Path, kind: Columnar) -> Iterator[tuple[list[str], Iterator[A
 
 
 def _values(path: Path, batch: Any) -> list[dict[str, Any]]:
-    """The rows of a batch. Times are text, since Python has none of a billionth of a second; so are
-    bytes that are UTF-8, as writers leave out what they mean; decimals of whole numbers are
-    those."""
-    import pyarrow
-
+    """The rows of a batch."""
     columns = []
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            if pyarrow.types.is_temporal(column.type):
-                wide = pyarrow.types.is_duration(column.type)
-                column = column.cast(pyarrow.int64() if wide else pyarrow.string())
-            columns.append(column.to_pylist())
+            columns.append(_listed(column))
         except (ValueError, OverflowError) as error:
             raise UserError(
                 f"{path}: the column {visible(name)} ({column.type}) cannot be read "
                 f"({' '.join(str(error).split())[:100]}); save it as text, or leave it out"
             ) from None
     return [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _listed(column: Any) -> list[Any]:
+    """The values of a column as JSON has them. Times become text, since Python has none of a
+    billionth of a second; so do bytes that are UTF-8, since old writers do not say that they are
+    text; and decimals, as which databases keep labels too, become numbers of the same digits."""
+    import pyarrow
+    from pyarrow import types
+
+    kind = column.type
+    if types.is_temporal(kind):
+        column = column.cast(pyarrow.int64() if types.is_duration(kind) else pyarrow.string())
+    elif types.is_binary(kind) or types.is_large_binary(kind):
+        with contextlib.suppress(pyarrow.ArrowInvalid):
+            column = column.cast(pyarrow.string())
+    values = column.to_pylist()
+    return [_number(value, kind.scale) for value in values] if types.is_decimal(kind) else values
+
+
+def _number(value: Decimal | None, scale: int) -> Decimal | float | int | None:
+    """A decimal as another number; as itself where a float would lose digits."""
+    if value is None or scale <= 0:
+        return value if value is None else int(value)
+    number = float(value)
+    return number if Decimal(repr(number)) == value else value
