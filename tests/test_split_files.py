@@ -142,3 +142,21 @@ def test_a_single_file_of_mrpc(tmp_path):
     path = tmp_path / "msr_paraphrase_test.txt"
     loaded = load_task(TaskConfig("mrpc", str(path)), only="dev", whole=True)
     assert [example.label for example in loaded.splits["dev"]] == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize("names", [("train", "dev"), ("train/part-0", "dev/part-0")])
+def test_arrow_as_a_file_and_what_a_macintosh_notes_beside_it(tmp_path, names):
+    for name, rows in zip(names, (TRAIN, DEV), strict=True):
+        path = tmp_path / f"{name}.arrow"
+        path.parent.mkdir(exist_ok=True)
+        table = pyarrow.Table.from_pylist(rows)
+        with ipc.new_file(path, table.schema) as file:
+            file.write_table(table, max_chunksize=2)
+        (path.parent / f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    loaded = load_task(TaskConfig(path=str(tmp_path), **OWN))
+    found = [(example.texts[0], example.label) for example in loaded.splits["train"]]
+    assert found == [(row["text"], row["label"]) for row in TRAIN]
+    path = tmp_path / f"{names[0]}.arrow"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"\.arrow cannot be read as Arrow"):
+        load_task(TaskConfig(path=str(tmp_path), **OWN))

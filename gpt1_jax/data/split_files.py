@@ -109,8 +109,10 @@ def _is_table(path: Path) -> bool:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The tables in the folder of a split; there is a description in JSON beside those of Arrow."""
-    tables = [path for path in sorted(folder.iterdir()) if _is_table(path)]
+    """The tables in the folder of a split; there is a description in JSON beside those of Arrow,
+    and what a Macintosh notes of a file has its name behind a dot."""
+    visible = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
+    tables = [path for path in visible if _is_table(path)]
     arrow = [path for path in tables if plain_suffix(path) == ".arrow"]
     return arrow or tables
 

@@ -1,4 +1,5 @@
-"""Parquet, and Arrow as `save_to_disk` of the library datasets writes it."""
+"""Parquet; and Arrow, as the stream that `save_to_disk` of the library datasets writes, or as the
+file that other libraries do."""
 
 import contextlib
 import itertools
@@ -11,6 +12,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.messages import shown, visible
 
 Columnar = Literal["Parquet", "Arrow"]
+_ARROW_FILE = b"ARROW1"
 BATCH = 1024  # rows of Parquet held at a time
 
 
@@ -43,8 +45,16 @@ def _batches(path: Path, kind: Columnar) -> Iterator[tuple[list[str], Iterator[A
             with parquet.ParquetFile(path) as file:
                 yield file.schema_arrow.names, file.iter_batches(batch_size=BATCH)
         else:
-            with pyarrow.memory_map(str(path)) as source, ipc.open_stream(source) as stream:
-                yield stream.schema.names, iter(stream)
+            with pyarrow.memory_map(str(path)) as source:
+                beginning = source.read(len(_ARROW_FILE))
+                source.seek(0)
+                if beginning == _ARROW_FILE:
+                    with ipc.open_file(source) as file:
+                        count = file.num_record_batches
+                        yield file.schema.names, map(file.get_batch, range(count))
+                    return
+                with ipc.open_stream(source) as stream:
+                    yield stream.schema.names, iter(stream)
     except (OSError, pyarrow.ArrowException) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read as {kind}: {reason}") from None
