@@ -382,6 +382,35 @@ def test_a_choice_that_is_read_otherwise_is_refused(called, folder, tmp_path, ke
     assert f"{key} is {value!r}" in said
 
 
+def test_weights_under_another_name_are_named(called, folder, tmp_path):
+    source = folder("language_model")
+    for name in ("model.fp16.safetensors", "adapter_model.safetensors"):
+        (shard,) = source.glob("*.safetensors")
+        shard.rename(source / name)
+        status, _, said = called("convert", f"--from=hf:{source}", f"--to=native:{tmp_path / 'to'}")
+        assert status == 2
+        assert f"no model.safetensors, only {name}; if that is the whole model" in said
+
+
+def two_of_them(tensors):
+    return {f"{copy}.{name}": tensor for name, tensor in tensors.items() for copy in ("ema", "raw")}
+
+
+def of_another_model(tensors):
+    return {"encoder.weight": tensors["transformer.positions_embed.weight"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "there"),
+    [(two_of_them, "ema.transformer.h.0"), (of_another_model, "encoder.weight")],
+)
+def test_names_that_are_not_those_of_one_model(called, folder, tmp_path, change, there):
+    source = folder("language_model", tensors=change)
+    status, _, said = called("convert", f"--from=hf:{source}", f"--to=native:{tmp_path / 'to'}")
+    assert status == 2
+    assert f"hf:{source} has no tokens_embed.weight but {there}" in said
+
+
 def test_a_file_that_was_never_fetched_is_called_that(called, folder, tmp_path):
     source = folder("language_model")
     (source / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")

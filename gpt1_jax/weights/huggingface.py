@@ -21,6 +21,7 @@ from gpt1_jax import json_files
 from gpt1_jax.data.tasks import Shape
 from gpt1_jax.errors import UserError
 from gpt1_jax.files.text_lines import LONGEST_POINTER, POINTERS
+from gpt1_jax.messages import visible
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.storage.places import here
 from gpt1_jax.weights import huggingface_heads
@@ -166,6 +167,12 @@ def read_arrays(folder: Path, n_layer: int) -> tuple[dict[str, np.ndarray], Shap
     if not tensors:
         raise UserError(f"hf:{folder} holds no tensors; expected those of GPT-1")
     _tie(tensors, folder)
+    if _TABLES["wte/embedding"] not in tensors:
+        some = visible(", ".join(sorted(tensors)[:2]))
+        raise UserError(
+            f"hf:{folder} has no {_TABLES['wte/embedding']} but {some} and so on; expected the "
+            "weights of one GPT-1"
+        )
     blocks = {int(found[1]) for name in tensors if (found := re.match(r"h\.(\d+)\.", name))}
     if len(blocks) != n_layer:
         raise UserError(
@@ -240,6 +247,9 @@ def _instead(folder: Path) -> str:
     for pattern in ("*.bin", "*.pt", "*.pth", "*.h5", "*.ckpt*", "*.pkl", "*.jl"):
         for path in sorted(folder.glob(pattern)):
             return f", only {path.name}: {way_out(path.name)}"
+    for path in sorted(folder.glob("*.safetensors")):
+        if path.name != huggingface_heads.ORIGINAL:
+            return f", only {path.name}; if that is the whole model, give it this name"
     return "; expected a folder that transformers saved"
 
 
