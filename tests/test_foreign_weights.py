@@ -322,9 +322,18 @@ def test_each_form_of_the_file_gives_the_same_ids(called, folder, tmp_path, chan
     assert ids(called, folder("sharded", tokenizer=change), tmp_path) == plain
 
 
+def adding(name, row):
+    return lambda description: (
+        description | {"added_tokens": [{"content": name, "id": row, "special": False}]}
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        (adding("l", 12), "added_tokens has 'l' (row 12)"),
+        (adding("the", 3), "added_tokens has 'the' (row 3)"),
+        (adding("[CLS]", 0), "added_tokens has '[CLS]' (row 0)"),
         (changed("normalizer", lowercase=False), "normalizer.lowercase is False"),
         (changed("pre_tokenizer", type="Whitespace"), "pre_tokenizer.type is 'Whitespace'"),
         (changed("model", dropout=0.1), "model.dropout is 0.1"),

@@ -88,7 +88,7 @@ class TrainedModel:
         """The same, as the ids that were drawn."""
         require_keys(settings, keys(SampleConfig))
         config = build(SampleConfig, vars(config or SampleConfig()) | settings)
-        memory.check_sampling(self.model_config, config.num_samples)
+        memory.check_sampling(self.model_config, config.num_samples, "--num_samples")
         tokens_NT = sample.generate(
             self.placed,
             self.tokenizer.encode(prompt),

@@ -126,6 +126,7 @@ def train(asked: TrainBenchmark) -> dict[str, Any]:
     kind = _kind("train", described)
     line = peer.read(asked.output.vs, kind) if asked.output.vs else None
     made = step(described, jax.devices())
+    memory.check_update(made.experiment, made.experiment.model.n_ctx)
     training = Training(made)
     n_steps = asked.rounds.warmup + (asked.rounds.rounds + 1) * asked.rounds.steps
     if asked.shards is None:
@@ -287,6 +288,7 @@ def fine_tune(asked: FineTuneBenchmark) -> dict[str, Any]:
     kind = _kind("finetune", described)
     line = peer.read(asked.output.vs, kind) if asked.output.vs else None
     n_batches, batch, n_ctx = asked.rounds.steps, described.batch_size, described.model.n_ctx
+    memory.check_update(described, n_ctx)
     lengths = _sst2_lengths(n_batches * batch, n_ctx)
     found, flops, real = {}, {}, int(lengths.sum())
     for name in ("packed", "buckets", "padded"):
@@ -374,7 +376,7 @@ def sample(asked: SampleBenchmark) -> dict[str, Any]:
         **_sizes(model),
     }
     line = peer.read(asked.output.vs, kind) if asked.output.vs else None
-    memory.check_sampling(model, asked.batch)
+    memory.check_sampling(model, asked.batch, "--batch")
     attention = choose("auto", device_of(jax.devices()[0]), model).implementation
     net = network(model, attention, None, 0)
     placed = PlacedModel(net, with_ready_bits(jax.jit(net.init))(jax.random.key(0)))

@@ -21,9 +21,10 @@ from gpt1_jax.text import corpus, documentation, text_files
 from gpt1_jax.text.config import PrepareConfig
 from gpt1_jax.text.shards import Tokens
 from gpt1_jax.tokenization import loading
-from gpt1_jax.tokenization.tokenizer import Tokenizer
+from gpt1_jax.tokenization.tokenizer import Tokenizer, VocabularyMode
 
 _BLOCK = 2**20  # bytes that are read of a file at a time
+_MODES: tuple[VocabularyMode, ...] = ("original", "hf_basic")  # with the vocabulary of GPT-1
 # Of the SentencePiece tokenizer that is trained here on the text itself.
 _VOCAB_SIZE = 8192
 # Batches as pre-training has them.
@@ -37,9 +38,12 @@ def prepare(asked: PrepareBenchmark) -> dict[str, Any]:
     seen them, as a worker has that encodes many books. Those of GPT-1's vocabulary need the folder
     that holds it and are left out without one. Raises UserError for an input that cannot be read.
     """
-    text = _text(asked)
     kind = {"peer": "gpt1-jax", "mode": "prepare"}
     line = peer.read(asked.output.vs, kind) if asked.output.vs else None
+    if asked.vocab is not None:
+        for mode in _MODES:
+            loading.from_vocabulary(asked.vocab, mode)  # a mistake is said before the clock
+    text = _text(asked)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "text.txt"
         source.write_text(text, encoding="utf-8", newline="")
@@ -51,8 +55,7 @@ def prepare(asked: PrepareBenchmark) -> dict[str, Any]:
         whole = time.perf_counter() - began
         makers: dict[str, Callable[[], Tokenizer]] = {"sentencepiece": lambda: loading.load(tokens)}
         if asked.vocab is not None:
-            for mode in ("original", "hf_basic"):
-                loading.from_vocabulary(asked.vocab, mode)  # a mistake is said before the clock
+            for mode in _MODES:
                 makers[mode] = partial(loading.from_vocabulary, asked.vocab, mode)
         speeds = _speeds(makers, text, asked.rounds)
         batches = _batches(tokens, asked.rounds)
@@ -78,12 +81,15 @@ def _text(asked: PrepareBenchmark) -> str:
     else:
         path = Path(asked.input).expanduser()
         if not path.is_file():
-            raise UserError(f"--input={asked.input}: there is no such file; expected one of text")
+            found = "is a folder" if path.is_dir() else "there is no such file"
+            raise UserError(f"--input={asked.input}: {found}; expected a file of text")
         whole = "".join(text_files.decoded(path, _BLOCK))
-    if not whole.strip():
-        raise UserError(f"--input={asked.input} has no text")
     # Characters are bytes but for a few.
-    return whole[: int(asked.megabytes * 1e6)]
+    text = whole[: int(asked.megabytes * 1e6)]
+    if not text.strip():
+        named = "the documentation" if asked.input is None else f"--input={asked.input}"
+        raise UserError(f"{named} has no text in its first {asked.megabytes:g} megabytes")
+    return text
 
 
 def _speeds(
