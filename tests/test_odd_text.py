@@ -255,6 +255,10 @@ THAI = "เขาอยู่ที่โรงเรียนแล้วแล
         ("Bir varmış bir yokmuş, padişahın üç güzel kızı varmış.\n" * 9, "cp1254"),
         ("Жив собі дід та баба, і була в них її курочка.\n" * 9, "koi8-u"),
         (FRENCH, "cp850"),
+        (RUSSIAN, "mac-cyrillic"),
+        (CZECH, "mac-latin2"),
+        (BOOK * 3, "cp500"),
+        ("Le prix était de 5 € déjà.\n" * 9, "iso8859-15"),
         (JAPANESE, "shift_jis"),
         # All ASCII to look at, with codes that switch.
         (JAPANESE, "iso2022_jp"),

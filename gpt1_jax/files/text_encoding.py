@@ -30,6 +30,9 @@ ENCODINGS = {
     "koi8-r": "KOI8-R",
     "koi8-u": "KOI8-U",
     "mac-roman": "MACINTOSH",
+    "mac-latin2": "MAC-CENTRALEUROPE",
+    "mac-cyrillic": "MAC-CYRILLIC",
+    "cp500": "CP500",  # of IBM's mainframes
     "cp874": "CP874",
     "tis-620": "TIS-620",
     "gb18030": "GB18030",
@@ -65,6 +68,7 @@ FEW_CHARACTERS = 20  # of which chance may make those of one script
 UNSURE = 0.1  # confidence of chardet
 A_FEW = 3  # characters that are not ASCII, different ones, which say nothing of a language
 SAMPLE = 2**14  # bytes that are looked at
+_EURO = re.compile(rb"[^\x80-\x9f\xa4]*\xa4[^\x80-\x9f]*")
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 
 
@@ -87,14 +91,18 @@ def named(sample: bytes) -> str | None:
     narrow = None if wide else [name for name in ENCODINGS if not name.startswith("utf")]
     for found in detect_all(sample, compat_names=False, include_encodings=narrow):
         if found["confidence"] <= UNSURE and not wide and _a_few_western(sample):
-            return ENCODINGS["cp1252"]
+            return ENCODINGS["iso8859-15" if _EURO.fullmatch(sample) else "cp1252"]
         if found["encoding"] not in ENCODINGS:
             return None
         text = sample.decode(found["encoding"], "ignore")  # it may end within a character
         if len(_TWO_SCRIPTS.findall(text)) > 0.02 * sum(not one.isascii() for one in text):
             continue
         shown = sum(one.isprintable() or one.isspace() for one in text)
-        return ENCODINGS[found["encoding"]] if shown >= 0.99 * len(text) else None
+        if shown < 0.99 * len(text):
+            return None
+        # The sign of all currencies, which nobody writes, is that of the euro in another part.
+        euro = found["encoding"] in ("cp1252", "iso8859-1") and _EURO.fullmatch(sample)
+        return ENCODINGS["iso8859-15" if euro else found["encoding"]]
     return None
 
 
