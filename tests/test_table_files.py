@@ -238,6 +238,7 @@ def test_scores_in_a_column_of_text(tmp_path):
     data = "text_a,text_b,label\na,b,3.8\na,c,0\n"
     loaded = task_of(tmp_path, ".csv", data, shape="similarity", metric="pearson")
     assert [e.label for e in loaded.splits["dev"]] == [3.8, 0.0]
+    assert loaded.describe()[1] == "dev: 2 examples of CSV; scores 0 to 3.8 of 0 to 5"
 
 
 @pytest.mark.parametrize(

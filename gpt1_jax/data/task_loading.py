@@ -122,7 +122,7 @@ class LoadedTask:
 
     def describe(self) -> list[str]:
         """What was found, a line each: the kinds of the files, the classes with their counts, which
-        of them is positive, and what is odd about them."""
+        of them is positive, and what is odd about them; of scores, between which they lie."""
         counts = self._class_counts()
         lines = []
         for split, examples in self.splits.items():
@@ -133,6 +133,9 @@ class LoadedTask:
                 line += "; " + ", ".join(f"{name} {n}" for name, n in pairs[:MOST_SHOWN])
             if len(pairs) > MOST_SHOWN:
                 line += f" and {len(pairs) - MOST_SHOWN} more classes"
+            scores = [e.label for e in examples if self.task.regression and e.label is not None]
+            if scores:  # those of other programs lie between 0 and 1
+                line += f"; scores {min(scores):g} to {max(scores):g} of 0 to {HIGHEST_SCORE}"
             lines.append(line if examples[0].label is not None else f"{line}; labels are hidden")
         if self.positive is not None:
             lines.append(
