@@ -258,6 +258,7 @@ def test_scores_in_a_column_of_text(tmp_path):
         (".csv", "text,label\nsun,0\nrain,1\n".encode("utf-32"), "looks like UTF-32"),
         (".csv", ("text,label\n" + "猫が好きです,0\n" * 9).encode("utf-16-be"), "like UTF-16BE"),
         (".csv", "text,label\n猫,0\n犬,1\n".encode("iso2022_jp"), "line 2: .* like ISO-2022-JP;"),
+        (".csv", b"\x1b$)Ctext,label\n\x0e0m>g@L\x0f,0\n", "line 1: .* like ISO-2022-KR;"),
         (".jsonl", '{"text": "猫", "label": 0}\n'.encode("iso2022_jp"), "line 1: .*iconv -f ISO-2"),
         (".csv", b"PK\x03\x04rest", "spreadsheet.* save the table as CSV"),
         (".csv", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS"),

@@ -52,6 +52,7 @@ ESCAPED = {
     "iso2022_kr": "ISO-2022-KR",
 }
 ESCAPE = "\x1b$"  # what begins those codes, and nothing that a terminal knows
+_KOREAN = b"\x1b$)C"  # stands once, where the file begins
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 # Writing that goes with Chinese characters, by the first word of Unicode's names.
 _EAST_ASIAN = (
@@ -138,7 +139,8 @@ def require_unescaped(path: Path, data: bytes, place: str) -> None:
             text = codecs.getincrementaldecoder(codec)().decode(sample)  # it may end in a character
         except UnicodeDecodeError:
             continue
-        if not text.isascii():
+        korean = codec == "iso2022_kr" and _KOREAN in sample
+        if korean or not text.isascii():
             raise _other(path, f"{path}{place}: codes of another encoding", encoding)
 
 
