@@ -17,6 +17,7 @@ SIZES.append("--config.mesh.data=1")
 QUICK = ["--rounds=2", "--steps=2", "--warmup=1"]
 TRAIN = ["benchmark", "train", "--batch=2", "--seq=16", *SIZES, *QUICK]
 SAMPLE = ["benchmark", "sample", "--batch=2", "--prompt=3", "--new=5", *SIZES, "--rounds=2"]
+FINETUNE = ["benchmark", "finetune", "--batch=2", "--seq=32", *SIZES, "--rounds=1", "--steps=2"]
 PEER = {"peer": "pytorch", "version": "2", "mode": "train", "dtype": "fp32", "dropout": 0.1}
 PEER |= {"batch": 2, "seq": 16, "tokens_per_s": 50.0}
 # What the lines of all of them have.
@@ -74,8 +75,7 @@ def test_sampling():
 
 
 def test_fine_tuning_in_buckets_and_padded():
-    words = ["benchmark", "finetune", "--batch=2", "--seq=32", *SIZES, "--rounds=1", "--steps=2"]
-    outcome = runs.verb(*words, "--config.data.buckets=32", "--config.model.n_ctx=64")
+    outcome = runs.verb(*FINETUNE, "--config.data.buckets=32", "--config.model.n_ctx=64")
     assert outcome.status == 0, outcome.said
     found = outcome.result
     assert found.keys() >= COMMON
@@ -113,7 +113,17 @@ def test_preparing(monkeypatch):
         ([*TRAIN, "--vs={peer}", "--batch=4"], "batch is 2 there and 4 here"),
         ([*SAMPLE, "--vs={peer}"], "mode is train there and generate here"),
         ([*SAMPLE, "--new=600"], "509"),
+        # What no memory holds, said before an array is made of it.
+        ([*TRAIN, "--batch=1000000000"], "make batch_size smaller"),
+        ([*TRAIN, "--seq=1000000000"], "model.n_ctx"),
+        ([*TRAIN, "--d=10000000"], "width 10000000"),
+        ([*SAMPLE, "--batch=1000000000"], "make --batch smaller"),
+        ([*SAMPLE, "--d=10000000"], "width 10000000"),
+        ([*FINETUNE, "--batch=1000000000"], "make batch_size smaller"),
         (["benchmark", "prepare", "--input=nowhere"], "nowhere"),
+        (["benchmark", "prepare", "--input=tests"], "is a folder"),
+        (["benchmark", "prepare", "--input=README.md", "--megabytes=1e-9"], "no text in its first"),
+        (["benchmark", "prepare", "--input=README.md", "--vocab=nowhere"], "nowhere"),
     ],
     ids=lambda value: " ".join(value[-2:]) if isinstance(value, list) else "",
 )
