@@ -79,6 +79,13 @@ class TokenizerJson:
                         f"hf_basic; expected {allowed[0]!r}, or give --tokenizer=original if the "
                         "weights are OpenAI's"
                     )
+        for name, row in self.added.items():
+            if name not in (UNKNOWN, *SPECIALS) and row < len(self.encoder):
+                raise UserError(
+                    f"{self.path}: added_tokens has {name!r} (row {row}), which transformers finds "
+                    "in texts before it looks at the vocabulary, so that ids would differ; take it "
+                    "out of the added tokens if the weights were trained without it"
+                )
         # Truncation and padding change no ids: transformers sets them anew at each call.
         self._require_no_foreign_frame()
 
