@@ -8,11 +8,11 @@ Which algorithm is the fastest is not tried out, so that temporaries may differ 
 on the GPU itself; HLO=FILE keeps the compiled program.
 """
 
+import argparse
 import contextlib
 import json
 import os
 import re
-import sys
 import time
 from collections import Counter
 
@@ -136,4 +136,11 @@ def main(name: str, config: str, given: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("gpu", help="as in h100, or t4:4 for four of them")
+    parser.add_argument("config")
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    words = parser.parse_args()
+    if words.gpu.partition(":")[0] not in GPUS:
+        parser.error(f"no {words.gpu}; expected one of {', '.join(GPUS)}")
+    main(words.gpu, words.config, words.settings)

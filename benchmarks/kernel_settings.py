@@ -7,6 +7,7 @@ which it reads its arguments and writes its results. SMALL, any value: small arr
 that all of it works.
 """
 
+import argparse
 import functools
 import json
 import os
@@ -134,6 +135,11 @@ def rows(names: list[str]) -> Iterator[dict]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("kernels", nargs="*", metavar="KERNEL", help=f"of {', '.join(TRIED)}")
+    kernels = parser.parse_args().kernels
+    if unknown := [name for name in kernels if name not in TRIED]:
+        parser.error(f"no {unknown[0]}; expected some of {', '.join(TRIED)}")
     print(jax.devices()[0].device_kind, file=sys.stderr)
-    for row in rows(sys.argv[1:] or list(TRIED)):
+    for row in rows(kernels or list(TRIED)):
         print(json.dumps(row), flush=True)

@@ -6,6 +6,7 @@ Both draw the same dropout masks, so that loss and norm of the gradient must agr
 Prints a line for each dtype, and ends with 1 if they do not. TINY, any value: a tiny model.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -52,4 +53,6 @@ def main(batch_size: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 2))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("batch", nargs="?", type=int, default=2)
+    sys.exit(main(parser.parse_args().batch))

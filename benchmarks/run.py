@@ -14,6 +14,7 @@ that a machine that is lent for minutes gives rows in any case. Environment:
     NOTE     a remark that stands in each row, on what else the machine was doing, say
 """
 
+import argparse
 import json
 import os
 import platform
@@ -176,5 +177,11 @@ def _machine(where: str) -> str:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[3]) if len(sys.argv) > 3 else HERE / "results"
-    main(sys.argv[1], sys.argv[2], folder)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("where", choices=("cpu", "gpu"))
+    parser.add_argument("group", choices=("train", "sample", "finetune", "prepare"))
+    parser.add_argument("results", nargs="?", type=Path, default=HERE / "results")
+    words = parser.parse_args()
+    if (words.where, words.group) not in ROWS:
+        parser.error(f"{words.group} has no rows of a {words.where.upper()}")
+    main(words.where, words.group, words.results)

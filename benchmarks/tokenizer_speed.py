@@ -9,6 +9,7 @@ word of the novel, "again" with one that has seen it, as a worker has that encod
 where it is installed. With RESULT.json the result is added to that file.
 """
 
+import argparse
 import json
 import lzma
 import os
@@ -101,4 +102,9 @@ def _versions() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("vocab", type=Path)
+    parser.add_argument("novel", type=Path)
+    parser.add_argument("result", nargs="?", type=Path, help="the JSON file that it is added to")
+    words = parser.parse_args()
+    main(words.vocab, words.novel, words.result)
