@@ -95,6 +95,20 @@ def test_a_disk_that_is_full_from_the_start(refused, finetuned, rows, texts, tok
     assert not list(place.glob(".gpt1-*"))
 
 
+@pytest.mark.parametrize("kind", ["openai", "hf", "native"])
+def test_a_disk_that_fills_up_while_weights_are_written(pretrained, small_disk, kind):
+    """One that has less room than it said, as if another process were faster."""
+    place = small_disk(64)
+    unseen = (
+        "import shutil; from collections import namedtuple; from gpt1_jax.weights import workdir; "
+        "usage = namedtuple('usage', 'total used free')(0, 0, 10**12); "
+        "shutil.disk_usage = lambda *_: usage"
+    )
+    words = ["convert", f"--from={pretrained}", f"--to={kind}:{place / 'made'}"]
+    faults.run(words, settings=unseen).refused("made cannot be written: No space left")
+    assert not list(place.iterdir())
+
+
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, -1))"
 
 
@@ -108,10 +122,11 @@ def test_a_checkpoint_that_is_larger_than_files_may_be(tokens, pretrained, tmp_p
     runs.assert_same_run(tmp_path / "run", pretrained, 6)
 
 
-@pytest.mark.parametrize("kind", ["hf", "native"])
-def test_weights_that_are_larger_than_files_may_be(pretrained, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "largest"), [("hf", 8192), ("native", 8192), ("openai", 2048)])
+def test_weights_that_are_larger_than_files_may_be(pretrained, tmp_path, kind, largest):
+    limited = LIMITED.replace("8192", str(largest))
     words = ["convert", f"--from={pretrained}", f"--to={kind}:{tmp_path / 'new'}"]
-    faults.run(words, settings=LIMITED).refused(f"{tmp_path / 'new'} cannot", "ulimit -f")
+    faults.run(words, settings=limited).refused(f"{tmp_path / 'new'} cannot", "ulimit -f")
     assert not list(tmp_path.iterdir())
 
 

@@ -40,6 +40,8 @@ HUGE = {
     "eval.batch_size": ("1e12",),
     "data.prefetch": ("1e12",),
     "mesh.data": ("1e12",),
+    "optimizer.learning_rate": ("1e300",),
+    "objective.lm_coef": ("1e308", "-1e39"),
     "optimizer.accumulation": ("1e12",),
 }
 
@@ -98,6 +100,9 @@ CONFIGS = {
     "itself": "c = ConfigDict({'steps': 1}); c.loop = c; return c",
     "forever": "return get_config(a)",
     "no words": "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})()",
+    "interrupts": "raise KeyboardInterrupt",
+    "closes": "raise GeneratorExit",
+    "divides": "c = ConfigDict({'seed': 0}); c.steps = 1 / c.get_ref('seed'); return c",
     "numbers": "return ConfigDict({'steps': {1: 2}}, convert_dict=False)",
 }
 

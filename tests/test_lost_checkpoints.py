@@ -89,6 +89,23 @@ def test_a_best_checkpoint_that_may_be_gone(said, finetuned, rows, tmp_path):
     assert f"checkpoint {result['step']} is used instead" in errors
 
 
+@pytest.mark.parametrize(
+    ("content", "verb"), [("mine", "sample"), ("[]", "convert"), ('{"step": "6"}', "evaluate")]
+)
+def test_who_only_reads_goes_on_beside_a_damaged_committed_json(
+    said, refused, tokens, pretrained, texts, tmp_path, content, verb
+):
+    """It is named, and the checkpoints are whole; who writes takes more care."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    (workdir / "committed.json").write_text(content)
+    flags = [flag.format(texts=tmp_path / "texts") for flag in VERBS[verb]]
+    source = f"--from={workdir}" if verb == "convert" else f"--workdir={workdir}"
+    result, errors = said([verb, source, *flags])
+    assert result["step"] == 6
+    assert f"{workdir / 'committed.json'}: " in errors
+    refused(train(tokens, workdir), workdir / "committed.json")
+
+
 def _a_file(place):
     place.write_text("mine")
 
@@ -119,8 +136,31 @@ def test_a_checkpoint_whose_place_is_taken(refused, tokens, pretrained, tmp_path
     workdir = runs.copied(pretrained, tmp_path / "run")
     shutil.rmtree(workdir / "checkpoints" / "6")
     _a_link_to_nowhere(workdir / "checkpoints" / "6")
-    refused(train(tokens, workdir), "checkpoints/6: Not a directory", "step 6 was not saved")
+    refused(train(tokens, workdir), "checkpoints/6 is no checkpoint")
     assert (workdir / "checkpoints" / "4").is_dir()
+    assert (workdir / "checkpoints" / "6").is_symlink()
+
+
+@pytest.mark.parametrize("step", ["6", "8", "now"])
+def test_a_file_that_has_the_name_of_a_checkpoint_stays(
+    refused, said, tokens, pretrained, tmp_path, step
+):
+    """Of the newest one, of the next one, and of one that is about to be written."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    place = workdir / "checkpoints" / step.replace("now", "8")
+    words = train(tokens, workdir, steps=8, extend="stretch")
+    if step == "now":
+        moment = "before gpt1_jax.weights.checkpoint:Checkpoints.save"
+        faults.run(words, at=moment, do=f"open({str(place)!r}, 'w').write('mine')").refused(
+            place.name
+        )
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+        place.write_text("mine")
+        refused(words, place, "move it away")
+    assert place.read_text() == "mine"
+    place.unlink()
+    assert said(words)[0]["step"] == 8
 
 
 def _all_damaged(workdir):
@@ -138,6 +178,12 @@ def _without_steps_or_result(workdir):
         shutil.rmtree(workdir / "checkpoints" / str(step))
 
 
+def _with_rows_alone(workdir):
+    for name in ("committed.json", "result.json"):
+        (workdir / name).unlink()
+    shutil.rmtree(workdir / "checkpoints")
+
+
 def _without_config(workdir):
     (workdir / "config.json").unlink()
     for name in ("metrics.jsonl", "result.json"):
@@ -151,6 +197,7 @@ def _without_config(workdir):
         (_all_damaged, "checkpoint 6 is damaged"),
         (_without_checkpoints, "whose checkpoint is gone"),
         (_without_steps_or_result, "reached step 6"),
+        (_with_rows_alone, "metrics.jsonl has rows up to step 6"),
         (_without_config, "no config.json"),
     ],
 )

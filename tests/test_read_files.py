@@ -176,7 +176,7 @@ OF_A_RUN = {
     "config.json": ("sample", "train", "report"),
     "result.json": ("sample", "train", "report"),
     "metrics.jsonl": ("report",),
-    "committed.json": ("sample", "train"),
+    "committed.json": ("train",),
     "tokenizer/sentencepiece.model": ("sample",),
     "checkpoints/6/_CHECKPOINT_METADATA": ("sample",),
 }
@@ -201,6 +201,20 @@ def test_what_is_no_file_is_not_read(refused, soon, tokens, pretrained, tmp_path
             refused(words[verb], run / name)
         (run / name).rename(tmp_path / f"{name.replace('/', ' ')} that is none")
         (tmp_path / "aside").rename(run / name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("words", None), ("bytes", 0), ("tokens", 553), ("shards", [])]
+)
+def test_a_manifest_whose_counts_do_not_fit(refused, tokens, pretrained, tmp_path, key, value):
+    copy = runs.copied(tokens, tmp_path / "tokens")
+    content = json.loads((copy / "manifest.json").read_text())
+    content["splits"]["valid"][key] = value
+    if value is None:
+        del content["splits"]["valid"][key]
+    (copy / "manifest.json").write_text(json.dumps(content))
+    words = ["evaluate", f"--workdir={pretrained}", f"--data={copy}"]
+    refused(words, copy / "manifest.json", "splits.valid")
 
 
 @pytest.mark.parametrize("item", ["params/digests.json", "optimizer/_METADATA"])
