@@ -102,7 +102,7 @@ CONFIGS = {
     "no words": "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})()",
     "interrupts": "raise KeyboardInterrupt",
     "closes": "raise GeneratorExit",
-    "divides": "c = ConfigDict({'seed': 0}); c.steps = 1 / c.get_ref('seed'); return c",
+    "required": "c = ConfigDict(); c.steps = 1; c.seed = placeholder(int, True); return c",
     "numbers": "return ConfigDict({'steps': {1: 2}}, convert_dict=False)",
 }
 
@@ -111,7 +111,8 @@ CONFIGS = {
 def test_a_config_file_that_is_none(tmp_path, name):
     path = tmp_path / "config.py"
     path.write_text(
-        f"from ml_collections import ConfigDict\ndef get_config(a=None):\n    {CONFIGS[name]}\n"
+        "from ml_collections.config_dict import ConfigDict, placeholder\n"
+        f"def get_config(a=None):\n    {CONFIGS[name]}\n"
     )
     refused(["train", f"--config={path}", f"--workdir={tmp_path / 'run'}"])
 
