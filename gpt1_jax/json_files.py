@@ -4,6 +4,7 @@ A shape is a type: dict[str, str], a TypedDict, a dataclass. Whatever is not as 
 that names the file and the key.
 """
 
+import codecs
 import dataclasses
 import functools
 import json
@@ -34,6 +35,8 @@ def read(path: Path, shape: type[T], remedy: str, what: str = "") -> T:
         raise FileNotFoundError(str(path)) from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+    # Editors of Windows begin a file with a mark, which is no JSON.
+    content = content.removeprefix(codecs.BOM_UTF8)
     return parse(content, shape, f"{path}: {what}" if what else str(path), remedy)
 
 

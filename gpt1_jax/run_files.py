@@ -1,7 +1,6 @@
 """What a run left behind, read by anyone: config.json, metrics.jsonl, result.json; and where it
 came from."""
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -10,6 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NotRequired
@@ -143,13 +143,20 @@ class _Committed(TypedDict):
     step: int
 
 
-def reached(workdir: Path) -> int | None:
+def reached(workdir: Path, tell: Callable[[str], None] | None = None) -> int | None:
     """The newest step that a run has ever saved, whether or not its checkpoint is still there; None
-    where it saved none. UserError like `read_result`."""
+    where it saved none. UserError like `read_result`; where it is only to be read, `tell` gets the
+    line about a committed.json that is damaged, and the rest is believed."""
     steps = []
     remedy = "delete it, and the next checkpoint writes it again"
-    with contextlib.suppress(FileNotFoundError):
+    try:
         steps.append(json_files.read(workdir / COMMITTED, _Committed, remedy)["step"])
+    except FileNotFoundError:
+        pass
+    except UserError as error:
+        if tell is None:
+            raise
+        tell(f"{error}; until then nobody knows whether a newer checkpoint was lost")
     if result := read_result(workdir):
         steps.append(result["step"])
     return max(steps, default=None)
@@ -247,10 +254,10 @@ _RECORDS = ("config.json", "result.json", "metrics.jsonl", COMMITTED, "verified.
 
 
 def files_of(workdir: Path) -> list[Path]:
-    """What a folder of weights is read from, and what it tells of its training; the files of
-    checkpoints aside, whose digests notice what was written over them. Others are the user's."""
+    """What a folder of weights is read from, and what it tells of its training. Others are the
+    user's."""
     foreign = ("*.safetensors", "tokenizer*.json", "vocab.json", "merges.txt")
-    patterns = (*_RECORDS, "tokenizer/*", *foreign)
+    patterns = (*_RECORDS, "tokenizer/*", "checkpoints/**/*", *foreign)
     files = [path for pattern in patterns for path in workdir.glob(pattern)]
     return [path for path in files if path.is_file()]
 

@@ -8,6 +8,7 @@ import ast
 import contextlib
 import difflib
 import functools
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -15,6 +16,8 @@ from typing import Any, Literal
 
 from gpt1_jax.errors import UserError
 
+# Of float32, which models are computed in: what is larger is infinite there.
+LARGEST = (2 - 2**-23) * 2.0**127
 _ELEMENTS = {int: "whole numbers", float: "numbers", str: "words"}
 
 
@@ -27,9 +30,12 @@ def convert(value: Any, hint: Any, name: str) -> Any:
 
     for reading in _readings(value, hint):
         try:
-            return _adapter(hint).validate_python(reading, strict=True)
+            found = _adapter(hint).validate_python(reading, strict=True)
         except ValidationError:
             continue
+        if isinstance(found, float) and LARGEST < abs(found) < math.inf:
+            raise UserError(f"{name} is {found:g}; expected at most {LARGEST:.2g}, as float32 has")
+        return found
     near = nearest(str(value), words(hint))
     hint_of_near = f"; did you mean {near}?" if near else ""
     raise UserError(f"{name} is {value!r}; expected {expected(hint)}{hint_of_near}")

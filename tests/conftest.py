@@ -5,6 +5,7 @@ The settings are environment variables so that they reach the processes which te
 
 import atexit
 import gc
+import json
 import os
 import shutil
 import tempfile
@@ -37,9 +38,13 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 # Imported when all of the above is set: JAX reads it once.
 import pages  # noqa: E402
 import pytest  # noqa: E402
+import reproductions  # noqa: E402
 import runs  # noqa: E402
 from filelock import FileLock  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
+
+from gpt1_jax.__main__ import main  # noqa: E402
+from gpt1_jax.results.report import report  # noqa: E402
 
 # Few examples, always the same ones; --hypothesis-profile=long looks further.
 SLOW = [HealthCheck.too_slow]
@@ -163,3 +168,63 @@ def finetuned(pretrained, classification, once) -> Path:
     """The workdir of runs.FINE_TUNING on `classification`, finished. To be read, or copied."""
     config = runs.fine_tuning(pretrained, classification, "classification")
     return once("finetuned", lambda folder: runs.run(config, folder / "run")) / "run"
+
+
+# The command line, in this process
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs the command line, which must refuse with one line that names what is given."""
+
+    def run(words, *named) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.startswith("gpt1: ")
+        for name in named:
+            assert str(name) in line
+        return line
+
+    return run
+
+
+@pytest.fixture
+def said(capsys):
+    """Runs the command line, which must succeed; returns its result and what it said."""
+
+    def run(words) -> tuple[dict, str]:
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        output, errors = capsys.readouterr()
+        assert status == 0, errors
+        return json.loads(output.splitlines()[-1]), errors
+
+    return run
+
+
+@pytest.fixture
+def rows(tmp_path) -> Path:
+    lines = [{"text": text} for text in ("sun on the mat", "rain fell", "the sun")]
+    return runs.write_jsonl(tmp_path / "rows.jsonl", lines)
+
+
+@pytest.fixture
+def texts(tmp_path) -> str:
+    """The glob of text files."""
+    return runs.write_documents(tmp_path / "texts", count=3, n_words=300)
+
+
+# A report of made-up runs
+
+
+@pytest.fixture(scope="session", name="runs")
+def made_up_runs(tmp_path_factory):
+    return reproductions.write(tmp_path_factory.mktemp("reproduction") / "runs")
+
+
+@pytest.fixture(scope="session")
+def reported(runs, tmp_path_factory):
+    """The folder of a report, and what it returned."""
+    output = tmp_path_factory.mktemp("report") / "out"
+    return output, report(runs, output)

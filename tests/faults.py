@@ -181,3 +181,19 @@ def damage_checkpoint(workdir: Path, step: int, item: str = "params") -> Path:
     """Flips a bit of the largest file of an item of a checkpoint."""
     files = [p for p in (workdir / "checkpoints" / str(step) / item).rglob("*") if p.is_file()]
     return flip_a_bit(max(files, key=lambda path: path.stat().st_size))
+
+
+# The words of verbs
+
+
+def predict(model: Path, rows: Path, output: Path) -> list:
+    return ["predict", f"--workdir={model}", f"--input={rows}", f"--output={output}"]
+
+
+def prepare(texts: str, output: Path, *flags) -> list:
+    words = ["prepare", f"--output={output}", "--input", texts, "--vocab_size=300", "--workers=1"]
+    return [*words, *flags]
+
+
+def train(tokens: Path, workdir: Path, **changes) -> list:
+    return [*runs.words(runs.pretraining(tokens, **changes), workdir), "--quiet"]

@@ -1,11 +1,17 @@
 """What `reproduce` leaves, with chosen scores: files of runs that nobody trained, in a ledger of
 its own making. test_report.py holds their form against that of a real reproduction."""
 
+import csv
 import json
 from pathlib import Path
 
+import pytest
+
+from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.experiments.ledger import Ledger
+from gpt1_jax.results import finished_runs, paper, tables
+from gpt1_jax.results.report import report
 
 METRICS = {
     "cola": ("classification", "matthews"),
@@ -130,3 +136,40 @@ def baseline(metric: str, chance: float, majority: float, bag_of_words: float) -
         "bag_of_words": bag_of_words,
         "examples": {"train": 1000, "dev": 200},
     }
+
+
+# What a report makes of it
+
+
+INDEX = paper.read_paper()
+SMALL = Path(__file__).resolve().parents[1] / "results" / "small"
+
+
+def entries(folder):
+    grids = tables.grids(INDEX, finished_runs.read_runs(folder))
+    return {entry.name: entry for grid in grids for entry in grid.entries}
+
+
+def grid(folder, name):
+    (found,) = (
+        one for one in tables.grids(INDEX, finished_runs.read_runs(folder)) if one.name == name
+    )
+    return found
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def every_task_once(value=0.5):
+    """One seed of all eight columns of table 5, for two rows."""
+    tasks = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")
+    return {variant: dict.fromkeys(tasks, (value,)) for variant in ("full", "no_aux_lm")}
+
+
+def refused(runs, output) -> str:
+    with pytest.raises(UserError) as error:
+        report(runs, output)
+    assert "\n" not in str(error.value)
+    return str(error.value)

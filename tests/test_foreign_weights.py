@@ -420,6 +420,19 @@ def test_names_that_are_not_those_of_one_model(called, folder, tmp_path, change,
     assert f"hf:{source} has no tokens_embed.weight but {there}" in said
 
 
+@pytest.mark.parametrize("kind", ["language_model", "classification", "sharded"])
+def test_a_mark_that_an_editor_of_windows_left_is_no_part_of_a_file(called, folder, tmp_path, kind):
+    source, texts = folder(kind), tmp_path / "text.txt"
+    texts.write_text(TEXT)
+    words = ("score", f"--initial=hf:{source}", f"--input={texts}")
+    before = called(*words)[1]["loss"]
+    for path in (*source.glob("*.json"), *source.glob("*.txt")):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    status, result, said = called(*words)
+    assert status == 0, said
+    assert result["loss"] == before
+
+
 def test_a_file_that_was_never_fetched_is_called_that(called, folder, tmp_path):
     source = folder("language_model")
     (source / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid x\n")

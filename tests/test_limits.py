@@ -40,6 +40,8 @@ HUGE = {
     "eval.batch_size": ("1e12",),
     "data.prefetch": ("1e12",),
     "mesh.data": ("1e12",),
+    "optimizer.learning_rate": ("1e300",),
+    "objective.lm_coef": ("1e308", "-1e39"),
     "optimizer.accumulation": ("1e12",),
 }
 
@@ -98,6 +100,9 @@ CONFIGS = {
     "itself": "c = ConfigDict({'steps': 1}); c.loop = c; return c",
     "forever": "return get_config(a)",
     "no words": "raise type('E', (Exception,), {'__str__': lambda self: 1 / 0})()",
+    "interrupts": "raise KeyboardInterrupt",
+    "closes": "raise GeneratorExit",
+    "required": "c = ConfigDict(); c.steps = 1; c.seed = placeholder(int, True); return c",
     "numbers": "return ConfigDict({'steps': {1: 2}}, convert_dict=False)",
 }
 
@@ -106,7 +111,8 @@ CONFIGS = {
 def test_a_config_file_that_is_none(tmp_path, name):
     path = tmp_path / "config.py"
     path.write_text(
-        f"from ml_collections import ConfigDict\ndef get_config(a=None):\n    {CONFIGS[name]}\n"
+        "from ml_collections.config_dict import ConfigDict, placeholder\n"
+        f"def get_config(a=None):\n    {CONFIGS[name]}\n"
     )
     refused(["train", f"--config={path}", f"--workdir={tmp_path / 'run'}"])
 

@@ -40,3 +40,11 @@ def test_every_page_is_reached_from_the_readme():
             if name in PAGES and name not in reached:
                 waiting.append(name)
     assert reached == set(PAGES)
+
+
+def test_every_test_that_the_page_names_exists():
+    tests = ROOT / "tests"
+    named = re.findall(r"`(test_\w+\.py)::(\w+)`", (ROOT / "docs/reliability.md").read_text())
+    assert len(named) > 30
+    for file, name in named:
+        assert f"def {name}(" in (tests / file).read_text(), f"{file}::{name}"

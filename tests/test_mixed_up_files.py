@@ -63,7 +63,13 @@ def test_a_line_that_would_replace_the_peers(tmp_path):
     assert peer.read_text() == "{}"
 
 
-@pytest.mark.parametrize("name", ["config.json", "result.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("config.json", "result.json", "tokenizer/tokenizer.json"),
+        *("checkpoints/6/params/digests.json", "checkpoints/6/optimizer/_METADATA"),
+    ],
+)
 def test_an_output_that_is_a_file_of_the_run(finetuned, tmp_path, name):
     workdir = runs.copied(finetuned, tmp_path / "run")
     rows = runs.write_jsonl(tmp_path / "rows.jsonl", [{"text": "sun"}])

@@ -246,14 +246,52 @@ def test_again_and_elsewhere_it_trains_nothing_and_fails_no_more(
     assert files == {path: path.stat().st_mtime_ns for path in moved.rglob("metrics.jsonl")}
 
 
-def test_weights_that_were_refused_are_not_noted(folder, table, reproduce, tmp_path):
-    others = runs.copied(folder / "work" / "pretrained" / "transformer", tmp_path / "others")
-    settings = {key: value for key, value in SETTINGS.items() if not key.startswith("model.")}
-    before = ledger(folder / "work")["pretraining"]
-    done = reproduce(settings, table=4, seeds=0, initial=others, data=None)
+@pytest.mark.parametrize("deleted", ["finetuned", "pretrained", "*"])
+def test_what_is_finished_needs_no_checkpoints(folder, table, reproduce, tmp_path, deleted):
+    """Its score is all that a table wants; what is longer goes on from one, and says so."""
+    work = runs.copied(folder / "work", tmp_path / "work")
+    gone = list(work.glob(f"{deleted}/**/checkpoints"))
+    assert gone
+    for path in gone:
+        shutil.rmtree(path)
+    files = {path: path.stat().st_mtime_ns for path in work.rglob("metrics.jsonl")}
+    again = reproduce(SETTINGS, table=5, seeds=0, data=None, workdir=work)
+    assert again.status == 0, again.said
+    assert again.result["table"] == table["table"]
+    assert files == {path: path.stat().st_mtime_ns for path in work.rglob("metrics.jsonl")}
+    (said,) = {line.partition(" has ")[2] for line in again.said if " has no checkpoint" in line}
+    assert said == "no checkpoint any more; it is finished, and its result stands"
+    if deleted == "*":
+        longer = {**SETTINGS, "steps": 4, "extend": "restart"}
+        done = reproduce(longer, table=5, seeds=0, data=None, workdir=work)
+        assert done.status == 2
+        assert "no checkpoint of this run is usable" in done.said[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "flags"),
+    [
+        ({}, {"seeds": 0, "initial": "others", "data": None}),
+        ({"batch_size": 4}, {"seeds": 0}),
+        ({"steps": 3}, {"seeds": "0,1"}),
+    ],
+)
+def test_a_call_that_is_refused_leaves_the_ledger_as_it_was(
+    folder, table, reproduce, tmp_path, changes, flags
+):
+    work = runs.copied(folder / "work", tmp_path / "work")
+    settings = {**SETTINGS, **changes}
+    if "initial" in flags:
+        others = runs.copied(work / "pretrained" / "transformer", tmp_path / "others")
+        flags = {**flags, "initial": others}
+        settings = {key: value for key, value in settings.items() if not key.startswith("model.")}
+    before = ledger(work)
+    done = reproduce(settings, table=4, workdir=work, **flags)
     assert done.status == 2
-    assert "holds a run with" in done.said[-1]
-    assert ledger(folder / "work")["pretraining"] == before
+    assert "holds a run " in done.said[-1]
+    (one,) = [one for one in done.result["missing"] if one["task"] == "cola"]
+    assert "holds a run " in one["reason"]
+    assert ledger(work) == before
 
 
 def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(

@@ -379,3 +379,26 @@ def test_a_trace_is_taken_of_the_steps_that_are_left(given, stopped, tmp_path, m
 
 def _described(given):
     return experiment.experiment(given), set(given)
+
+
+@pytest.mark.parametrize(
+    "kind", ["hf:", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("", "openai:"))]
+)
+def test_weights_that_moved_are_not_needed_again(
+    pretrained, classification, tmp_path, monkeypatch, kind
+):
+    """They were named by a relative name. A run without a checkpoint needs them, and names them."""
+    monkeypatch.chdir(tmp_path)
+    if kind:
+        assert runs.verb("convert", f"--from={pretrained}", f"--to={kind}weights").status == 0
+    else:
+        runs.copied(pretrained, tmp_path / "weights")
+    given = runs.fine_tuning(f"{kind}weights", classification, "classification")
+    runs.run({**given, "stop_after": 2}, tmp_path / "run")
+    (tmp_path / "weights").rename(tmp_path / "moved")
+    assert runs.run(given, tmp_path / "run")["step"] == LAST
+    for name in ("checkpoints", "metrics.jsonl", "result.json", "committed.json"):
+        path = tmp_path / "run" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match="/weights"):
+        runs.run(given, tmp_path / "run")

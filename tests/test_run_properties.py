@@ -161,6 +161,27 @@ def test_any_record_of_a_run(pretrained, data):
         assert not message or folder in message
 
 
+@given(data=st.data())
+def test_any_ledger_of_a_reproduction(runs, data):
+    """What `report` reads of it, from the runs that it names."""
+    from gpt1_jax.results import finished_runs
+
+    content = data.draw(damaged((runs / finished_runs.REPRODUCTION).read_bytes()))
+    with tempfile.TemporaryDirectory(prefix="gpt1-property-") as folder:
+        work = Path(folder) / "work"
+        work.mkdir()
+        for each in runs.iterdir():
+            (work / each.name).symlink_to(each)
+        (work / finished_runs.REPRODUCTION).unlink()
+        (work / finished_runs.REPRODUCTION).write_bytes(content)
+        message = ""
+        try:
+            finished_runs.read_runs(work)
+        except UserError as error:
+            message = str(error)
+        assert not message or folder in message
+
+
 # Text
 
 pieces = st.sampled_from(

@@ -87,7 +87,7 @@ class FineTuning:
             loaded = task_loading.load_task(described.task)
         except UserError as error:
             for variant in self.variants:
-                ledger.add_failure(variant.name, source.name, figure, str(error))
+                ledger.add_failure(variant.name, source.name, figure, error)
             return
         if source.name not in ledger.content["baselines"]:
             ledger.content["baselines"][source.name] = task_baselines(loaded)
@@ -104,7 +104,7 @@ class FineTuning:
             try:
                 self.fill_cell(variant, source, weights, ledger, count)
             except UserError as error:
-                ledger.add_failure(variant.name, source.name, figure, str(error))
+                ledger.add_failure(variant.name, source.name, figure, error)
 
     def runs(self, source: TaskSource, weights: Weights, ledger: Ledger) -> list[list[Run]]:
         """What is to be trained of a task, by variant, but for what has no weights."""
@@ -139,7 +139,7 @@ class FineTuning:
         if figure == "labels":
             return self.by_labels(variant, source, initial)
         if figure == "2left":
-            return by_depth(initial)
+            return by_depth(initial, weights.model("transformer").n_layer)
         return [Place(variant.name, initial)]
 
     def by_labels(self, variant: Variant, source: TaskSource, initial: str) -> list["Place"]:
@@ -218,9 +218,8 @@ class Point:
     folder: str
 
 
-def by_depth(initial: str) -> list[Place]:
+def by_depth(initial: str, n_layer: int) -> list[Place]:
     """Figure 2 (left)."""
-    n_layer = trained_model.load(initial).model_config.n_layer
     shown = {"eval.train_examples": str(TRAIN_EXAMPLES)}
     return [
         Place(f"transfer_{depth}", initial, {"n_transfer": str(depth), **shown}, depth)

@@ -11,21 +11,24 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.messages import say
 from gpt1_jax.results.finished_runs import REPRODUCTION, Reproduction
+from gpt1_jax.training.claim import AnotherRun
 
 
 class Ledger:
     """reproduction.json: which runs there are, and why others are not.
 
-    `failures` has a line about each cell that failed in this call, which the file has not.
+    `failures` has a line about each cell that failed in this call, and `refused` an entry about
+    each whose settings are not those of the run that is there; the file has neither.
     """
 
     def __init__(self, request: Request):
         """Goes on with what the workdir has. UserError if that is of another scale."""
         self.workdir = Path(request.workdir).expanduser()
         self.failures: list[str] = []
+        self.refused: list[dict[str, Any]] = []
         self.content: dict[str, Any] = {
             "scale": request.scale,
-            "seeds": list(request.seeds),
+            "seeds": [],
             "runs": [],
             "pretraining": {},
             "missing": [],
@@ -43,7 +46,6 @@ class Ledger:
                 f"{self.workdir} reproduces at --scale={self.content['scale']}, not "
                 f"{request.scale}; choose another --workdir"
             )
-        self.content["seeds"] = sorted({*self.content["seeds"], *request.seeds})
 
     def save(self) -> None:
         write_json(self.workdir / REPRODUCTION, self.content)
@@ -51,6 +53,7 @@ class Ledger:
     def add_run(self, entry: dict) -> None:
         """A run that was finished, which is not missing any more; in place of what was known of it,
         for it may have been trained on meanwhile."""
+        self.content["seeds"] = sorted({*self.content["seeds"], entry["seed"]})
         known = self.run(entry["folder"], entry["figure"])
         if known is None:
             self.content["runs"].append(entry)
@@ -81,14 +84,22 @@ class Ledger:
     def add_absent(self, variant: str, task: str, figure: str | None, reason: str) -> None:
         """A cell that cannot run, and why."""
         self._forget(variant, task, figure)
-        entry = {"variant": variant, "task": task, "figure": figure, "reason": reason}
-        self.content["missing"].append(entry)
+        self.content["missing"].append(_missing(variant, task, figure, reason))
         say(f"{variant} {task}: {reason}")
 
-    def add_failure(self, variant: str, task: str, figure: str | None, reason: str) -> None:
-        """A cell that could have run, and failed."""
-        self.failures.append(f"{variant} {task}: {reason}")
-        self.add_absent(variant, task, figure, reason)
+    def add_failure(self, variant: str, task: str, figure: str | None, error: UserError) -> None:
+        """A cell that could have run, and failed; or that was refused, and is what it was."""
+        self.failures.append(f"{variant} {task}: {error}")
+        if isinstance(error, AnotherRun):
+            self.refused.append(_missing(variant, task, figure, str(error)))
+            say(self.failures[-1])
+        else:
+            self.add_absent(variant, task, figure, str(error))
+
+    @property
+    def missing(self) -> list[dict[str, Any]]:
+        """Why there is no run of a cell, or none as this call asked for it."""
+        return [*self.content["missing"], *self.refused]
 
     def _forget(self, variant: str, task: str, figure: str | None) -> None:
         """Whatever was missing of a cell."""
@@ -112,3 +123,7 @@ class Ledger:
             }
             for variant in variants
         }
+
+
+def _missing(variant: str, task: str, figure: str | None, reason: str) -> dict[str, Any]:
+    return {"variant": variant, "task": task, "figure": figure, "reason": reason}

@@ -86,7 +86,7 @@ def reproduce(request: Request) -> dict:
         "seeds": list(request.seeds),
         "table": ledger.table(list(paper.variants), [*found.names, *found.absent]),
         "probes": ledger.content["probes"],
-        "missing": ledger.content["missing"],
+        "missing": ledger.missing,
         "report": str(workdir / "report"),
         "files": written["files"],
     }
@@ -178,7 +178,7 @@ def _probe(
         try:
             rows = probe_curve.curve(weights.of(body), config)
         except UserError as error:
-            ledger.add_failure(body, "probes", figure, str(error))
+            ledger.add_failure(body, "probes", figure, error)
         else:
             weights.add_given(body)
             ledger.add_probes(body, rows, figure)

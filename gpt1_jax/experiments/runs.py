@@ -5,8 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt1_jax.experiments.config import Scale
+from gpt1_jax.messages import say
 from gpt1_jax.recipe import experiment
 from gpt1_jax.results.paper import Variant
+from gpt1_jax.run_files import read_result
+from gpt1_jax.training.state import NoCheckpoint
 from gpt1_jax.training.train import train
 
 BODIES = ("transformer", "lstm")
@@ -26,10 +29,17 @@ class Run:
     workdir: Path
 
     def result(self, quiet: bool = True) -> dict:
-        """Its result.json. A run that is finished is not done again; one that was stopped goes
-        on."""
+        """Its result.json. A run that is finished is not done again, also where its checkpoints
+        were deleted since; one that was stopped goes on."""
         described, explicit = experiment.load(self.spec, self.settings)
-        return train(described, explicit, self.workdir, quiet=quiet)
+        try:
+            return train(described, explicit, self.workdir, quiet=quiet)
+        except NoCheckpoint as error:
+            finished = read_result(self.workdir)
+            if finished is None or finished["step"] < error.last_step:
+                raise
+            say(f"{self.workdir} has no checkpoint any more; it is finished, and its result stands")
+            return finished
 
 
 def config_string(scale: Scale, file: str, *words: str) -> str:

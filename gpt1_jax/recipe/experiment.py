@@ -173,23 +173,24 @@ def load(spec: str, overrides: Mapping[str, str] | None = None) -> tuple[Experim
     were set explicitly. Raises UserError for an unknown file, key or type."""
     name, _, arguments = spec.partition(":")
     path = find_config(name)
-    config = _from_file(path, arguments)
-    try:
-        in_file = flatten(config.to_dict())
-    except RecursionError:
-        raise UserError(f"--config={path} returns a ConfigDict that contains itself") from None
-    given = _updated(in_file, overrides or {})
+    given = _updated(_from_file(path, arguments), overrides or {})
     return experiment(given), set(given)
 
 
-def _from_file(path: Path, arguments: str) -> ConfigDict:
-    """What get_config of a config file returns; a mistake in the file becomes one line."""
+def _from_file(path: Path, arguments: str) -> dict[str, Any]:
+    """The dotted keys that get_config of a config file returns; a mistake in the file becomes one
+    line."""
+    config = None
     try:
         get_config = runpy.run_path(str(path)).get("get_config")
         config = get_config(arguments) if get_config else None
+        if isinstance(config, ConfigDict):
+            return flatten(config.to_dict())  # values that follow from others are computed here
     except UserError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also one that would end Python; no signal is raised here
+        if config is not None and isinstance(error, RecursionError):
+            raise UserError(f"--config={path} returns a ConfigDict that contains itself") from None
         if isinstance(error, SyntaxError):
             where, what = f"{error.filename}:{error.lineno}", f"SyntaxError: {error.msg}"
         else:
@@ -198,9 +199,7 @@ def _from_file(path: Path, arguments: str) -> ConfigDict:
             what = " ".join(traceback.format_exception_only(error)[-1].split())
             where = f"{last.filename}:{last.lineno}"
         raise UserError(f"--config={path} does not run: {where}: {what}") from None
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{path} needs a function get_config(arguments) that returns a ConfigDict")
-    return config
+    raise UserError(f"{path} needs a function get_config(arguments) that returns a ConfigDict")
 
 
 def _updated(given: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -79,9 +79,13 @@ class State(TypedDict):
 
 
 class Split(TypedDict):
-    """A split in the manifest, which also has the counts of documents, characters, bytes, words."""
+    """A split in the manifest: what it counts of its text, and its files."""
 
-    tokens: int
+    tokens: NonNegativeInt
+    documents: NonNegativeInt
+    characters: NonNegativeInt
+    bytes: NonNegativeInt
+    words: NonNegativeInt
     shards: list[Shard]
     starts: NotRequired[Starts]
 
@@ -263,7 +267,15 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     if found.get("format", FORMAT) not in READABLE:
         known = " or ".join(map(str, READABLE))
         raise UserError(f"{path}: format {found['format']}, expected {known}; prepare it again")
-    return json_files.shaped(found, Manifest, f"{path}: damaged", remedy)
+    manifest = json_files.shaped(found, Manifest, f"{path}: damaged", remedy)
+    for name, split in manifest["splits"].items():
+        there = sum(shard["tokens"] for shard in split["shards"])
+        if there != split["tokens"] or bool(there) != bool(split["bytes"]):
+            raise UserError(
+                f"{path}: damaged: splits.{name} says {split['tokens']} tokens of {split['bytes']} "
+                f"bytes, its shards have {there}; {remedy}"
+            )
+    return manifest
 
 
 def verify(

@@ -176,7 +176,7 @@ def _merges(path: Path, encoder: dict[str, int]) -> Iterator[tuple[str, str]]:
 
 def _text(path: Path) -> str:
     try:
-        with io.TextIOWrapper(disk.opened(path), "utf-8") as file:
+        with io.TextIOWrapper(disk.opened(path), "utf-8-sig") as file:
             return file.read()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from None

@@ -15,6 +15,7 @@ from gpt1_jax.recipe.experiment import Experiment, Extend, identity, stored
 from gpt1_jax.storage import places
 from gpt1_jax.storage.lease import Lease
 from gpt1_jax.storage.retention import CheckpointConfig
+from gpt1_jax.training.state import NoCheckpoint
 from gpt1_jax.weights.checkpoint import Checkpoints
 
 # What an extension changes of a run's identity.
@@ -26,6 +27,10 @@ _READING = (
     *("data.path", "task.path", "task.columns", "task.data_dir", "task.split_seed"),
     "task.ambiguous_pronouns",
 )
+
+
+class AnotherRun(UserError):
+    """A workdir holds another run than the one that was asked for, and stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,16 @@ class Claim:
         if self.lease:
             self.lease.require()
 
+    def require_nothing_saved(self, workdir: Path, last_step: int) -> None:
+        """NoCheckpoint where the rows of a run go on after its second save was due, which waits for
+        the first to be on the disk: to begin again would wipe the record of what was trained."""
+        if self.settings is None:
+            return
+        path = workdir / "metrics.jsonl"
+        newest = max((row["step"] for row in run_files.read_rows(path)), default=0)
+        if newest > 2 * self.settings.every:
+            raise NoCheckpoint(f"{path} has rows up to step {newest}, and there is none", last_step)
+
     def extensions(self, extend: Extend | None, after: int, steps: int) -> list[dict[str, Any]]:
         """How often the run was made longer, for config.json: after which update, to how many, and
         how. A run of which no checkpoint is left has nothing to extend."""
@@ -75,7 +90,7 @@ def schedule_begins_after(extensions: list[dict[str, Any]]) -> int:
 
 
 def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim:
-    """The workdir, for a run with this config.json. UserError where it holds another run."""
+    """The workdir, for a run with this config.json. AnotherRun where it holds another."""
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; expected a folder")
     with contextlib.ExitStack() as refused:
@@ -105,20 +120,20 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
 
 
 def _check_kind(workdir: Path, before: dict, now: dict) -> None:
-    """UserError where one is a language model and the other is fine-tuned on a task."""
+    """AnotherRun where one is a language model and the other is fine-tuned on a task."""
     kinds = [
         "fine-tuning" if any(key.startswith("resolved.task.") for key in one) else "pre-training"
         for one in (before, now)
     ]
     if kinds[0] != kinds[1]:
-        raise UserError(
+        raise AnotherRun(
             f"{workdir} holds the {kinds[0]} of a model, and this is {kinds[1]}; choose another "
             "--workdir"
         )
 
 
 def _check_data(workdir: Path, before: dict, config: dict) -> None:
-    """UserError where all is as it was set, and the data are not as they were; it says what is
+    """AnotherRun where all is as it was set, and the data are not as they were; it says what is
     known of the difference. Nobody sets these keys, and the length of a run may follow from them.
     """
     old, new = _with_defaults(before["identity"]), config["identity"]
@@ -139,7 +154,7 @@ def _check_data(workdir: Path, before: dict, config: dict) -> None:
     also = [
         f", {key} was {json.dumps(old.get(key))}" for key in _READING if old.get(key) != new[key]
     ]
-    raise UserError(
+    raise AnotherRun(
         f"{workdir} holds a run on other data than {where} has now: {what} not the same"
         f"{''.join(also)}; go on with those data, or choose another --workdir"
     )
@@ -148,7 +163,7 @@ def _check_data(workdir: Path, before: dict, config: dict) -> None:
 def _is_longer(workdir: Path, before: dict, now: dict, extend: Extend | None) -> bool:
     """Whether the run that was begun is to go on for more updates, as it was asked to."""
     if before.get("steps") == 0:
-        raise UserError(
+        raise AnotherRun(
             f"{workdir} holds weights that `convert` wrote; choose another --workdir, and start "
             f"from them with --initial={workdir}"
         )
@@ -156,7 +171,7 @@ def _is_longer(workdir: Path, before: dict, now: dict, extend: Extend | None) ->
     if not isinstance(old, int) or old >= new:
         return False
     if extend is None:
-        raise UserError(
+        raise AnotherRun(
             f"{workdir} holds a run of {old} updates, this one has {new}; to go on with it add "
             "--config.extend=stretch (one schedule over all updates) or --config.extend=restart (a "
             "new schedule from here on), or choose another --workdir"
@@ -184,7 +199,7 @@ def _check_same(workdir: Path, before: dict, now: dict, extends: bool) -> None:
         if extends and key in LENGTH:
             continue
         if before.get(key) != now.get(key):
-            raise UserError(
+            raise AnotherRun(
                 f"{workdir} holds a run with {key} = {_short(before.get(key))}, this one has "
                 f"{_short(now.get(key))}; choose another --workdir or the same setting"
             )

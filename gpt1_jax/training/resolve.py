@@ -42,12 +42,13 @@ FREE_MODEL_KEYS = (
 
 
 def named_source(experiment: Experiment, workdir: Path) -> Initial | None:
-    """What `initial` names. A run that has begun knows it itself, and needs the source only if none
-    of its checkpoints is sound."""
+    """What `initial` names. A run that has saved a step knows it itself, and never needs the source
+    again, which may have moved."""
     source = experiment.initial
     if source is None:
         return None
-    if (workdir / "config.json").exists() and any((workdir / "checkpoints").glob("[0-9]*")):
+    saved = any((workdir / "checkpoints").glob("[0-9]*")) or run_files.reached(workdir) is not None
+    if saved and (workdir / "config.json").exists():
         config = run_files.read_config(workdir)
         if config.get("initial") == source:
             return Initial(
@@ -89,16 +90,22 @@ def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:
     return tokenizer
 
 
-def with_absolute_paths(experiment: Experiment) -> Experiment:
+def with_absolute_paths(experiment: Experiment, workdir: Path) -> Experiment:
     """Folders as they are found from anywhere: a run is the same run wherever its command is typed,
     and can be evaluated from elsewhere."""
+    initial = absolute_source(experiment.initial)
+    if initial and initial.startswith("hf:") and (workdir / "config.json").exists():
+        # A folder that has moved since the run began looks like a name on the Hub.
+        folder = f"hf:{Path(initial.removeprefix('hf:')).expanduser().absolute()}"
+        if run_files.read_config(workdir).get("initial") == folder:
+            initial = folder
 
     def absolute(path: str | None) -> str | None:
         return path if path is None or "://" in path else str(Path(path).expanduser().absolute())
 
     return dataclasses.replace(
         experiment,
-        initial=absolute_source(experiment.initial),
+        initial=initial,
         data=dataclasses.replace(experiment.data, path=absolute(experiment.data.path)),
         task=dataclasses.replace(experiment.task, path=absolute(experiment.task.path)),
         probes=dataclasses.replace(experiment.probes, path=absolute(experiment.probes.path)),

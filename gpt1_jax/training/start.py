@@ -141,9 +141,11 @@ def start(
         checkpoints = Checkpoints(workdir, experiment.checkpoint, run_files.made_by(config))
         undone.callback(checkpoints.close)
         origin = plan.origin
-        state, standing = resumed(checkpoints, origin, tell) or begun(
-            experiment, origin, plan.initial
-        )
+        found = resumed(checkpoints, origin, plan.total_steps, tell)
+        with agreement.agreed():
+            if found is None:
+                held.require_nothing_saved(workdir, plan.total_steps)
+        state, standing = found or begun(experiment, origin, plan.initial)
         config["resolved"]["spared"] = spared = held.spare(checkpoints)
         if spared:
             tell(
@@ -181,7 +183,7 @@ def start(
 def _planned(
     experiment: Experiment, explicit: set[str], workdir: Path, tell: Callable[[str], None]
 ) -> _Plan:
-    experiment = with_absolute_paths(experiment)
+    experiment = with_absolute_paths(experiment, workdir)
     initial = named_source(experiment, workdir)
     tokenizer = the_tokenizer(experiment, initial)
     loaded = loaded_task(experiment)

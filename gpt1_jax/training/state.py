@@ -130,20 +130,28 @@ def begun(
     return state, Standing()
 
 
+class NoCheckpoint(UserError):
+    """A run that is this one, of whose checkpoints none is usable; `last_step` is where it ends."""
+
+    def __init__(self, complaint: str, last_step: int):
+        super().__init__(
+            f"no checkpoint of this run is usable: {complaint}; copy one back, or choose another "
+            "--workdir to begin again"
+        )
+        self.last_step = last_step
+
+
 def resumed(
-    checkpoints: Checkpoints, origin: Origin, tell: Callable[[str], None]
+    checkpoints: Checkpoints, origin: Origin, last_step: int, tell: Callable[[str], None]
 ) -> tuple[TrainState, Standing] | None:
     """The newest sound checkpoint, or None if there never was one; damaged ones are set aside.
 
-    Raises UserError where all are damaged, or gone though there were some.
+    Raises NoCheckpoint where all are damaged, or gone though there were some.
     """
     step, complaints = checkpoints.newest_sound()
     if step is None and complaints:
         # To begin again would wipe the record of the run.
-        raise UserError(
-            f"no checkpoint of this run is usable: {complaints[0]}; copy one back, or choose "
-            "another --workdir to begin again"
-        )
+        raise NoCheckpoint(complaints[0], last_step)
     if step is None:
         return None
     if step < checkpoints.steps()[-1]:  # which every process sees alike

@@ -136,17 +136,19 @@ def _quiet() -> None:
     sys.unraisablehook = hook
 
 
-def reached(workdir: Path) -> int | None:
+def reached(workdir: Path, reads_only: bool = False) -> int | None:
     """The newest step that a run has ever saved, None where there is none.
 
     Raises UserError where its checkpoints cannot be looked at: what has the name of their folder is
     a file, a folder that nobody may read, a link to a disk that is not there; or where the files
-    that tell the step cannot be read.
+    that tell the step cannot be read. Who `reads_only` is told of a committed.json that is damaged,
+    and goes on; who writes is refused then, and where a file has the name of a checkpoint, which
+    Orbax would write over.
     """
     place = Path(places.original(workdir) / "checkpoints")
     if _is_here(workdir) and os.path.lexists(place):
         try:
-            os.listdir(place)
+            names = os.listdir(place)
         except OSError as error:
             link = f" is a link to {os.readlink(place)} and" if place.is_symlink() else ""
             raise UserError(
@@ -158,7 +160,16 @@ def reached(workdir: Path) -> int | None:
             for path in place.glob("*/*"):
                 if path.exists() and not (path.is_file() or path.is_dir()):
                     raise UserError(f"{path} is a pipe or a device, and no file; copy it again")
-    return run_files.reached(workdir)
+        for name in names if not reads_only else ():
+            if name.isdecimal():
+                _require_free(place / name)
+    return run_files.reached(workdir, say if reads_only else None)
+
+
+def _require_free(place: Path) -> None:
+    """UserError if what has the name of a checkpoint is none, but a file of somebody's."""
+    if os.path.lexists(place) and not place.is_dir():
+        raise UserError(f"{place} is no checkpoint, whose name it has; move it away")
 
 
 def _is_here(workdir: Path) -> bool:
@@ -199,7 +210,7 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._note_committed),
         )
         # Before the checkpoints are listed: one that is committed now would be taken for gone.
-        self._reached = reached(self._workdir)
+        self._reached = reached(self._workdir, reads_only=config is None)
         self._manager = None
         self._place: int | None = None
         if config is not None or self.folder.is_dir():
@@ -252,6 +263,8 @@ class Checkpoints:
             self._of_a_run = self._of_a_run or self._config.exists()
             self._manager.wait_until_finished()
             self._require_there()
+            if self._is_here:
+                _require_free(Path(self.folder) / str(step))
             check_space(self._workdir, (params, optimizer))
             self._saving = step
             self._manager.save(

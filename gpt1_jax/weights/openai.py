@@ -10,9 +10,10 @@ released code, and the classifier's kernel and bias at the end. The released cod
 in a joblib file, which is a pickle and therefore never opened here.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,37 +144,26 @@ def write_arrays(flat: dict[str, np.ndarray], n_layer: int, folder: Path) -> Non
         [1, *flat[name].shape] if _is_convolution(name) else list(flat[name].shape)
         for name in names
     ]
-    total = sum(flat[name].size for name in names)
-    shards = _empty_shards(folder, total)
-    start = 0
-    for name in names:
-        array = flat[name].reshape(-1)
-        for first, shard in shards:
-            low, high = max(start, first), min(start + len(array), first + len(shard))
-            if low < high:
-                shard[low - first : high - first] = array[low - start : high - start]
-        start += len(array)
-    for _, shard in shards:
-        shard.flush()
+    arrays = [flat[name].reshape(-1) for name in names]
+    total = sum(map(len, arrays))
+    edges = [total * number // N_SHARDS for number in range(N_SHARDS + 1)]
+    for number, (first, stop) in enumerate(itertools.pairwise(edges)):
+        _write_shard(folder / f"params_{number}.npy", arrays, first, stop)
     (folder / SHAPES).write_text(json.dumps(shapes))
+
+
+def _write_shard(path: Path, arrays: Sequence[np.ndarray], first: int, stop: int) -> None:
+    """The numbers `first` to `stop` of all arrays laid end to end. Written and not mapped: what a
+    full disk refuses of a mapped file is a signal that ends the process."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (stop - first,)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        start = 0
+        for array in arrays:
+            part = array[max(first - start, 0) : max(stop - start, 0)]
+            file.write(np.ascontiguousarray(part, "<f4").data)
+            start += len(array)
 
 
 def _is_convolution(name: str) -> bool:
     return name.startswith("h_") and name.endswith("kernel")
-
-
-def _empty_shards(folder: Path, total: int) -> list[tuple[int, np.memmap]]:
-    """Files to be filled, each with the place where it begins."""
-    edges = [total * number // N_SHARDS for number in range(N_SHARDS + 1)]
-    return [
-        (
-            edges[number],
-            np.lib.format.open_memmap(
-                folder / f"params_{number}.npy",
-                mode="w+",
-                dtype=np.float32,
-                shape=(edges[number + 1] - edges[number],),
-            ),
-        )
-        for number in range(N_SHARDS)
-    ]
