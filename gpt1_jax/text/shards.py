@@ -270,7 +270,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest:
     manifest = json_files.shaped(found, Manifest, f"{path}: damaged", remedy)
     for name, split in manifest["splits"].items():
         there = sum(shard["tokens"] for shard in split["shards"])
-        if there != split["tokens"] or bool(there) != bool(split["bytes"]):
+        if there != split["tokens"] or (there and not split["bytes"]):
             raise UserError(
                 f"{path}: damaged: splits.{name} says {split['tokens']} tokens of {split['bytes']} "
                 f"bytes, its shards have {there}; {remedy}"
