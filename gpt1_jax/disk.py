@@ -16,6 +16,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -203,10 +204,15 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
+    """A folder is tried again for a while: where a thread of a library failed, others of it may
+    still write there."""
+    if not path.is_dir():
         path.unlink(missing_ok=True)
+    for seconds in (0, 0.1, 0.3, 1):
+        time.sleep(seconds)
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+            return
 
 
 def _sync_names(folder: Path) -> None:

@@ -41,7 +41,7 @@ def make_small() -> dict:
     documentation = importlib.import_module("gpt1_jax.text.documentation")
     of_all = documentation.documents
     # What is always there, and enough for every task.
-    documentation.documents = lambda *_, **settings: of_all(["numpy"], **settings)
+    documentation.documents = lambda *_, **settings: of_all(["scipy"], **settings)
     return before
 
 

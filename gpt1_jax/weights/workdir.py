@@ -125,8 +125,10 @@ def write_workdir(weights: Weights, folder: Path) -> None:
     checkpoints = Checkpoints(folder, CheckpointConfig(), run_files.made_by(config))
     progress = {"step": weights.step, "best_step": None, "best_score": None}
     # There are no moments to keep, and Orbax saves no item that is empty.
-    checkpoints.save(weights.step, weights.params, {"count": np.zeros((), np.int32)}, progress)
-    checkpoints.wait()
-    checkpoints.close()
+    try:
+        checkpoints.save(weights.step, weights.params, {"count": np.zeros((), np.int32)}, progress)
+        checkpoints.wait()
+    finally:
+        checkpoints.close()
     weights.tokenizer.save(folder / "tokenizer")
     disk.write_json(folder / "config.json", config)
