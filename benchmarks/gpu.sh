@@ -4,14 +4,12 @@
 #   benchmarks/gpu.sh check|train|sample|finetune [RESULTS]
 #
 # on a machine that has JAX for CUDA, flax, optax, orbax-checkpoint, PyTorch and transformers, and no
-# network. What such a machine lacks of what the package imports travels as wheels (4 MB), fetched
+# network. What such a machine lacks of what the package imports travels as wheels (5 MB), fetched
 # beforehand where there is a network, for the Python of that machine:
 #
 #   python3 -m pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
 #     --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
-#     --platform manylinux2014_x86_64 -d wheels \
-#     ml_collections pydantic==2.14.4 pydantic-core==2.50.5 annotated-types \
-#     typing-inspection tensorboardX
+#     --platform manylinux2014_x86_64 -c requirements.txt -r benchmarks/lent_gpu.txt -d wheels
 #
 # Each call writes its rows as they are there (benchmarks/run.py), so that one which is cut off leaves
 # some, and the same call again goes on. TINY=1 shows on any machine that it works, PLATFORM=cpu

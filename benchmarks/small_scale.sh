@@ -23,9 +23,8 @@ pack() {
   python3 benchmarks/small_scale.py divide "$carried/tasks" "$carried/divided"
   python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.12 \
     --implementation cp --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
-    --platform manylinux2014_x86_64 -d "$carried/wheels" ml_collections pydantic==2.14.4 \
-    pydantic-core==2.50.5 annotated-types typing-inspection tensorboardX matplotlib contourpy \
-    cycler fonttools kiwisolver pillow pyparsing python-dateutil
+    --platform manylinux2014_x86_64 -c requirements.txt -r benchmarks/lent_gpu.txt \
+    -d "$carried/wheels"
   rm -r "$made"
   du -sh "$carried"
 }

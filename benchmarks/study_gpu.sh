@@ -38,11 +38,10 @@ wheels() {
   done
   python3 -m pip install -q --no-deps --no-compile --only-binary=:all: --python-version 3.12 \
     --implementation cp "${platforms[@]}" --target "$made/site" \
-    ml_collections pydantic==2.14.4 pydantic-core==2.50.5 annotated-types typing-inspection \
-    tensorboardX spacy==3.8.18 thinc==8.3.14 blis==1.3.4 'cymem<2.1' 'preshed<3.1,!=3.0.14' \
-    'murmurhash<1.1' 'srsly<3' 'catalogue<2.1' 'confection<2' 'wasabi<1.2' 'weasel<2' \
-    spacy-legacy spacy-loggers smart_open cloudpathlib wrapt typer 'click<9' shellingham \
-    jinja2 markupsafe requests urllib3 idna certifi charset_normalizer ftfy==6.3.1 wcwidth
+    -c requirements.txt -r benchmarks/lent_gpu.txt spacy thinc blis cymem preshed murmurhash \
+    srsly catalogue confection wasabi weasel spacy-legacy spacy-loggers smart_open cloudpathlib \
+    wrapt typer click shellingham jinja2 markupsafe requests urllib3 idna certifi \
+    charset_normalizer ftfy wcwidth
   (
     cd "$made/site"
     find . -type d \( -name tests -o -name include \) -prune -exec rm -r {} +
