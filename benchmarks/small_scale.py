@@ -10,19 +10,28 @@ novels; then it fine-tunes the Transformer's at several rates, epochs and weight
 loss. For that each task is divided anew: a part of what is for training is held out, and the dev
 set of the tables is never looked at. search.jsonl has a row for each run.
 
-`run` makes table 5 and the curves by labels and by tokens, by `gpt1 reproduce`, as far as the time
-goes, and packs what a report is made of: config.json, result.json, metrics.jsonl,
-reproduction.json. Environment:
+`run` makes table 5, the figures and the curves by tokens and by labels, by `gpt1 reproduce`, as far
+as the time goes. Both bodies are pre-trained at once, and what needs no weights is fine-tuned
+meanwhile, which compiles what the other rows share. In RESULTS are then runs.tar.gz, what a report
+is made of (config.json, result.json, metrics.jsonl, reproduction.json) of all that has begun, a
+minute old at most if the machine is taken away; and transformer.tar.gz and lstm.tar.gz, the weights
+in the end, without the optimiser's moments. Unpacked into one folder they are a workdir that
+`gpt1 reproduce` goes on with anywhere. Environment:
 
-    LIMIT     seconds after which nothing more is begun, and what runs is stopped; by default 420
+    LIMIT     seconds after which nothing more is begun, and what runs is stopped; by default 420.
+              Stopping takes up to half a minute more
     AT_ONCE   runs at a time, by default 10
+    SEEDS     of `run`, by default 0,1,2
     STEPS     updates of pre-training in a search, by default 2000
     SIZES     keys of pre-training, as in "model.n_layer=6 model.n_embd=256"
-    KEYS      keys for `run`, as they were found
+    KEYS      of `run`, for what is trained of the Transformer alone. "model.scan_layers=true
+              attention.implementation=plain" has a GPU's programs compiled in a quarter of the time
+    LSTM_KEYS the same for the LSTM, and for the probes of both
     TASKS     which, by default all that are carried
     TINY      any value: tiny sizes, to see that all of it works
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -48,12 +57,28 @@ FINE_TUNED = ("sst2", "cola", "snli_small", "mrpc")
 RECIPES = list(itertools.product(("3e-4", "1e-3"), ("3", "6"), ("0.0", "0.5")))
 TINY_SIZES = "steps=2 batch_size=4 model.n_layer=1 model.n_embd=16 model.n_head=2 model.n_ctx=32"
 REPORTED = ("config.json", "result.json", "metrics.jsonl", "reproduction.json")
+KEPT = Path(__file__).parents[1] / "results" / "study" / "reproduction.json"
+# What `run` makes of the pre-trained bodies, in this order, but for what waits for one.
+STAGES = {
+    "--table=5 --variants=full,no_pretraining,no_aux_lm": ("transformer",),
+    "--table=5 --variants=lstm": ("lstm",),
+    "--figure=2right": tuple(BODIES),
+    "--figure=2left": ("transformer",),
+    "--figure=tokens": ("transformer",),
+    "--figure=labels": ("transformer",),
+}
+FEWER = {
+    "--figure=2right": ("sst2", "cola", "dprd"),
+    "--figure=2left": ("sst2", "snli_small"),
+    "--figure=tokens": ("sst2", "snli_small"),
+    "--figure=labels": ("sst2", "cola", "snli_small"),
+}
 
 
 def main(what: str, results: Path) -> int:
     if what == "search":
         return search(results / "search.jsonl")
-    return run(results / "runs.tar.gz")
+    return run(results)
 
 
 def divide(tasks: Path, output: Path) -> None:
@@ -91,21 +116,79 @@ def search(path: Path) -> int:
     return 0 if len(rows) == len(BODIES) * len(RATES) + len(jobs) or TINY else 75
 
 
-def run(path: Path) -> int:
-    """The table and the curves, as far as the time goes."""
+def run(results: Path) -> int:
+    """The table, the figures and the curves, as far as the time goes."""
     work = WORK / "study"
-    status = 0
-    for asked in ("--table=5", "--figure=labels", "--figure=tokens"):
-        words = [asked, "--scale=small", f"--workdir={work}", f"--workers={AT_ONCE}"]
-        words += [f"--data={CARRIED / 'tokens'}", f"--task_data={CARRIED / 'tasks'}"]
-        words += [f"--tasks={','.join(_tasks(p.name for p in (CARRIED / 'tasks').iterdir()))}"]
-        words += ["--seeds=0"] if TINY else []
-        status = _within_time(["reproduce", *words, *_flags(_keys("KEYS"))]) or status
-    with tarfile.open(path, "w:gz") as archive:
-        for name in REPORTED:
-            for found in sorted(work.rglob(name)):
-                archive.add(found, found.relative_to(work))
-    return status
+    work.mkdir(parents=True, exist_ok=True)
+    if KEPT.exists() and not (work / KEPT.name).exists():
+        # What words alone reach on these tasks, which would take a minute again.
+        none = {"seeds": [], "runs": [], "pretraining": {}, "missing": [], "probes": []}
+        kept = {**json.loads(KEPT.read_text()), **none, "anchors": {}}
+        (work / KEPT.name).write_text(json.dumps(kept))
+    pretraining = {body: _begun(_pretraining(body, work)) for body in BODIES}
+    first = work / "pretrained" / "transformer"
+    while not (first / "committed.json").exists() and pretraining["transformer"].poll() is None:
+        _pause()
+    waiting = {f"--table=5 --variants=no_pretraining --initial={first}": (), **STAGES}
+    failed = 0
+    while waiting and _left() > 0:
+        ended = {body for body, process in pretraining.items() if process.poll() is not None}
+        asked = next((each for each, bodies in waiting.items() if ended.issuperset(bodies)), None)
+        if asked is None:
+            _pause()
+            continue
+        del waiting[asked]
+        process = _begun(_stage(asked, work))
+        while _left() > 0 and process.poll() is None:
+            _pause()
+            pack(work, results)
+        failed += _stopped(process) != 0
+    failed += sum(_stopped(process) != 0 for process in pretraining.values())
+    pack(work, results)
+    return 75 if failed or waiting else 0
+
+
+def _pretraining(body: str, work: Path) -> list[str]:
+    keys = _keys("KEYS" if body == "transformer" else "LSTM_KEYS")
+    settings = {"data.path": str(CARRIED / "tokens"), **keys}
+    words = ["train", f"--config={BODIES[body]}", *_flags(settings), "--quiet"]
+    return [*words, f"--workdir={work / 'pretrained' / body}"]
+
+
+def _stage(asked: str, work: Path) -> list[str]:
+    tasks = _tasks(FEWER.get(asked, [each.name for each in (CARRIED / "tasks").iterdir()]))
+    words = ["reproduce", *asked.split(), "--scale=small", f"--workdir={work}"]
+    words += [f"--workers={AT_ONCE}", f"--tasks={','.join(tasks)}"]
+    words += [f"--data={CARRIED / 'tokens'}", f"--task_data={CARRIED / 'tasks'}"]
+    words += [f"--seeds={'0' if TINY else os.environ.get('SEEDS', '0,1,2')}"]
+    keys = _keys("LSTM_KEYS" if "lstm" in STAGES.get(asked, ()) else "KEYS")
+    if TINY and "2right" not in asked:
+        keys["task.train_examples"] = "16"
+    return [*words, *_flags(keys)]
+
+
+def pack(work: Path, results: Path) -> None:
+    """Archives of what there is, each in place of the one before when it is whole."""
+    found = [path for name in REPORTED for path in sorted(work.rglob(name))]
+    _archive(
+        results / "runs.tar.gz", work, [path for path in found if "checkpoints" not in path.parts]
+    )
+    for body in BODIES:
+        folder, target = work / "pretrained" / body, results / f"{body}.tar.gz"
+        if (folder / "result.json").exists() and not target.exists():
+            last = json.loads((folder / "result.json").read_text())["step"]
+            weights = folder / "checkpoints" / str(last)
+            parts = [*folder.glob("*.json*"), folder / "tokenizer"]
+            parts += [path for path in weights.iterdir() if path.name != "optimizer"]
+            _archive(target, work, parts)
+
+
+def _archive(target: Path, work: Path, parts: list[Path]) -> None:
+    made = target.with_suffix(".part")
+    with tarfile.open(made, "w:gz", compresslevel=6) as archive:
+        for path in parts:
+            archive.add(path, path.relative_to(work))
+    made.replace(target)
 
 
 def _trained(jobs: dict[str, list[str]], path: Path) -> list[dict]:
@@ -126,19 +209,33 @@ def _trained(jobs: dict[str, list[str]], path: Path) -> list[dict]:
         return [row for row in pool.map(train, jobs) if row]
 
 
+def _left() -> float:
+    return LIMIT - (time.monotonic() - BEGAN)
+
+
+def _pause() -> None:
+    time.sleep(max(0.0, min(5.0, _left())))
+
+
+def _begun(words: list[str]) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-m", "gpt1_jax", *words], stdout=subprocess.DEVNULL)
+
+
+def _stopped(process: subprocess.Popen) -> int:
+    """Its exit status; what still runs is told to save and end."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    return process.wait()
+
+
 def _within_time(words: list[str]) -> int:
     """The exit status of a verb, which is stopped by a signal when the time is over."""
-    left = LIMIT - (time.monotonic() - BEGAN)
-    if left < 1:
+    if _left() < 1:
         return 75
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gpt1_jax", *words], stdout=subprocess.DEVNULL
-    )
-    try:
-        return process.wait(left)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGTERM)
-        return process.wait()
+    process = _begun(words)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_left())
+    return _stopped(process)
 
 
 def _folder(name: str) -> Path:
@@ -146,7 +243,7 @@ def _folder(name: str) -> Path:
 
 
 def _keys(variable: str) -> dict[str, str]:
-    given = TINY_SIZES if TINY else os.environ.get(variable, "")
+    given = (TINY_SIZES if TINY else "") + " " + os.environ.get(variable, "")
     return dict(pair.split("=", 1) for pair in given.split())
 
 

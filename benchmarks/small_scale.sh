@@ -2,11 +2,12 @@
 # The small scale of the paper's tables on a machine with a GPU that is lent for minutes and has no
 # network (benchmarks/small_scale.py says what is tried and run there):
 #
-#   benchmarks/small_scale.sh pack DATA          here: makes ./carried, to be taken along
+#   benchmarks/small_scale.sh pack DATA          here: makes ./carried, to be taken along; `run`
+#                                                does without carried/divided, which is half of it
 #   benchmarks/small_scale.sh search [RESULTS]   there: rates and recipes, on a part of train
-#   benchmarks/small_scale.sh run [RESULTS]      there: the tables and figures
+#   benchmarks/small_scale.sh run [RESULTS]      there: the tables and figures, and the weights
 #
-# DATA has books/train, books/valid and tasks/. RESULTS gets one archive for each call.
+# DATA has books/train, books/valid and tasks/. Each call leaves its files in RESULTS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 carried=${CARRIED:-carried}
@@ -36,12 +37,16 @@ there() {
     mkdir -p "$WORK/carried" "$results"
     # Such a machine may have no xz.
     python3 -m tarfile -e "$carried/tokens.tar.xz" "$WORK/carried" 2> /dev/null
-    cp -r "$carried/tasks" "$carried/divided" "$WORK/carried/"
+    cp -r "$carried/tasks" "$WORK/carried/"
+    [ "$1" = run ] || cp -r "$carried/divided" "$WORK/carried/"
     python3 -m pip install -q --no-index --no-deps --no-compile --target "$WORK/site" \
       "$carried"/wheels/*.whl
   fi
   # Several processes share the GPU, and what one of them has compiled.
   export XLA_PYTHON_CLIENT_PREALLOCATE=false TF_CPP_MIN_LOG_LEVEL=3 PYTHONUNBUFFERED=1
+  export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0
+  # To try out the fastest of each small product takes longer than it saves.
+  export XLA_FLAGS="--xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false ${XLA_FLAGS:-}"
   export PYTHONPATH="$PWD:$WORK/site${PYTHONPATH:+:$PYTHONPATH}"
   mkdir -p "$results"
   exec python3 benchmarks/small_scale.py "$1" "$results"

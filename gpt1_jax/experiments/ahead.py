@@ -30,12 +30,12 @@ def share_devices() -> None:
 
 def train(groups: Iterable[list[Run]], workers: int) -> dict[Path, dict]:
     """Trains the runs of each group one after the other, so many groups at a time, each in a
-    process that has its share of the processor's cores. Returns the results, by workdir, of those
-    that ended.
+    process that has its share of the processor's cores. Where there are fewer groups than workers,
+    the largest are divided. Returns the results, by workdir, of those that ended.
 
     Raises Interrupted after a signal, when the runs that had begun are saved.
     """
-    waiting = deque(group for group in groups if group)
+    waiting = deque(divided(groups, workers))
     running: dict[int, _Worker] = {}
     results: dict[Path, dict] = {}
     with signals.noted() as stopped:
@@ -58,6 +58,19 @@ def train(groups: Iterable[list[Run]], workers: int) -> dict[Path, dict]:
                 "on with them"
             )
     return results
+
+
+def divided(groups: Iterable[list[Run]], workers: int) -> list[list[Run]]:
+    """The groups, the largest halved until there is one for each worker: to compile once more takes
+    less time than to wait for others."""
+    found = [group for group in groups if group]
+    while found and len(found) < workers:
+        at, largest = max(enumerate(found), key=lambda each: len(each[1]))
+        if len(largest) == 1:
+            break
+        half = (len(largest) + 1) // 2
+        found[at : at + 1] = [largest[:half], largest[half:]]
+    return found
 
 
 class _Worker(NamedTuple):
