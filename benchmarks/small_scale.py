@@ -14,9 +14,10 @@ set of the tables is never looked at. search.jsonl has a row for each run.
 as the time goes. Both bodies are pre-trained at once, and what needs no weights is fine-tuned
 meanwhile, which compiles what the other rows share. In RESULTS are then runs.tar.gz, what a report
 is made of (config.json, result.json, metrics.jsonl, reproduction.json) of all that has begun, a
-minute old at most if the machine is taken away; and transformer.tar.gz and lstm.tar.gz, the weights
-in the end, without the optimiser's moments. Unpacked into one folder they are a workdir that
-`gpt1 reproduce` goes on with anywhere. Environment:
+few seconds old if the machine is taken away; and, as soon as they are there, transformer.tar.gz and
+lstm.tar.gz, the weights for whoever begins with them. `small_scale.sh unpack RESULTS WORKDIR` lays
+all that into a workdir which `gpt1 reproduce --initial=WORKDIR/pretrained/transformer
+--initial_lstm=WORKDIR/pretrained/lstm` goes on with anywhere. Environment:
 
     LIMIT     seconds after which nothing more is begun, and what runs is stopped; by default 420.
               Stopping takes up to half a minute more
@@ -176,11 +177,10 @@ def pack(work: Path, results: Path) -> None:
     for body in BODIES:
         folder, target = work / "pretrained" / body, results / f"{body}.tar.gz"
         if (folder / "result.json").exists() and not target.exists():
-            last = json.loads((folder / "result.json").read_text())["step"]
-            weights = folder / "checkpoints" / str(last)
-            parts = [*folder.glob("*.json*"), folder / "tokenizer"]
-            parts += [path for path in weights.iterdir() if path.name != "optimizer"]
-            _archive(target, work, parts)
+            weights = WORK / "weights" / body
+            words = ["convert", f"--from={folder}", f"--to=native:{weights}"]
+            if _begun(words, JAX_PLATFORMS="cpu").wait() == 0:
+                _archive(target, WORK / "weights", [weights])
 
 
 def _archive(target: Path, work: Path, parts: list[Path]) -> None:
@@ -217,8 +217,9 @@ def _pause() -> None:
     time.sleep(max(0.0, min(5.0, _left())))
 
 
-def _begun(words: list[str]) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-m", "gpt1_jax", *words], stdout=subprocess.DEVNULL)
+def _begun(words: list[str], **environment: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "gpt1_jax", *words]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, **environment})
 
 
 def _stopped(process: subprocess.Popen) -> int:

@@ -7,6 +7,8 @@
 #   benchmarks/small_scale.sh search [RESULTS]   there: rates and recipes, on a part of train
 #   benchmarks/small_scale.sh run [RESULTS]      there: the tables and figures, and the weights
 #
+#   benchmarks/small_scale.sh unpack RESULTS WORKDIR   here: what `run` left, for `gpt1 reproduce`
+#
 # DATA has books/train, books/valid and tasks/. Each call leaves its files in RESULTS.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -52,11 +54,26 @@ there() {
   exec python3 benchmarks/small_scale.py "$1" "$results"
 }
 
+unpack() {
+  local results=$1 workdir=$2 run
+  mkdir -p "$workdir/pretrained"
+  tar -C "$workdir" -xzf "$results/runs.tar.gz"
+  # Weights are a workdir of their own form; what their training left is in runs.tar.gz.
+  for run in transformer lstm; do
+    [ ! -f "$results/$run.tar.gz" ] || tar -C "$workdir/pretrained" -xzf "$results/$run.tar.gz"
+  done
+  for run in "$workdir"/finetuned/*/*; do
+    cp -r "$workdir/pretrained/transformer/tokenizer" "$run/"
+  done
+}
+
 case "${1:-}" in
   pack) pack "${2:?the folder of the data}" ;;
   search | run) there "$@" ;;
+  unpack) unpack "${2:?what run left}" "${3:?a folder for it}" ;;
   *)
-    echo "usage: benchmarks/small_scale.sh pack DATA | search [RESULTS] | run [RESULTS]" >&2
+    echo "usage: benchmarks/small_scale.sh pack DATA | search [RESULTS] | run [RESULTS]" \
+      "| unpack RESULTS WORKDIR" >&2
     exit 2
     ;;
 esac
