@@ -170,10 +170,10 @@ def _stage(asked: str, work: Path) -> list[str]:
 
 def pack(work: Path, results: Path) -> None:
     """Archives of what there is, each in place of the one before when it is whole."""
-    found = [path for name in REPORTED for path in sorted(work.rglob(name))]
-    _archive(
-        results / "runs.tar.gz", work, [path for path in found if "checkpoints" not in path.parts]
-    )
+    # Not looked for below the runs, whose checkpoints come and go.
+    places = ("", "pretrained/*/", "finetuned/*/*/")
+    found = [path for at in places for name in REPORTED for path in sorted(work.glob(at + name))]
+    _archive(results / "runs.tar.gz", work, found)
     for body in BODIES:
         folder, target = work / "pretrained" / body, results / f"{body}.tar.gz"
         if (folder / "result.json").exists() and not target.exists():
