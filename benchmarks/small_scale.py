@@ -53,6 +53,7 @@ CARRIED = WORK / "carried"
 TINY = "TINY" in os.environ
 HELD_OUT = 1000  # examples at most, of each task's train
 BODIES = {"transformer": "configs/pretrain.py:small", "lstm": "configs/pretrain.py:small,lstm"}
+GIVEN = {"transformer": "--initial", "lstm": "--initial_lstm"}
 RATES = ("5e-4", "1e-3", "2e-3", "4e-3")
 FINE_TUNED = ("sst2", "cola", "snli_small", "mrpc")
 RECIPES = list(itertools.product(("3e-4", "1e-3"), ("3", "6"), ("0.0", "0.5")))
@@ -130,7 +131,7 @@ def run(results: Path) -> int:
     first = work / "pretrained" / "transformer"
     while not (first / "committed.json").exists() and pretraining["transformer"].poll() is None:
         _pause()
-    waiting = {f"--table=5 --variants=no_pretraining --initial={first}": (), **STAGES}
+    waiting = {"--table=5 --variants=no_pretraining": (), **STAGES}
     failed = 0
     while waiting and _left() > 0:
         ended = {body for body, process in pretraining.items() if process.poll() is not None}
@@ -160,9 +161,14 @@ def _stage(asked: str, work: Path) -> list[str]:
     tasks = _tasks(FEWER.get(asked, [each.name for each in (CARRIED / "tasks").iterdir()]))
     words = ["reproduce", *asked.split(), "--scale=small", f"--workdir={work}"]
     words += [f"--workers={AT_ONCE}", f"--tasks={','.join(tasks)}"]
-    words += [f"--data={CARRIED / 'tokens'}", f"--task_data={CARRIED / 'tasks'}"]
+    words += [f"--task_data={CARRIED / 'tasks'}"]
+    bodies = STAGES.get(asked) or ("transformer",)
+    if asked == "--figure=tokens":
+        words += [f"--data={CARRIED / 'tokens'}"]
+    else:
+        words += [f"{GIVEN[body]}={work / 'pretrained' / body}" for body in bodies]
     words += [f"--seeds={'0' if TINY else os.environ.get('SEEDS', '0,1,2')}"]
-    keys = _keys("LSTM_KEYS" if "lstm" in STAGES.get(asked, ()) else "KEYS")
+    keys = _keys("LSTM_KEYS" if "lstm" in bodies else "KEYS")
     if TINY and "2right" not in asked:
         keys["task.train_examples"] = "16"
     return [*words, *_flags(keys)]
