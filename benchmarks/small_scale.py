@@ -27,7 +27,7 @@ all that into a workdir which `gpt1 reproduce --initial=WORKDIR/pretrained/trans
     SIZES     keys of pre-training, as in "model.n_layer=6 model.n_embd=256"
     KEYS      of `run`, for what is trained of the Transformer alone. "model.scan_layers=true
               attention.implementation=plain" has a GPU's programs compiled in a quarter of the time
-    LSTM_KEYS the same for the LSTM, and for the probes of both
+    LSTM_KEYS the same for the LSTM
     TASKS     which, by default all that are carried
     TINY      any value: tiny sizes, to see that all of it works
 """
@@ -168,8 +168,10 @@ def _stage(asked: str, work: Path) -> list[str]:
     else:
         words += [f"{GIVEN[body]}={work / 'pretrained' / body}" for body in bodies]
     words += [f"--seeds={'0' if TINY else os.environ.get('SEEDS', '0,1,2')}"]
+    if asked == "--figure=2right":  # which trains nothing
+        return words
     keys = _keys("LSTM_KEYS" if "lstm" in bodies else "KEYS")
-    if TINY and "2right" not in asked:
+    if TINY:
         keys["task.train_examples"] = "16"
     return [*words, *_flags(keys)]
 
