@@ -90,11 +90,19 @@ def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
             raise UserError(f"{path} cannot be written: a loop of links")
         if real.is_dir():
             raise UserError(f"{path} is a folder; expected a file in it")
-        if real.exists() and any(other.exists() and real.samefile(other) for other in inputs):
+        if any(_is_same(real, other) for other in inputs):
             raise UserError(f"{path} is the file of --input or of the model; choose another")
         if not os.access(real if real.exists() else real.parent, os.W_OK):
             raise UserError(f"{path} cannot be written: no permission")
     return real
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file; either may be deleted meanwhile."""
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
