@@ -34,7 +34,7 @@ WHILE_WRITING = NO_ROOM | {errno.EPIPE}
 # What a disk says of a place that a person can mend.
 UNWRITABLE = NO_ROOM | {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST, errno.EIO, errno.ESTALE),
 }
 
 
@@ -73,6 +73,14 @@ def require_here(path: Path) -> None:
             f"{found[1]}://{found[2]} is no folder of this machine, and this is not written there; "
             "write here, and copy what was made"
         )
+
+
+def require_text_name(path: object, shown: str, remedy: str) -> None:
+    """UserError for a name that the libraries and the files of a run have no form for."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{shown}: not UTF-8; {remedy}") from None
 
 
 def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
@@ -288,10 +296,7 @@ class WorkdirLock:
         """Makes the folder if need be. UserError if another process has it: it is `doing` it; and
         for a name that the libraries and the files of a run have no form for."""
         require_here(workdir)
-        try:
-            str(workdir.absolute()).encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{flag}={workdir}: not UTF-8; choose a name that is") from None
+        require_text_name(workdir.absolute(), f"{flag}={workdir}", "choose a name that is")
         self._made = _missing(workdir)
         self._lock = filelock.FileLock(workdir / LOCK, thread_local=False)
         self._held = contextlib.ExitStack()

@@ -70,6 +70,14 @@ def test_a_run_has_a_name_that_is_text(tokens, pretrained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("layout", ["", "hf:", "openai:"])
+def test_a_model_has_a_name_that_is_text(pretrained, tmp_path, layout):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    runs.copied(pretrained, odd)
+    source = f"--initial={layout}{odd}" if layout else f"--workdir={odd}"
+    runs.refused(["sample", source, "--prompt=the"], "not UTF-8", "rename")
+
+
 GOOD = '{"text": "sun on the mat", "label": "sun"}\n'
 ROWS = {
     '["sun"]': "is not an object",

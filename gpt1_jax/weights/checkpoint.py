@@ -184,7 +184,7 @@ class Checkpoints:
         without what else was in the workdir, or if that is gone."""
         if self._place is None:
             return
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             same = os.path.samestat(os.fstat(self._place), os.stat(self.folder))
             if same and (not self._of_a_run or self._config.exists()):
                 return
