@@ -3,9 +3,13 @@ classes of one's own that are not always spelled alike."""
 
 import csv
 import json
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from gpt1_jax.data.labels import Classes, gold_label
 from gpt1_jax.data.task_loading import TaskConfig, load_task
 from gpt1_jax.data.tasks import FIELDS, TASKS
 from gpt1_jax.errors import UserError
@@ -148,6 +152,27 @@ def test_a_number_and_its_text_are_one_class(tmp_path):
         loaded = load_task(TaskConfig(path=folder(tmp_path / kind, **made), **OWN))
         assert loaded.targets("dev").tolist() == [1, 0]
         assert "labels are read" in loaded.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_true_and_false_are_classes(tmp_path, kind):
+    """In every kind of file the same two."""
+    path = Path(folder(tmp_path / kind))
+    for split in ("train", "dev"):
+        made = rows("classification", [True, False, True])
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(made), path / f"{split}.parquet")
+        elif kind == "csv":
+            lines = [f"{row['text']},{str(row['label']).lower()}" for row in made]
+            (path / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
+        else:
+            folder(path, **{split: made})
+    loaded = load_task(TaskConfig(path=str(path), **OWN))
+    assert loaded.labels == ("false", "true")
+    assert classes(loaded, "dev") == ["true", "false", "true"]
+    known = Classes(loaded.labels)
+    assert gold_label(loaded.task, known, True, text=False) == 1
+    assert gold_label(loaded.task, known, "false", text=False) == 0
 
 
 def test_labels_that_read_the_same_are_one_class(tmp_path):

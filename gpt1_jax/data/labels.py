@@ -242,15 +242,20 @@ def require_same_choices(splits: Splits) -> None:
 
 
 def class_of(part: RawSplit, example: Example) -> Label:
-    """The label of an example as a class, 1.0 as 1. UserError if it cannot be one."""
-    label: Any = example.label
+    """The label of an example as a class, 1.0 as 1, and true as the word that it is in a file of
+    text. UserError if it cannot be one."""
+    label: Any = _worded(example.label)
     if isinstance(label, float) and label.is_integer():
         return int(label)
-    if isinstance(label, bool) or not isinstance(label, int | str) or not str(label).strip():
+    if not isinstance(label, int | str) or not str(label).strip():
         raise UserError(
             f"{part.place(example)}: label is {shown(label)}; expected an integer or a string"
         )
     return label
+
+
+def _worded(label: Any) -> Any:
+    return str(label).lower() if isinstance(label, bool) else label
 
 
 def _score(part: RawSplit, example: Example) -> float:
@@ -267,7 +272,8 @@ def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | 
     label = label.strip() if isinstance(label, str) else label
     if text and task.regression and _DECIMAL.fullmatch(label):
         label = float(label)
-    if isinstance(label, bool) or not isinstance(label, int | float | str):
+    label = _worded(label)
+    if not isinstance(label, int | float | str):
         return None
     if task.regression:
         return float(label) if not isinstance(label, str) and 0 <= label <= HIGHEST_SCORE else None
