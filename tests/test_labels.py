@@ -14,6 +14,7 @@ from gpt1_jax.data.task_loading import TaskConfig, load_task
 from gpt1_jax.data.tasks import FIELDS, TASKS
 from gpt1_jax.errors import UserError
 
+COLUMNS = ("context:article", "choices:options", "label:answer")
 OWN = {"shape": "classification", "metric": "accuracy"}
 
 
@@ -173,6 +174,32 @@ def test_true_and_false_are_classes(tmp_path, kind):
     known = Classes(loaded.labels)
     assert gold_label(loaded.task, known, True, text=False) == 1
     assert gold_label(loaded.task, known, "false", text=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("race", ["A", "D", "B"]), ("own", [" b", "A", "b"]), ("own", ["1", "A", "B"])],
+)
+def test_a_letter_is_the_place_of_a_choice(tmp_path, name, labels):
+    """As RACE has it, whose columns on the Hub are these."""
+    keys = ("article", "question", "options", "answer")
+    keys = keys if name == "race" else ("context", "question", "choices", "label")
+    texts = ("c", "q", ["w", "x", "y", "z"])
+    made = [dict(zip(keys, (*texts, label), strict=True)) for label in labels]
+    path = folder(tmp_path / "choices", train=made, dev=made)
+    own = {"shape": "multiple_choice", "metric": "accuracy"}
+    loaded = load_task(TaskConfig("race", path) if name == "race" else TaskConfig(path=path, **own))
+    places = {"A": 0, "B": 1, "1": 1, "D": 3}
+    expected = [places[label.strip().upper()] for label in labels]
+    assert loaded.targets("dev").tolist() == expected
+    known = Classes(tuple(range(4)))
+    found = [gold_label(loaded.task, known, label, text=False) for label in labels]
+    assert found == expected
+    made[2] |= {keys[3]: "E"}
+    columns = COLUMNS if name == "race" else None
+    path = folder(tmp_path / "five", train=made, dev=made)
+    with pytest.raises(UserError, match='line 3: label "E" is outside the set 0, 1, 2, 3'):
+        load_task(TaskConfig(path=path, columns=columns, **own))
 
 
 def test_labels_that_read_the_same_are_one_class(tmp_path):

@@ -258,6 +258,12 @@ def _worded(label: Any) -> Any:
     return str(label).lower() if isinstance(label, bool) else label
 
 
+def _placed(task: Task, label: Any) -> Any:
+    """The place of the choice that a letter stands for, B as 1; any other label as it is."""
+    letter = task.shape == "multiple_choice" and re.fullmatch(r"\s*[A-Za-z]\s*", str(label))
+    return ord(label.strip().upper()) - ord("A") if letter else label
+
+
 def _score(part: RawSplit, example: Example) -> float:
     label: Any = example.label
     number = isinstance(label, int | float) and not isinstance(label, bool)
@@ -272,7 +278,7 @@ def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | 
     label = label.strip() if isinstance(label, str) else label
     if text and task.regression and _DECIMAL.fullmatch(label):
         label = float(label)
-    label = _worded(label)
+    label = _placed(task, _worded(label))
     if not isinstance(label, int | float | str):
         return None
     if task.regression:
@@ -293,13 +299,13 @@ def with_indices(
         return [replace(example, label=_score(part, example)) for example in part.examples], ()
     examples, spelled = [], Counter()
     for example in part.examples:
-        label = class_of(part, example)
-        index = classes.index(label)
+        written = class_of(part, example)
+        index = classes.index(label := _placed(task, written))
         if index is None:
             names = ", ".join(shown(name) for name in classes.names[:10])
             more = ", ..." if len(classes.names) > 10 else ""
             raise UserError(
-                f"{part.place(example)}: label {shown(label)} is outside the set {names}{more}"
+                f"{part.place(example)}: label {shown(written)} is outside the set {names}{more}"
             )
         if label != classes.names[index]:
             spelled[label, index] += 1
