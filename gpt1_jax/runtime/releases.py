@@ -2,13 +2,14 @@
 something else is installed beside them."""
 
 import functools
-from importlib import metadata
 
 
 @functools.cache
 def unfit() -> tuple[str, ...]:
     """A line for each package of another release; none where the project itself is not installed,
     whose metadata tell what it needs. What is absent says so where it is imported."""
+    from importlib import metadata  # here, for `gpt1 --help` answers at once
+
     from packaging.requirements import Requirement
 
     try:
