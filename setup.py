@@ -36,6 +36,7 @@ setup(
         "fsspec>=2024.12",  # folders of object stores
         "etils[epath]>=1.12",
         "typing_extensions>=4.12",
+        "packaging>=23",  # compares releases with these ranges
         "pydantic>=2.12,<3",
         "numpy>=2.0",
         "sentencepiece>=0.2.1",

@@ -50,7 +50,7 @@ from gpt1_jax.machine.config import (
     TrainBenchmark,
 )
 from gpt1_jax.messages import answer, hushed, say, tell
-from gpt1_jax.runtime import jax_environment, processes
+from gpt1_jax.runtime import jax_environment, processes, releases
 from gpt1_jax.runtime.processes import Processes
 from gpt1_jax.text.config import CompareConfig, PrepareConfig
 from gpt1_jax.tokenization.tokenizer import VocabularyMode
@@ -376,6 +376,8 @@ def run(words: Sequence[str]) -> None:
         verb = requested(words)
         if words[0] in ALONE:
             processes.require_alone(words[0])
+        for line in releases.unfit():
+            say(line)
         with hushed(getattr(verb, "quiet", False)):
             result = verb.run()
     except PartlyFailed as error:

@@ -34,7 +34,7 @@ WHILE_WRITING = NO_ROOM | {errno.EPIPE}
 # What a disk says of a place that a person can mend.
 UNWRITABLE = NO_ROOM | {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
-    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST),
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.EEXIST, errno.EIO, errno.ESTALE),
 }
 
 
@@ -75,6 +75,14 @@ def require_here(path: Path) -> None:
         )
 
 
+def require_text_name(path: object, shown: str, remedy: str) -> None:
+    """UserError for a name that the libraries and the files of a run have no form for."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{shown}: not UTF-8; {remedy}") from None
+
+
 def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
     """Where writing to `path` ends, links followed.
 
@@ -90,11 +98,19 @@ def output_path(path: Path, inputs: Iterable[Path] = ()) -> Path:
             raise UserError(f"{path} cannot be written: a loop of links")
         if real.is_dir():
             raise UserError(f"{path} is a folder; expected a file in it")
-        if real.exists() and any(other.exists() and real.samefile(other) for other in inputs):
+        if any(_is_same(real, other) for other in inputs):
             raise UserError(f"{path} is the file of --input or of the model; choose another")
         if not os.access(real if real.exists() else real.parent, os.W_OK):
             raise UserError(f"{path} cannot be written: no permission")
     return real
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file; either may be deleted meanwhile."""
+    try:
+        return one.samefile(other)
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -280,10 +296,7 @@ class WorkdirLock:
         """Makes the folder if need be. UserError if another process has it: it is `doing` it; and
         for a name that the libraries and the files of a run have no form for."""
         require_here(workdir)
-        try:
-            str(workdir.absolute()).encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{flag}={workdir}: not UTF-8; choose a name that is") from None
+        require_text_name(workdir.absolute(), f"{flag}={workdir}", "choose a name that is")
         self._made = _missing(workdir)
         self._lock = filelock.FileLock(workdir / LOCK, thread_local=False)
         self._held = contextlib.ExitStack()

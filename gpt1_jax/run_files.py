@@ -257,8 +257,11 @@ def files_of(workdir: Path) -> list[Path]:
     """What a folder of weights is read from, and what it tells of its training. Others are the
     user's."""
     foreign = ("*.safetensors", "tokenizer*.json", "vocab.json", "merges.txt")
-    patterns = (*_RECORDS, "tokenizer/*", "checkpoints/**/*", *foreign)
+    patterns = (*_RECORDS, "tokenizer/*", *foreign)
     files = [path for pattern in patterns for path in workdir.glob(pattern)]
+    # Not by a pattern, which ends where a training deletes a folder that is looked through.
+    below = os.walk(workdir / "checkpoints")
+    files += [Path(folder, name) for folder, _, names in below for name in names]
     return [path for path in files if path.is_file()]
 
 

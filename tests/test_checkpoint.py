@@ -11,6 +11,7 @@ import pytest
 import runs
 
 from gpt1_jax.errors import UserError
+from gpt1_jax.storage import digests
 from gpt1_jax.storage.retention import CheckpointConfig, on_grid
 from gpt1_jax.weights import checkpoint
 from gpt1_jax.weights.checkpoint import Checkpoints
@@ -42,7 +43,7 @@ def abstract(tree):
 
 def flip_a_bit(folder):
     """In the middle of the largest data file of an item."""
-    names = json.loads((folder / checkpoint.DIGESTS).read_text())
+    names = json.loads((folder / digests.DIGESTS).read_text())
     path = max((folder / name for name in names), key=lambda p: p.stat().st_size)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -514,9 +514,12 @@ def test_arrays_of_other_names_or_shapes(refused, tmp_path):
     assert "h.1.attn.c_attn.weight" in changed("nan", **{kernel: broken})
     output = whole["transformer.tokens_embed.weight"] + 1
     assert "lm_head.weight" in changed("untied", **{"lm_head.weight": output})
-    line = changed("long", **{kernel: whole[kernel].astype(np.float64)})
+    line = changed("long", **{kernel: whole[kernel].astype(np.int64)})
     assert f"{kernel} in" in line
-    assert "F64" in line
+    assert "I64" in line
+    huge = whole[kernel].astype(np.float64)
+    huge[3, 5] = 1e300
+    assert "beyond float32" in changed("huge", **{kernel: huge})
 
 
 def config_of(folder: Path, **changes) -> str:

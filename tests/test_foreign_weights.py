@@ -240,6 +240,10 @@ def with_positions(tensors):
     return tensors | {"transformer.position_ids": np.arange(24, dtype=np.int64)[None]}
 
 
+def in_float64(tensors):
+    return {name: array.astype(np.float64) for name, array in tensors.items()}
+
+
 def bare(tensors):
     return {name.removeprefix("transformer."): array for name, array in tensors.items()}
 
@@ -254,6 +258,7 @@ def bare(tensors):
         bare,
         with_positions,
         lambda tensors: bare(with_positions(tensors)),
+        in_float64,
     ],
 )
 def test_wrappers_and_buffers_change_nothing(called, folder, tmp_path, change):
@@ -313,8 +318,26 @@ def truncating(description):
     return description | {"truncation": cut}
 
 
+def alone(section, of):
+    """A section in a Sequence of one, as the library writes it."""
+
+    def change(description):
+        inner = description[section] or {"type": "TemplateProcessing", "special_tokens": {}}
+        return description | {section: {"type": "Sequence", of: [inner]}}
+
+    return change
+
+
 @pytest.mark.parametrize(
-    "change", [as_lines, changed("normalizer", strip_accents=True), truncating]
+    "change",
+    [
+        as_lines,
+        changed("normalizer", strip_accents=True),
+        truncating,
+        alone("normalizer", "normalizers"),
+        alone("pre_tokenizer", "pretokenizers"),
+        alone("post_processor", "processors"),
+    ],
 )
 def test_each_form_of_the_file_gives_the_same_ids(called, folder, tmp_path, change):
     plain = ids(called, GOLDEN / "sharded", tmp_path)
@@ -336,6 +359,12 @@ def adding(name, row):
         (adding("[CLS]", 0), "added_tokens has '[CLS]' (row 0)"),
         (changed("normalizer", lowercase=False), "normalizer.lowercase is False"),
         (changed("pre_tokenizer", type="Whitespace"), "pre_tokenizer.type is 'Whitespace'"),
+        (
+            lambda description: alone("normalizer", "normalizers")(
+                changed("normalizer", lowercase=False)(description)
+            ),
+            "normalizer.lowercase is False",
+        ),
         (changed("model", dropout=0.1), "model.dropout is 0.1"),
         (changed("model", fuse_unk=True), "model.fuse_unk is True"),
         (changed("model", merges=[["t", "h", "e"]]), "model.merges[0]"),

@@ -3,13 +3,18 @@ classes of one's own that are not always spelled alike."""
 
 import csv
 import json
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from gpt1_jax.data.labels import Classes, gold_label
 from gpt1_jax.data.task_loading import TaskConfig, load_task
 from gpt1_jax.data.tasks import FIELDS, TASKS
 from gpt1_jax.errors import UserError
 
+COLUMNS = ("context:article", "choices:options", "label:answer")
 OWN = {"shape": "classification", "metric": "accuracy"}
 
 
@@ -148,6 +153,53 @@ def test_a_number_and_its_text_are_one_class(tmp_path):
         loaded = load_task(TaskConfig(path=folder(tmp_path / kind, **made), **OWN))
         assert loaded.targets("dev").tolist() == [1, 0]
         assert "labels are read" in loaded.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_true_and_false_are_classes(tmp_path, kind):
+    """In every kind of file the same two."""
+    path = Path(folder(tmp_path / kind))
+    for split in ("train", "dev"):
+        made = rows("classification", [True, False, True])
+        if kind == "parquet":
+            pq.write_table(pa.Table.from_pylist(made), path / f"{split}.parquet")
+        elif kind == "csv":
+            lines = [f"{row['text']},{str(row['label']).lower()}" for row in made]
+            (path / f"{split}.csv").write_text("\n".join(["text,label", *lines]))
+        else:
+            folder(path, **{split: made})
+    loaded = load_task(TaskConfig(path=str(path), **OWN))
+    assert loaded.labels == ("false", "true")
+    assert classes(loaded, "dev") == ["true", "false", "true"]
+    known = Classes(loaded.labels)
+    assert gold_label(loaded.task, known, True, text=False) == 1
+    assert gold_label(loaded.task, known, "false", text=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [("race", ["A", "D", "B"]), ("own", [" b", "A", "b"]), ("own", ["1", "A", "B"])],
+)
+def test_a_letter_is_the_place_of_a_choice(tmp_path, name, labels):
+    """As RACE has it, whose columns on the Hub are these."""
+    keys = ("article", "question", "options", "answer")
+    keys = keys if name == "race" else ("context", "question", "choices", "label")
+    texts = ("c", "q", ["w", "x", "y", "z"])
+    made = [dict(zip(keys, (*texts, label), strict=True)) for label in labels]
+    path = folder(tmp_path / "choices", train=made, dev=made)
+    own = {"shape": "multiple_choice", "metric": "accuracy"}
+    loaded = load_task(TaskConfig("race", path) if name == "race" else TaskConfig(path=path, **own))
+    places = {"A": 0, "B": 1, "1": 1, "D": 3}
+    expected = [places[label.strip().upper()] for label in labels]
+    assert loaded.targets("dev").tolist() == expected
+    known = Classes(tuple(range(4)))
+    found = [gold_label(loaded.task, known, label, text=False) for label in labels]
+    assert found == expected
+    made[2] |= {keys[3]: "E"}
+    columns = COLUMNS if name == "race" else None
+    path = folder(tmp_path / "five", train=made, dev=made)
+    with pytest.raises(UserError, match='line 3: label "E" is outside the set 0, 1, 2, 3'):
+        load_task(TaskConfig(path=path, columns=columns, **own))
 
 
 def test_labels_that_read_the_same_are_one_class(tmp_path):

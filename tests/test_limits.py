@@ -210,19 +210,29 @@ def test_a_jax_that_does_not_start_as_the_environment_has_it(pretrained, monkeyp
     assert variable in last
 
 
+REFUSES = "lambda *_: exec('raise PermissionError(1, chr(78))')"
+UNDER = {
+    "removed": "import shutil; shutil.rmtree({!r}, ignore_errors=True)",
+    "a file": "os.rename({0!r}, {0!r} + '.aside'); open({0!r}, 'w').write('mine')",
+    "no rows": f"from gpt1_jax.training import record; record._append = {REFUSES}",
+    "no events": f"import tensorboardX.event_file_writer as e; e.EventsWriter.flush = {REFUSES}",
+}
+
+
 @pytest.mark.parametrize(
-    "step",
+    ("do", "step"),
     [
-        1,
-        pytest.param(2, marks=pytest.mark.exhaustive),
-        pytest.param(3, marks=pytest.mark.exhaustive),
+        *((name, 1) for name in UNDER),
+        pytest.param("removed", 2, marks=pytest.mark.exhaustive),
+        pytest.param("removed", 3, marks=pytest.mark.exhaustive),
     ],
 )
-def test_a_workdir_that_is_removed_under_a_training(tokens, tmp_path, step):
-    words = [*runs.words(runs.pretraining(tokens), tmp_path / "run"), "--quiet"]
-    do = f"import shutil; shutil.rmtree({str(tmp_path / 'run')!r}, ignore_errors=True)"
+def test_a_workdir_that_is_removed_under_a_training(tokens, tmp_path, do, step):
+    """Or replaced by a file, or made unwritable."""
+    given = runs.pretraining(tokens) | {"log.tensorboard": do == "no events"}
+    words = [*runs.words(given, tmp_path / "run"), "--quiet"]
     moment = f"before gpt1_jax.training.actions:Actions.save%{step}"
-    faults.run(words, at=moment, do=do).refused("run")
+    faults.run(words, at=moment, do=UNDER[do].format(str(tmp_path / "run"))).refused("run")
 
 
 # What is shown
@@ -240,3 +250,18 @@ def test_a_prompt_and_its_continuation_are_joined_as_the_tokenizer_means_it(pret
         assert sample.continuation(tokenizer, "the cat ", ids) == tokenizer.decode(ids)
     outcome = runs.verb("sample", f"--workdir={pretrained}", "--prompt=the cat", "--length=3")
     assert "the cat" + outcome.result["samples"][0] in "\n".join(outcome.said)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda *_: jax.numpy.zeros(2**45, "uint8").block_until_ready(),
+        lambda *_: np.zeros(2**50),
+        lambda *_: bytearray(2**62),
+    ],
+)
+def test_memory_that_is_not_there_after_all(pretrained, monkeypatch, asked):
+    monkeypatch.setattr(sample, "generate", asked)
+    refused(
+        ["sample", f"--workdir={pretrained}", "--prompt=the"], "no memory is left", "batch_size"
+    )

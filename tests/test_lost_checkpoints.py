@@ -3,13 +3,16 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import faults
+import orbax.checkpoint as ocp
 import pytest
 import runs
 from faults import predict, train
 
-from gpt1_jax.weights.checkpoint import Checkpoints
+from gpt1_jax.evaluation.probes import ProbeConfig
+from gpt1_jax.inference import batch_inference, probe_curve, trained_model
 
 VERBS = {
     "evaluate": [],
@@ -211,24 +214,97 @@ def test_a_run_without_its_checkpoints_is_not_begun_again(
     assert runs.snapshot(workdir) == before
 
 
-def test_a_checkpoint_that_is_deleted_while_it_is_read(said, pretrained, tmp_path, monkeypatch):
+class _Newer:
+    """Checkpoint 6 comes and 4 goes, as a training has it that goes on."""
+
+    def __init__(self, workdir, aside):
+        self.place, self.done = workdir / "checkpoints", False
+        self.aside = shutil.move(self.place / "6", aside)
+
+    def come(self) -> bool:
+        """Whether it was the first time."""
+        if self.done:
+            return False
+        shutil.move(self.aside, self.place / "6")
+        shutil.rmtree(self.place / "4")
+        self.done = True
+        return True
+
+
+@pytest.mark.parametrize("moment", ["__init__", "item_metadata", "restore"])
+def test_a_checkpoint_that_is_deleted_while_it_is_read(
+    said, pretrained, tmp_path, monkeypatch, moment
+):
     """By a process that trains there and has saved newer ones."""
-    workdir = runs.copied(pretrained, tmp_path / "run")
-    aside = shutil.move(workdir / "checkpoints" / "6", tmp_path / "6")
-    restore, deleted = Checkpoints._restored, []
+    newer = _Newer(workdir := runs.copied(pretrained, tmp_path / "run"), tmp_path / "6")
+    before = getattr(ocp.CheckpointManager, moment)
 
-    def deleting(self, step, **items):
-        if step == 4:
-            shutil.move(aside, workdir / "checkpoints" / "6")
-            shutil.rmtree(workdir / "checkpoints" / "4")
-            deleted.append(step)
-        return restore(self, step, **items)
+    def deleting(*arguments, **options):
+        if newer.come() and moment == "__init__":
+            raise FileNotFoundError(2, "No such file or directory")  # of what it had the name
+        return before(*arguments, **options)
 
-    monkeypatch.setattr(Checkpoints, "_restored", deleting)
+    monkeypatch.setattr(ocp.CheckpointManager, moment, deleting)
     result, errors = said(["sample", f"--workdir={workdir}", "--prompt=the"])
-    assert deleted == [4]
+    assert newer.done
     assert result["step"] == 6
-    assert "damaged" not in errors
+    assert "checkpoint" not in errors
+
+
+def test_a_checkpoint_that_comes_while_the_names_are_read(said, pretrained, tmp_path, monkeypatch):
+    """Neither it nor the one that is deleted for it may be among them."""
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    steps, asked = ocp.CheckpointManager.all_steps, []
+
+    def without_the_newest(manager, *_, **__):
+        asked.append(manager)
+        return [step for step in steps(manager) if step < 6 or manager is not asked[0]]
+
+    monkeypatch.setattr(ocp.CheckpointManager, "all_steps", without_the_newest)
+    result, errors = said(["sample", f"--workdir={workdir}", "--prompt=the"])
+    assert result["step"] == 6
+    assert "gone" not in errors
+
+
+@pytest.mark.parametrize(("module", "moment"), [(os, "scandir"), (Path, "samefile")])
+def test_a_checkpoint_that_is_deleted_while_an_output_is_looked_for(
+    said, pretrained, texts, tmp_path, monkeypatch, module, moment
+):
+    """Among the files of the run, which an output may not be."""
+    newer = _Newer(workdir := runs.copied(pretrained, tmp_path / "run"), tmp_path / "6")
+    before, listed = getattr(module, moment), batch_inference.files_of
+
+    def deleting(*paths):
+        if any("/checkpoints/4/" in str(path) for path in paths):
+            newer.come()
+        return before(*paths)
+
+    def files_of(folder):
+        monkeypatch.setattr(module, moment, deleting)
+        return listed(folder)
+
+    monkeypatch.setattr(batch_inference, "files_of", files_of)
+    (tmp_path / "out.jsonl").write_text("")
+    words = ["score", f"--workdir={workdir}", f"--input={tmp_path}/texts/0.txt"]
+    said([*words, f"--output={tmp_path}/out.jsonl"])
+    assert newer.done
+
+
+def test_a_curve_of_probes_beside_a_training(pretrained, classification, tmp_path, monkeypatch):
+    workdir = runs.copied(pretrained, tmp_path / "run")
+    load, said = trained_model.load, []
+
+    def deleting(folder, step):
+        if step == 4:
+            shutil.rmtree(workdir / "checkpoints" / "4")
+        return load(folder, step)
+
+    monkeypatch.setattr(trained_model, "load", deleting)
+    monkeypatch.setattr(probe_curve, "say", said.append)
+    others = dict.fromkeys(("acceptability", "question_answering", "pronoun_resolution"))
+    probe = ProbeConfig(path=str(classification.parent), sentiment=classification.name, **others)
+    assert {row["step"] for row in probe_curve.curve(workdir, probe)} == {0, 6}
+    assert said == ["checkpoint 4 was deleted meanwhile, and is left out"]
 
 
 @pytest.mark.parametrize(

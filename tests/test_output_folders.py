@@ -70,6 +70,23 @@ def test_a_run_has_a_name_that_is_text(tokens, pretrained, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("content", ['{"mine": 1}', "[1, 2]", "mine"])
+def test_a_file_of_a_users_called_verified_json_stays(tokens, tmp_path, content):
+    """A run has one of this name, which says what it need not read again."""
+    (tmp_path / "verified.json").write_text(content)
+    words = runs.words(runs.pretraining(tokens), tmp_path)
+    runs.refused(words, str(tmp_path / "verified.json"), "move it away")
+    assert [path.read_text() for path in tmp_path.iterdir()] == [content]
+
+
+@pytest.mark.parametrize("layout", ["", "hf:", "openai:"])
+def test_a_model_has_a_name_that_is_text(pretrained, tmp_path, layout):
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    runs.copied(pretrained, odd)
+    source = f"--initial={layout}{odd}" if layout else f"--workdir={odd}"
+    runs.refused(["sample", source, "--prompt=the"], "not UTF-8", "rename")
+
+
 GOOD = '{"text": "sun on the mat", "label": "sun"}\n'
 ROWS = {
     '["sun"]': "is not an object",

@@ -19,8 +19,8 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.evaluation import evaluate
 from gpt1_jax.recipe import experiment
 from gpt1_jax.run_files import read_rows
+from gpt1_jax.storage import digests
 from gpt1_jax.training import train as training
-from gpt1_jax.weights import checkpoint
 
 LAST = runs.PRETRAINING["steps"]
 
@@ -41,7 +41,7 @@ def stopped(given, tmp_path_factory):
 
 def flip_a_bit(folder):
     """In the middle of the largest data file of a checkpoint's item."""
-    names = json.loads((folder / checkpoint.DIGESTS).read_text())
+    names = json.loads((folder / digests.DIGESTS).read_text())
     path = max((folder / name for name in names), key=lambda p: p.stat().st_size)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

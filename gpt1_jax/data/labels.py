@@ -242,15 +242,26 @@ def require_same_choices(splits: Splits) -> None:
 
 
 def class_of(part: RawSplit, example: Example) -> Label:
-    """The label of an example as a class, 1.0 as 1. UserError if it cannot be one."""
-    label: Any = example.label
+    """The label of an example as a class, 1.0 as 1, and true as the word that it is in a file of
+    text. UserError if it cannot be one."""
+    label: Any = _worded(example.label)
     if isinstance(label, float) and label.is_integer():
         return int(label)
-    if isinstance(label, bool) or not isinstance(label, int | str) or not str(label).strip():
+    if not isinstance(label, int | str) or not str(label).strip():
         raise UserError(
             f"{part.place(example)}: label is {shown(label)}; expected an integer or a string"
         )
     return label
+
+
+def _worded(label: Any) -> Any:
+    return str(label).lower() if isinstance(label, bool) else label
+
+
+def _placed(task: Task, label: Any) -> Any:
+    """The place of the choice that a letter stands for, B as 1; any other label as it is."""
+    letter = task.shape == "multiple_choice" and re.fullmatch(r"\s*[A-Za-z]\s*", str(label))
+    return ord(label.strip().upper()) - ord("A") if letter else label
 
 
 def _score(part: RawSplit, example: Example) -> float:
@@ -267,7 +278,8 @@ def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | 
     label = label.strip() if isinstance(label, str) else label
     if text and task.regression and _DECIMAL.fullmatch(label):
         label = float(label)
-    if isinstance(label, bool) or not isinstance(label, int | float | str):
+    label = _placed(task, _worded(label))
+    if not isinstance(label, int | float | str):
         return None
     if task.regression:
         return float(label) if not isinstance(label, str) and 0 <= label <= HIGHEST_SCORE else None
@@ -287,13 +299,13 @@ def with_indices(
         return [replace(example, label=_score(part, example)) for example in part.examples], ()
     examples, spelled = [], Counter()
     for example in part.examples:
-        label = class_of(part, example)
-        index = classes.index(label)
+        written = class_of(part, example)
+        index = classes.index(label := _placed(task, written))
         if index is None:
             names = ", ".join(shown(name) for name in classes.names[:10])
             more = ", ..." if len(classes.names) > 10 else ""
             raise UserError(
-                f"{part.place(example)}: label {shown(label)} is outside the set {names}{more}"
+                f"{part.place(example)}: label {shown(written)} is outside the set {names}{more}"
             )
         if label != classes.names[index]:
             spelled[label, index] += 1

@@ -131,9 +131,9 @@ class Row:
       task's files say it; `words`: the names of the classes where `labels` are numbers too;
       `aliases`: other names that some editions give them.
     positive: the class of interest where there are two, whose F1 is measured.
-    columns, label_column: the columns of the texts and the label in the files that GLUE's server
-      hands out, `headerless` all of them where such a file has no header; `files`: the names of
-      its splits where they are not ours.
+    columns, label_column: the columns of the texts (and choices) and the label in the files that
+      GLUE's server or the Hub hands out, `headerless` all of them where such a file has no header;
+      `files`: the names of its splits where they are not ours.
     counts: by source ("tfds", or "official" for files in the form in which the authors hand them
       out), the examples of each split, those without a gold label left out.
     choices: of each example of a multiple choice.
@@ -235,6 +235,8 @@ def _race(name: str, title: str, levels: tuple[str, ...], counts: dict[str, int]
         group="QA" if len(levels) == 2 else None,
         truncation="context",
         builders=tuple(f"race/{level}" for level in levels),
+        columns=("article", "question", "options"),
+        label_column="answer",
         choices=4,
         splits={"train": "train", "dev": "dev", "test": "test"},
         counts={"tfds": counts},

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -11,6 +12,7 @@ from gpt1_jax.evaluation import probes, zero_shot_scores
 from gpt1_jax.evaluation.probes import ProbeConfig, Question
 from gpt1_jax.inference import trained_model
 from gpt1_jax.inference.trained_model import TrainedModel
+from gpt1_jax.messages import say
 from gpt1_jax.storage.places import here
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -27,20 +29,36 @@ def curve(workdir: str | Path, config: ProbeConfig) -> list[dict]:
     """The rows of `probes.measure` for each checkpoint that a run has kept, and as step 0 for the
     parameters it began with if those were fresh; each with its body ("transformer" or "lstm") and
     step: figure 2 (right) of the paper."""
-    checkpoints = Checkpoints(here(workdir))
-    steps = checkpoints.steps()
-    checkpoints.close()
-    if not steps:
+    kept = _kept(workdir)
+    first = next(kept, None)
+    if first is None:
         raise UserError(f"{workdir} has no checkpoint to put the probes to")
-    first = trained_model.load(workdir, steps[0])
     questions = _questions(first, config)
     untrained = [_untrained(first)] if first.config.initial is None else []
-    later = (trained_model.load(workdir, step) for step in steps[1:])
     return [
         {"body": model.model_config.body, "step": model.step, **row}
-        for model in itertools.chain(untrained, [first], later)
+        for model in itertools.chain(untrained, [first], kept)
         for row in _measured(model, questions)
     ]
+
+
+def _kept(workdir: str | Path) -> Iterator[TrainedModel]:
+    """The model of each checkpoint of a run, but for those that a training deletes meanwhile."""
+    for step in _steps(workdir):
+        try:
+            yield trained_model.load(workdir, step)
+        except UserError:
+            if step in _steps(workdir):
+                raise
+            say(f"checkpoint {step} was deleted meanwhile, and is left out")
+
+
+def _steps(workdir: str | Path) -> list[int]:
+    checkpoints = Checkpoints(here(workdir))
+    try:
+        return checkpoints.steps()
+    finally:
+        checkpoints.close()
 
 
 def _questions(model: TrainedModel, config: ProbeConfig) -> list[Question]:

@@ -1,4 +1,5 @@
-"""JAX as the environment sets it up: on which devices it computes, or why on none."""
+"""JAX as the environment sets it up: on which devices it computes, or why on none; and the memory
+that those lack."""
 
 import os
 import traceback
@@ -18,7 +19,17 @@ def quiet_compiler_of_tpus() -> None:
 
 
 def complaint(error: Exception) -> str | None:
-    """What is wrong with the environment, where `error` comes of that; None where it does not."""
+    """What is wrong with the environment, or its memory, where `error` comes of that; None where it
+    does not."""
+    # By its name, for JAX may not be loaded; a device says more of it in tables of many lines.
+    of_a_device = type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+    if of_a_device or isinstance(error, MemoryError):
+        reason = str(error).partition("\n")[0].removeprefix("RESOURCE_EXHAUSTED: ")
+        return (
+            f"no memory is left ({reason[:200] or 'of the machine'}); compute less at a time: "
+            "batch_size or eval.batch_size, optimizer.accumulation, model.remat of a training, "
+            "--num_samples"
+        )
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if frames[-1].f_globals.get("__name__") not in _MODULES:
         return None

@@ -13,6 +13,7 @@ A folder of format 1 has no documents-*.npy, but the starts of each shard's docu
 manifest.
 """
 
+import contextlib
 import io
 import os
 from collections import Counter
@@ -326,6 +327,12 @@ def _check_ids(path: Path, manifest: Manifest) -> None:
         raise UserError(
             f"{path}: the id {largest} is beyond the vocabulary of {size}; prepare the text again"
         )
+
+
+def require_own(known: Path) -> None:
+    """UserError if what `verify` would write over is none of its files, but somebody's."""
+    with contextlib.suppress(FileNotFoundError):
+        json_files.read(known, dict[str, list[str | int]], "move it away")
 
 
 def _verified_before(known: Path | None) -> dict[str, list]:

@@ -45,6 +45,16 @@ _FRAMES = {
 }
 
 
+def _alone(section: Any) -> Any:
+    """A section of the file, out of the Sequence of one that newer tools write around it."""
+    while isinstance(section, dict) and section.get("type") == "Sequence":
+        inner = [value for value in section.values() if isinstance(value, list)]
+        if len(inner) != 1 or len(inner[0]) != 1:
+            break
+        section = inner[0][0]
+    return section
+
+
 def _names(pieces: list[Any]) -> list[str]:
     """The texts, A and B, and the special tokens of a template, in their order."""
     inner = [value for piece in pieces if isinstance(piece, dict) for value in piece.values()]
@@ -70,7 +80,7 @@ class TokenizerJson:
             ("model", _MODEL),
         )
         for section, expected in places:
-            found = self.content.get(section)
+            found = _alone(self.content.get(section))
             found = found if isinstance(found, dict) else {"type": found}
             for key, allowed in expected.items():
                 if (value := found.get(key)) not in allowed:
@@ -91,7 +101,7 @@ class TokenizerJson:
 
     def _require_no_foreign_frame(self) -> None:
         """A post-processor may add the special tokens that a head of ours reads, nothing else."""
-        frame = self.content.get("post_processor")
+        frame = _alone(self.content.get("post_processor"))
         if frame is None:
             return
         kind = frame.get("type") if isinstance(frame, dict) else frame

@@ -15,6 +15,7 @@ from gpt1_jax.recipe.experiment import Experiment, Extend, identity, stored
 from gpt1_jax.storage import places
 from gpt1_jax.storage.lease import Lease
 from gpt1_jax.storage.retention import CheckpointConfig
+from gpt1_jax.text import shards
 from gpt1_jax.training.state import NoCheckpoint
 from gpt1_jax.weights.checkpoint import Checkpoints
 
@@ -189,6 +190,7 @@ def _require_no_run(workdir: Path) -> None:
                 f"--workdir={workdir} holds {path.relative_to(workdir)} but no config.json, so it "
                 "is not that of a run; copy config.json back, or choose an empty or a new folder"
             )
+    shards.require_own(workdir / shards.VERIFIED)
 
 
 def _check_same(workdir: Path, before: dict, now: dict, extends: bool) -> None:

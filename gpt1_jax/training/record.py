@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt1_jax.data.metrics import METRICS
-from gpt1_jax.disk import NO_ROOM, as_user_error, write_json, write_text
+from gpt1_jax.disk import as_user_error, write_json, write_text
 from gpt1_jax.messages import say
 from gpt1_jax.recipe.experiment import LogConfig
 from gpt1_jax.run_files import read_rows
@@ -67,10 +67,10 @@ class MetricsWriter:
     ) -> None:
         """Adds one row, to be made durable by `flush`. What is `passing`, as a speed is, goes to
         the events alone, for a row says what another run would say too. UserError where the disk
-        is full."""
+        refuses it."""
         if not self._active:
             return
-        with as_user_error(self.workdir, NO_ROOM):
+        with as_user_error(self.workdir):
             _append(self._file, json.dumps({"step": step, "split": split, **values}) + "\n")
             if self._events:
                 self._events.add(step, split, {**values, **(passing or {})})
@@ -78,13 +78,13 @@ class MetricsWriter:
     def text(self, step: int, name: str, text: str) -> None:
         """Adds a text to the events, if these are written."""
         if self._active and self._events:
-            with as_user_error(self.workdir, NO_ROOM):
+            with as_user_error(self.workdir):
                 self._events.add_text(step, name, text)
 
     def flush(self) -> None:
         """Returns when all rows are on disk."""
         if self._active:
-            with as_user_error(self.workdir, NO_ROOM):
+            with as_user_error(self.workdir):
                 os.fsync(self._file.fileno())
             places.send(self.workdir)
 
@@ -99,7 +99,7 @@ class MetricsWriter:
             self.flush()
             self._file.close()
             if self._events:
-                with as_user_error(self.workdir, NO_ROOM):
+                with as_user_error(self.workdir):
                     self._events.close()
 
 

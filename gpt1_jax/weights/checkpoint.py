@@ -7,8 +7,6 @@ bit as a wrong number without noticing.
 
 import contextlib
 import functools
-import hashlib
-import json
 import logging
 import os
 import sys
@@ -22,21 +20,18 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from etils import epath
 from jax.experimental import multihost_utils
 
-from gpt1_jax import disk, json_files, run_files
+from gpt1_jax import disk, run_files
 from gpt1_jax.errors import Interrupted, UserError
 from gpt1_jax.messages import say
-from gpt1_jax.storage import places
+from gpt1_jax.storage import digests, places
 from gpt1_jax.storage.retention import CheckpointConfig, Retention
 from gpt1_jax.weights.space import check_space, refusal
 
-DIGESTS = "digests.json"
 # The form of a checkpoint, which docs/formats.md describes; those before the number had the first.
 FORMAT = 1
 _FORMAT, _MADE_BY = "format", "made_by"  # keys of a checkpoint's progress
-_AT_THE_COMMIT = {"commit_success.txt"}  # what Orbax adds when the digests are written
 ITEMS = ("params", "optimizer", "progress")
 # Seconds after which a checkpoint whose files go missing is looked at again.
 _PAUSES = (0.1, 0.4, 1.5)
@@ -44,68 +39,6 @@ _PAUSES = (0.1, 0.4, 1.5)
 
 class Gone(UserError):
     """A checkpoint that another process deleted while it was read, newer ones having come."""
-
-
-def _opened(path: epath.Path) -> Any:
-    """A file to read from, as `disk.opened` has it where it is of this machine."""
-    return path.open("rb") if places.is_url(path) else disk.opened(Path(path))
-
-
-def _digest(path: epath.Path) -> str:
-    with _opened(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-    """All files below a folder, in order, the list of digests aside."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _files(path)
-        elif path.name != DIGESTS:
-            yield path
-
-
-class _Digested:
-    """Adds the list of digests to an Orbax handler, as the last act before the commit."""
-
-    def finalize(self, directory: epath.Path) -> None:
-        super().finalize(directory)  # type: ignore[misc]  # of the handler beside it
-        if jax.process_index() == 0:
-            digests = {str(p.relative_to(directory)): _digest(p) for p in _files(directory)}
-            (directory / DIGESTS).write_text(json.dumps(digests, indent=1))
-
-
-class _TreeHandler(_Digested, ocp.PyTreeCheckpointHandler):
-    pass
-
-
-class _JsonHandler(_Digested, ocp.JsonCheckpointHandler):
-    pass
-
-
-# Orbax finds a handler by the type of the arguments, so each handler has types of its own.
-@ocp.args.register_with_handler(_TreeHandler, for_save=True)
-@dataclass
-class _TreeSave(ocp.args.PyTreeSave):
-    pass
-
-
-@ocp.args.register_with_handler(_TreeHandler, for_restore=True)
-@dataclass
-class _TreeRestore(ocp.args.PyTreeRestore):
-    pass
-
-
-@ocp.args.register_with_handler(_JsonHandler, for_save=True)
-@dataclass
-class _JsonSave(ocp.args.JsonSave):
-    pass
-
-
-@ocp.args.register_with_handler(_JsonHandler, for_restore=True)
-@dataclass
-class _JsonRestore(ocp.args.JsonRestore):
-    pass
 
 
 @dataclass(frozen=True)
@@ -214,15 +147,11 @@ class Checkpoints:
         self._manager = None
         self._place: int | None = None
         if config is not None or self.folder.is_dir():
-            self._manager = ocp.CheckpointManager(
-                self.folder,
-                options=options,
-                item_handlers={
-                    "params": _TreeHandler(),
-                    "optimizer": _TreeHandler(),
-                    "progress": _JsonHandler(),
-                },
-            )
+            self._manager = self._listed(options)
+            if options.read_only and self._newest_is_gone(self.steps()):
+                # Or it was deleted for one that came while the names were read.
+                self._manager.close()
+                self._manager = self._listed(options)
 
         if config is not None and self._is_here and Path(self.folder).is_dir():
             # Held open, so that no other folder can be mistaken for it.
@@ -230,12 +159,32 @@ class Checkpoints:
         self._config = self._workdir / "config.json"
         self._of_a_run = False
 
+    def _listed(self, options: ocp.CheckpointManagerOptions) -> ocp.CheckpointManager:
+        """Orbax's manager, which looks at every checkpoint as it begins, and gives up where one is
+        deleted meanwhile. Who only reads tries again; Gone if that happens each time."""
+        handlers = {
+            "params": digests.TreeHandler(),
+            "optimizer": digests.TreeHandler(),
+            "progress": digests.JsonHandler(),
+        }
+        for pause in (*_PAUSES, None):
+            try:
+                return ocp.CheckpointManager(self.folder, options=options, item_handlers=handlers)
+            except (FileNotFoundError, NotADirectoryError):
+                if not options.read_only:
+                    raise
+            if pause is not None:
+                time.sleep(pause)
+        raise Gone(
+            f"{self.folder}: checkpoints are deleted as fast as they are listed; start again"
+        )
+
     def _require_there(self) -> None:
         """UserError if the folder is no longer the one that was opened, which Orbax would make anew
         without what else was in the workdir, or if that is gone."""
         if self._place is None:
             return
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             same = os.path.samestat(os.fstat(self._place), os.stat(self.folder))
             if same and (not self._of_a_run or self._config.exists()):
                 return
@@ -247,6 +196,10 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps that have a committed checkpoint, ascending."""
         return sorted(self._manager.all_steps()) if self._manager else []
+
+    def _newest_is_gone(self, steps: list[int]) -> bool:
+        """Whether the run has saved a later step than all that are there."""
+        return self._reached is not None and self._reached > max(steps, default=-1)
 
     def spare(self, before: CheckpointConfig, already: Iterable[int] = ()) -> list[int]:
         """Leaves alone what a command with other settings has kept (`Retention.spare`), and returns
@@ -267,12 +220,13 @@ class Checkpoints:
                 _require_free(Path(self.folder) / str(step))
             check_space(self._workdir, (params, optimizer))
             self._saving = step
+            described = progress | {_FORMAT: FORMAT, _MADE_BY: self._made_by}
             self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    params=_TreeSave(params),
-                    optimizer=_TreeSave(optimizer),
-                    progress=_JsonSave(progress | {_FORMAT: FORMAT, _MADE_BY: self._made_by}),
+                    params=digests.TreeSave(params),
+                    optimizer=digests.TreeSave(optimizer),
+                    progress=digests.JsonSave(described),
                 ),
                 force=True,
             )
@@ -332,26 +286,8 @@ class Checkpoints:
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a checkpoint's files, or None."""
-        for item in ITEMS:
-            folder = self.folder / str(step) / item
-            path = folder / DIGESTS
-            try:
-                with _opened(path) as file:
-                    content, remedy = file.read(), "copy it again"
-                expected = json_files.parse(content, dict[str, str], str(path), remedy)
-                found = {str(p.relative_to(folder)): p for p in _files(folder)}
-                if missing := sorted(set(expected) - set(found)):
-                    return f"{folder / missing[0]} is missing"
-                if unknown := sorted(set(found) - set(expected) - _AT_THE_COMMIT):
-                    return f"{path} has no digest of {unknown[0]}"
-                for name, digest in expected.items():
-                    if _digest(found[name]) != digest:
-                        return f"{found[name]} does not have the digest it was written with"
-            except UserError as error:
-                return str(error)
-            except OSError as error:
-                return f"{error.filename or path} cannot be read ({error.strerror or 'missing'})"
-        return None
+        found = (digests.damage(self.folder / str(step) / item) for item in ITEMS)
+        return next(filter(None, found), None)
 
     def _sound(self, step: int) -> str | None:
         """`damage`. Raises Gone if the checkpoint is no longer there a moment later: a process that
@@ -375,7 +311,7 @@ class Checkpoints:
         """The newest step whose files are as they were written (None if there is none), and a line
         about each newer one that is damaged or gone. Raises Gone like `_sound`."""
         steps, complaints = self.steps(), []
-        if self._reached is not None and self._reached > max(steps, default=-1):
+        if self._newest_is_gone(steps):
             complaints.append(f"the run reached step {self._reached}, whose checkpoint is gone")
         for step in reversed(steps):
             damage = self._sound(step) or self._misplaced(step)
@@ -411,8 +347,8 @@ class Checkpoints:
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
-                params=_TreeRestore(params, restore_args=arguments(params)),
-                optimizer=_TreeRestore(optimizer, restore_args=arguments(optimizer)),
+                params=digests.TreeRestore(params, restore_args=arguments(params)),
+                optimizer=digests.TreeRestore(optimizer, restore_args=arguments(optimizer)),
             ),
         )
         for name in (_FORMAT, _MADE_BY):
@@ -422,7 +358,9 @@ class Checkpoints:
 
     def progress(self, step: int) -> dict:
         """The small JSON object saved with a step. UserError for a format that is unknown here."""
-        progress = self._restored(step, progress=_JsonRestore())["progress"]
+        with self._reading(step):
+            items = ocp.args.Composite(progress=digests.JsonRestore())
+            progress = self._manager.restore(step, args=items)["progress"]
         if progress.get(_FORMAT, 1) > FORMAT:
             raise UserError(
                 f"{self.folder / str(step)} has format {progress[_FORMAT]}, and this version of "
@@ -468,13 +406,17 @@ class Checkpoints:
         return step, params
 
     def _params(self, step: int) -> dict:
-        metadata = self._manager.item_metadata(step)["params"].tree
-        as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
-        return self._restored(step, params=_TreeRestore(restore_args=as_numpy))["params"]
+        with self._reading(step):
+            metadata = self._manager.item_metadata(step)["params"].tree
+            as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), metadata)
+            items = ocp.args.Composite(params=digests.TreeRestore(restore_args=as_numpy))
+            return self._manager.restore(step, args=items)["params"]
 
-    def _restored(self, step: int, **items: Any) -> Any:
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Raises Gone if what goes wrong meanwhile is that the checkpoint is no longer there."""
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
+            yield
         except Exception:  # whatever Orbax raises where a file is gone
             if self._sound(step) is None:
                 raise

@@ -42,7 +42,7 @@ _LEAF = {"kernel": "weight", "scale": "weight", "bias": "bias"}
 _BUFFER = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)|position_ids")
 # Bytes; that of the library.
 LONGEST_HEADER = 100_000_000
-_DTYPES = ("F32", "F16", "BF16")
+_DTYPES = ("F32", "F16", "BF16", "F64")
 # Ours, and what transformers calls it. Its "gelu" is the tanh form, as ours is.
 _SIZES = {
     "n_ctx": "n_positions",
@@ -316,7 +316,11 @@ def _add(tensors: dict[str, np.ndarray], path: Path, wrapper: str = "") -> None:
                 raise UserError(f"{full} in {path} is {dtype}; expected {', '.join(_DTYPES)}")
             if name in tensors:
                 raise UserError(f"{path} holds {name}, which another name or file holds too")
-            tensors[name] = file.get_tensor(full).astype(np.float32, copy=False)
+            found = file.get_tensor(full)
+            with np.errstate(over="ignore"):  # which the next line tells
+                tensors[name] = found.astype(np.float32, copy=False)
+            if dtype == "F64" and (np.isfinite(found) & ~np.isfinite(tensors[name])).any():
+                raise UserError(f"{full} in {path} has numbers beyond float32; expected smaller")
 
 
 def _tie(tensors: dict[str, np.ndarray], folder: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt1_jax import disk
 from gpt1_jax.data.tasks import NO_TASK, Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.messages import say
@@ -86,6 +87,7 @@ def read_weights(
     together.
     """
     kind, name = parse_source(source)
+    disk.require_text_name(Path(name).absolute(), str(source), "rename the folder")
     if kind == "native":
         found = workdir.read_workdir(here(name), step)
         _check_mode(found.tokenizer.mode, tokenizer, str(source))
