@@ -21,9 +21,10 @@ from gpt1_jax.kernels import pieces
 from gpt1_jax.kernels.masks import (
     BLOCK,
     HALF,
-    attention_bits,
+    attention_index,
     attention_keep_rate,
-    attention_kept,
+    attention_threshold,
+    mixed,
 )
 from gpt1_jax.kernels.triton import Setting, call
 
@@ -53,8 +54,7 @@ def _attention_bwd(rate, n_ctx, divide, saved, dout_NLHK):
         ("NL3HK", "N2", "H", "NLHK", "NLHK", "NHL"),
         ("NL3HK",),
     )
-    heads_H = jnp.arange(qkv_NL3HK.shape[3], dtype=jnp.int32)
-    (d_NL3HK,) = run(qkv_NL3HK, words_N2, heads_H, out_NLHK, dout_NLHK, lse_NHL)
+    (d_NL3HK,) = run(qkv_NL3HK, words_N2, _heads(qkv_NL3HK), out_NLHK, dout_NLHK, lse_NHL)
     return d_NL3HK, None
 
 
@@ -67,7 +67,12 @@ def _forward(qkv_NL3HK, words_N2, rate, n_ctx, divide):
         ("NL3HK", "N2", "H"),
         ("NLHK", "NHL"),
     )
-    return run(qkv_NL3HK, words_N2, jnp.arange(qkv_NL3HK.shape[3], dtype=jnp.int32))
+    return run(qkv_NL3HK, words_N2, _heads(qkv_NL3HK))
+
+
+def _heads(qkv_NL3HK):
+    """Their numbers, which devices may divide among them."""
+    return jnp.arange(qkv_NL3HK.shape[3], dtype=jnp.int32)
 
 
 # Up to whole blocks. The rows that this adds see themselves and all before them, are seen by no
@@ -103,6 +108,7 @@ def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
         (words_N2, heads_H, qkv, qkv, qkv),
         name="attention_forward",
         static={"rate": rate, "n_ctx": n_ctx},
+        fuses=True,
         grid=(padded // rows, n, heads),
         in_specs=[
             _WORDS,
@@ -125,46 +131,46 @@ def _forward_kernel(qkv_NL3HK, words_N2, heads_H, *, rate, n_ctx):
 
 @_once
 def _backward_kernels(qkv_NL3HK, words_N2, heads_H, out_NLHK, dout_NLHK, lse_NHL, *, rate, n_ctx):
-    """The gradient [N, L, 3, H, K]: one kernel for keys and values, one for queries."""
+    """The gradient [N, L, 3, H, K]: one kernel for queries, one for keys and values."""
     length = qkv_NL3HK.shape[1]
-    delta_NLH = (out_NLHK.astype(jnp.float32) * dout_NLHK.astype(jnp.float32)).sum(-1)
-    qkv, dout = _padded(qkv_NL3HK, 1), _padded(dout_NLHK, 1)
-    lse, delta = _padded(lse_NHL, 2), _padded(delta_NLH.transpose(0, 2, 1), 2)
+    qkv, out, dout = (_padded(x, 1) for x in (qkv_NL3HK, out_NLHK, dout_NLHK))
+    lse = _padded(lse_NHL, 2)
     n, padded, _, heads, size = qkv.shape
     shape = jax.ShapeDtypeStruct(qkv.shape, qkv.dtype)
-    line = pl.BlockSpec((None, None, padded), lambda i, n, h: (n, h, 0))
-    whole = pl.BlockSpec((None, padded, None, size), lambda i, n, h: (n, 0, h, 0))
     static = {"rate": rate, "n_ctx": n_ctx}
 
     def triple(rows):
         return pl.BlockSpec((None, rows, 3, None, size), lambda i, n, h: (n, i, 0, h, 0))
 
+    rows = QUERIES.rows
+    query, *rest = _part(padded, size, 0, rows), _part(padded, size, 1), _part(padded, size, 2)
+    mine = pl.BlockSpec((None, rows, None, size), lambda i, n, h: (n, i, h, 0))
+    stretch = pl.BlockSpec((None, None, rows), lambda i, n, h: (n, h, i))
+    d, delta = call(
+        _queries_body,
+        QUERIES,
+        (words_N2, heads_H, qkv, qkv, qkv, out, dout, lse),
+        name="attention_queries",
+        static=static,
+        fuses=True,
+        grid=(padded // rows, n, heads),
+        in_specs=[_WORDS, _HEAD, query, *rest, mine, mine, stretch],
+        out_specs=[triple(rows), stretch],
+        out_shape=[shape, jax.ShapeDtypeStruct(lse.shape, jnp.float32)],
+    )
+    line = pl.BlockSpec((None, None, padded), lambda i, n, h: (n, h, 0))
+    whole = pl.BlockSpec((None, padded, None, size), lambda i, n, h: (n, 0, h, 0))
     some = [_part(padded, size, which, BLOCK) for which in (1, 2)]
     d = call(
         _keys_body,
         KEYS,
-        (words_N2, heads_H, qkv, qkv, qkv, dout, lse, delta),
+        (words_N2, heads_H, qkv, qkv, qkv, dout, lse, delta, d),
         name="attention_keys",
         static={**static, "length": padded},
+        fuses=True,
         grid=(padded // BLOCK, n, heads),
-        in_specs=[_WORDS, _HEAD, _part(padded, size, 0), *some, whole, line, line],
+        in_specs=[_WORDS, _HEAD, _part(padded, size, 0), *some, whole, line, line, triple(BLOCK)],
         out_specs=triple(BLOCK),
-        out_shape=shape,
-    )
-    rows = QUERIES.rows
-    query = _part(padded, size, 0, rows)
-    mine = pl.BlockSpec((None, rows, None, size), lambda i, n, h: (n, i, h, 0))
-    stretch = pl.BlockSpec((None, None, rows), lambda i, n, h: (n, h, i))
-    rest = [_part(padded, size, which) for which in (1, 2)]
-    d = call(
-        _queries_body,
-        QUERIES,
-        (words_N2, heads_H, qkv, qkv, qkv, dout, lse, delta, d),
-        name="attention_queries",
-        static=static,
-        grid=(padded // rows, n, heads),
-        in_specs=[_WORDS, _HEAD, query, *rest, mine, stretch, stretch, triple(rows)],
-        out_specs=triple(rows),
         out_shape=shape,
         input_output_aliases={8: 0},
     )
@@ -172,116 +178,128 @@ def _backward_kernels(qkv_NL3HK, words_N2, heads_H, out_NLHK, dout_NLHK, lse_NHL
 
 
 def _scores(q, k, query, key, diagonal):
-    """Of a block, in base 2; where it may meet the diagonal, later keys are forbidden."""
-    scores = plgpu.dot(q, k.T) * (q.shape[-1] ** -0.5 * LOG2E)
-    if not diagonal:
-        return scores
-    return jnp.where(query[:, None] >= key[None], scores, FORBIDDEN)
+    """Of a block; where it may meet the diagonal, later keys are forbidden."""
+    scores = plgpu.dot(q, k.T)
+    return jnp.where(query[:, None] >= key[None], scores, FORBIDDEN) if diagonal else scores
 
 
-def _draw(words_ref, head_ref, rate, n_ctx):
-    """A function of (queries, block of keys): which of its first and of its second half stay."""
+def _draw(words_ref, head_ref, rate, n_ctx, value=1.0):
+    """A function of (queries, block of keys): `value` where the element stays, else 0, float32."""
     if rate == 0.0:
-        return lambda query, block: (True, True)
+        return lambda query, block: value
     words, head = (words_ref[0], words_ref[1]), head_ref[0]
+    last = jnp.uint32((attention_threshold(rate) << 16) - 1)
 
     def draw(query, block):
         pair = block * HALF + jnp.arange(HALF)
-        return attention_kept(attention_bits(*words, head, query[:, None], pair[None], n_ctx), rate)
+        index = attention_index(head, query[:, None], pair[None], n_ctx)
+        x = mixed(index, *words)
+        # The halves of hashed(...), each as the upper half of a word.
+        low, high = (x << 16) ^ (x & jnp.uint32(0xFFFF0000)), x
+        # Side by side in the registers of a thread: nothing is moved.
+        both = jnp.concatenate([low[..., None], high[..., None]], axis=-1)
+        both = both.transpose(0, 2, 1).reshape(len(query), BLOCK)
+        # A factor rather than a choice, after which the compiler would convert one by one.
+        return jnp.where(both <= last, jnp.float32(value), jnp.float32(0.0))
 
     return draw
 
 
-def _where(stays, x):
-    return x if stays is True else jnp.where(stays, x, 0.0)
+def _up_to_diagonal(body, i, carry):
+    """`body` over the blocks of keys that the i-th block of queries sees."""
+
+    def before(carry):
+        return lax.fori_loop(0, i, functools.partial(body, diagonal=False), carry)
+
+    # The compiler orders the products of a loop one after another where it may have no round.
+    carry = lax.cond(i > 0, before, lambda carry: carry, carry)
+    return body(i, carry, diagonal=True)
 
 
-def _forward_body(words_ref, head_ref, q_ref, k_ref, v_ref, out_ref, lse_ref, *, rows, rate, n_ctx):
+def _forward_body(
+    words_ref, head_ref, q_ref, k_ref, v_ref, out_ref, lse_ref, *, rows, rate, n_ctx, fused
+):
     i, q = pl.program_id(0), q_ref[...]
     query, draw = i * rows + jnp.arange(rows), _draw(words_ref, head_ref, rate, n_ctx)
+    factor = q.shape[-1] ** -0.5 * LOG2E
 
     def body(j, carry, diagonal):
         out, top, total = carry
-        first, second = pl.dslice(j * BLOCK, HALF), pl.dslice(j * BLOCK + HALF, HALF)
-        key = j * BLOCK + jnp.arange(HALF)
-        a = _scores(q, k_ref[first, :], query, key, diagonal)
-        b = _scores(q, k_ref[second, :], query, key + HALF, diagonal)
-        higher = jnp.maximum(top, jnp.maximum(a.max(-1), b.max(-1)))
+        some, key = pl.dslice(j * BLOCK, BLOCK), j * BLOCK + jnp.arange(BLOCK)
+        scores = _scores(q, k_ref[some, :], query, key, diagonal)
+        higher = jnp.maximum(top, scores.max(-1) * factor)
         shrink = jnp.exp2(top - higher)
-        a, b = jnp.exp2(a - higher[:, None]), jnp.exp2(b - higher[:, None])
-        total = total * shrink + a.sum(-1) + b.sum(-1)  # the softmax is over all, dropped or not
-        low, high = draw(query, j)
-        a, b = _where(low, a).astype(q.dtype), _where(high, b).astype(q.dtype)
-        out = out * shrink[:, None] + plgpu.dot(a, v_ref[first, :]) + plgpu.dot(b, v_ref[second, :])
-        return out, higher, total
+        weights = fused.power(scores, factor, -higher[:, None])
+        total = total * shrink + weights.sum(-1)  # the softmax is over all, dropped or not
+        weights = (weights * draw(query, j)).astype(q.dtype)
+        return out * shrink[:, None] + plgpu.dot(weights, v_ref[some, :]), higher, total
 
     top, total = jnp.full(rows, -jnp.inf, jnp.float32), jnp.zeros(rows, jnp.float32)
     carry = (jnp.zeros(q.shape, jnp.float32), top, total)
-    clear, end = lax.div(i * rows, BLOCK), lax.div((i + 1) * rows + BLOCK - 1, BLOCK)
-    carry = lax.fori_loop(0, clear, functools.partial(body, diagonal=False), carry)
-    out, top, total = lax.fori_loop(clear, end, functools.partial(body, diagonal=True), carry)
+    out, top, total = _up_to_diagonal(body, i, carry)
     keep = attention_keep_rate(rate)
     out_ref[...] = (out / (keep * total)[:, None]).astype(out_ref.dtype)
     lse_ref[...] = top + jnp.log2(total)
 
 
 def _keys_body(
-    words_ref, head_ref, q_ref, k_ref, v_ref, dout_ref, lse_ref, delta_ref, d_ref,
-    *, rows, rate, n_ctx, length,
+    words_ref, head_ref, q_ref, k_ref, v_ref, dout_ref, lse_ref, delta_ref, _, d_ref,
+    *, rows, rate, n_ctx, length, fused,
 ):  # fmt: skip
-    """One block of keys and values, into the places 1 and 2 of d_ref [BLOCK, 3, K]."""
-    j, draw = pl.program_id(0), _draw(words_ref, head_ref, rate, n_ctx)
-    scale, inverse = q_ref.shape[-1] ** -0.5, 1 / attention_keep_rate(rate)
-    halves = pl.dslice(0, HALF), pl.dslice(HALF, HALF)
-    k, v = [k_ref[half, :] for half in halves], [v_ref[half, :] for half in halves]
+    """One block of keys and values, into the places 1 and 2 of d_ref [BLOCK, 3, K], which has the
+    queries by now."""
+    j, inverse = pl.program_id(0), 1 / attention_keep_rate(rate)
+    draw = _draw(words_ref, head_ref, rate, n_ctx, inverse)
+    scale = q_ref.shape[-1] ** -0.5
+    k, v = k_ref[...], v_ref[...]
+    key = j * BLOCK + jnp.arange(BLOCK)
 
     def body(i, carry, diagonal):
+        dk, dv = carry
         some = pl.dslice(i * rows, rows)
         q, dout, lse, delta = q_ref[some, :], dout_ref[some, :], lse_ref[some], delta_ref[some]
-        query, key = i * rows + jnp.arange(rows), j * BLOCK + jnp.arange(HALF)
+        query = i * rows + jnp.arange(rows)
+        scores, by_weights = _scores(q, k, query, key, diagonal), plgpu.dot(dout, v.T)
+        weights = fused.power(scores, scale * LOG2E, -lse[:, None])
         stays = draw(query, j)
-        new = []
-        for half, (dk, dv) in enumerate(carry):
-            scores = _scores(q, k[half], query, key + half * HALF, diagonal)
-            p = jnp.exp2(scores - lse[:, None])
-            dp = _where(stays[half], plgpu.dot(dout, v[half].T) * inverse)
-            dv += plgpu.dot(_where(stays[half], p).astype(dout.dtype).T, dout)
-            dk += plgpu.dot((p * (dp - delta[:, None])).astype(q.dtype).T, q)
-            new.append((dk, dv))
-        return tuple(new)
+        by_scores = (weights * fused.add(stays, by_weights, -delta[:, None])).astype(q.dtype)
+        weights = (weights * stays).astype(q.dtype)
+        dv += plgpu.dot(weights.T, dout)
+        dk += plgpu.dot(by_scores.T, q)
+        return dk, dv
 
-    zero = jnp.zeros((HALF, q_ref.shape[-1]), jnp.float32)
-    start, clear = lax.div(j * BLOCK, rows), lax.div((j + 1) * BLOCK + rows - 1, rows)
-    carry = ((zero, zero), (zero, zero))
-    carry = lax.fori_loop(start, clear, functools.partial(body, diagonal=True), carry)
-    carry = lax.fori_loop(clear, length // rows, functools.partial(body, diagonal=False), carry)
-    for half, (dk, dv) in zip(halves, carry, strict=True):  # one indexer a ref: two do not lower
-        d_ref[half, 1, :] = (dk * scale).astype(d_ref.dtype)
-        d_ref[half, 2, :] = (dv * inverse).astype(d_ref.dtype)
+    zero = jnp.zeros((BLOCK, q_ref.shape[-1]), jnp.float32)
+    first, carry = lax.div(j * BLOCK, rows), (zero, zero)
+    for i in range(BLOCK // rows):
+        carry = body(first + i, carry, diagonal=True)
+    clear = functools.partial(body, diagonal=False)
+    dk, dv = lax.fori_loop(first + BLOCK // rows, length // rows, clear, carry)
+    d_ref[:, 1, :] = (dk * scale).astype(d_ref.dtype)
+    d_ref[:, 2, :] = dv.astype(d_ref.dtype)
 
 
 def _queries_body(
-    words_ref, head_ref, q_ref, k_ref, v_ref, dout_ref, lse_ref, delta_ref, _, d_ref,
-    *, rows, rate, n_ctx,
+    words_ref, head_ref, q_ref, k_ref, v_ref, out_ref, dout_ref, lse_ref, d_ref, delta_ref,
+    *, rows, rate, n_ctx, fused,
 ):  # fmt: skip
-    """One block of queries, into the place 0 of d_ref [rows, 3, K], which has the others by now."""
-    i, draw = pl.program_id(0), _draw(words_ref, head_ref, rate, n_ctx)
-    scale, inverse = q_ref.shape[-1] ** -0.5, 1 / attention_keep_rate(rate)
-    q, dout, lse, delta = q_ref[...], dout_ref[...], lse_ref[...], delta_ref[...]
+    """One block of queries, into the place 0 of d_ref [rows, 3, K]; and for the keys, the product
+    of each output with its gradient."""
+    i, inverse = pl.program_id(0), 1 / attention_keep_rate(rate)
+    draw = _draw(words_ref, head_ref, rate, n_ctx, inverse)
+    scale = q_ref.shape[-1] ** -0.5
+    q, dout, lse = q_ref[...], dout_ref[...], lse_ref[...]
+    delta = (out_ref[...].astype(jnp.float32) * dout.astype(jnp.float32)).sum(-1)
+    delta_ref[...] = delta
     query = i * rows + jnp.arange(rows)
 
     def body(j, dq, diagonal):
-        stays = draw(query, j)
-        for half in range(2):
-            some = pl.dslice(j * BLOCK + half * HALF, HALF)
-            k, key = k_ref[some, :], j * BLOCK + half * HALF + jnp.arange(HALF)
-            p = jnp.exp2(_scores(q, k, query, key, diagonal) - lse[:, None])
-            dp = _where(stays[half], plgpu.dot(dout, v_ref[some, :].T) * inverse)
-            dq += plgpu.dot((p * (dp - delta[:, None])).astype(k.dtype), k)
-        return dq
+        some, key = pl.dslice(j * BLOCK, BLOCK), j * BLOCK + jnp.arange(BLOCK)
+        k = k_ref[some, :]
+        scores = _scores(q, k, query, key, diagonal)
+        weights = fused.power(scores, scale * LOG2E, -lse[:, None])
+        by_weights = plgpu.dot(dout, v_ref[some, :].T)
+        by_scores = weights * fused.add(draw(query, j), by_weights, -delta[:, None])
+        return dq + plgpu.dot(by_scores.astype(k.dtype), k)
 
-    clear, end = lax.div(i * rows, BLOCK), lax.div((i + 1) * rows + BLOCK - 1, BLOCK)
-    dq = jnp.zeros(q.shape, jnp.float32)
-    dq = lax.fori_loop(0, clear, functools.partial(body, diagonal=False), dq)
-    dq = lax.fori_loop(clear, end, functools.partial(body, diagonal=True), dq)
+    dq = _up_to_diagonal(body, i, jnp.zeros(q.shape, jnp.float32))
     d_ref[:, 0, :] = (dq * scale).astype(d_ref.dtype)

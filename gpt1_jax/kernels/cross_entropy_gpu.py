@@ -8,17 +8,20 @@ Shapes: T tokens, P columns.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from gpt1_jax.kernels.triton import Setting, call
 
 SETTING = Setting(1, 16, 1)
-# A row is held in blocks of so many columns, and in no more of them than registers can take.
-COLUMNS, MOST_BLOCKS = 4096, 16
+# Columns of a block; blocks of which a maximum is taken at once; blocks of a row at most.
+COLUMNS, AT_ONCE, MOST_BLOCKS = 4096, 3, 16
+LOG2E = math.log2(math.e)
 LOWEST = -1e30
 
 
@@ -39,6 +42,7 @@ def losses_and_gradient(scores_TP, targets_T, weights_T, *, n_columns):
         SETTING,
         (scores_TP, targets_T, weights_T),
         name="cross_entropy",
+        fuses=True,
         static={"width": width, "n_columns": n_columns},
         grid=(n_rows,),
         in_specs=[row, one, one],
@@ -51,28 +55,69 @@ def losses_and_gradient(scores_TP, targets_T, weights_T, *, n_columns):
     )
 
 
-def _body(scores_ref, target_ref, weight_ref, loss_ref, gradient_ref, *, rows, width, n_columns):
+def _body(
+    scores_ref, target_ref, weight_ref, loss_ref, gradient_ref,
+    *, rows, width, n_columns, fused,
+):  # fmt: skip
     size = min(COLUMNS, pl.next_power_of_2(width))
-    starts = range(0, width, size)
-    held = [_load(scores_ref, start, size, width, n_columns) for start in starts]
+    load = functools.partial(_load, scores_ref, size=size, width=width, n_columns=n_columns)
     target, weight = target_ref[0], weight_ref[0]
     at_target = scores_ref[0, target].astype(jnp.float32)
-    highest = functools.reduce(jnp.maximum, held).max()
-    powers = [jnp.exp(scores - highest) for scores in held]
-    log_sum = highest + jnp.log(functools.reduce(jnp.add, powers).sum())
-    loss_ref[...] = jnp.full(rows, log_sum - at_target)
-    for start, scores in zip(starts, held, strict=True):
-        column = start + jnp.arange(size)
-        gradient = (jnp.exp(scores - log_sum) - (column == target)) * weight
-        # Of a block that is whole nothing is masked: loads and stores are then as wide as can be.
-        mask = None if start + size <= width else column < width
-        plgpu.store(gradient_ref.at[0, column], gradient.astype(gradient_ref.dtype), mask=mask)
+
+    def add(starts, carry):
+        """Each place of a block has a maximum, to base 2, and a sum of its own until the end."""
+        highest, total = carry
+        some = [load(start) for start in starts]
+        higher = jnp.maximum(highest, LOG2E * functools.reduce(jnp.maximum, some))
+        powers = [fused.power(scores, LOG2E, -higher) for scores in some]
+        return higher, total * jnp.exp2(highest - higher) + sum(powers)
+
+    carry = jnp.full(size, LOWEST), jnp.zeros(size, jnp.float32)
+    highest, total = _in_groups(add, carry, size, width, n_columns)
+    top = highest.max()
+    log2_sum = top + jnp.log2((total * jnp.exp2(highest - top)).sum())
+    loss_ref[...] = jnp.full(rows, log2_sum / LOG2E - at_target)
+
+    def write(starts, carry):
+        # All are asked for first: what is written might be these, for all that the compiler knows.
+        for start, scores in [(start, load(start)) for start in starts]:
+            column = start + jnp.arange(size)
+            softmax = fused.power(scores, LOG2E, -log2_sum)
+            gradient = (softmax - (column == target)) * weight
+            mask = _mask(start, column, width)
+            plgpu.store(gradient_ref.at[0, column], gradient.astype(gradient_ref.dtype), mask=mask)
+        return carry
+
+    _in_groups(write, 0, size, width, n_columns)
 
 
-def _load(scores_ref, start, size, width, n_columns):
+def _in_groups(function, carry, size, width, n_columns):
+    """function(where its blocks start, carry), a few blocks at a time: a loop over those that are
+    whole, then the others, whose starts are numbers."""
+    n_groups = n_columns // (size * AT_ONCE)
+
+    def group(i, carry):
+        return function([(i * AT_ONCE + j) * size for j in range(AT_ONCE)], carry)
+
+    carry = lax.fori_loop(0, n_groups, group, carry)
+    rest = range(n_groups * AT_ONCE * size, width, size)
+    for first in range(0, len(rest), AT_ONCE):
+        carry = function(rest[first : first + AT_ONCE], carry)
+    return carry
+
+
+def _mask(start, column, width):
+    """None for a block that is whole: loads and stores are then as wide as can be."""
+    whole = not isinstance(start, int) or start + column.size <= width
+    return None if whole else column < width
+
+
+def _load(scores_ref, start, *, size, width, n_columns):
     """A block of a row in float32, and LOWEST where it has no scores."""
     column = start + jnp.arange(size)
-    mask = None if start + size <= width else column < width
+    mask = _mask(start, column, width)
     other = None if mask is None else LOWEST
     scores = plgpu.load(scores_ref.at[0, column], mask=mask, other=other).astype(jnp.float32)
-    return scores if start + size <= n_columns else jnp.where(column < n_columns, scores, LOWEST)
+    if not isinstance(start, int) or start + size <= n_columns:
+        return scores
+    return jnp.where(column < n_columns, scores, LOWEST)

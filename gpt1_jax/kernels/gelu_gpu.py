@@ -9,10 +9,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.experimental import pallas as pl
 
-from gpt1_jax.kernels.pieces import piece
+from gpt1_jax.kernels.pieces import in_turn, piece
 from gpt1_jax.kernels.triton import Setting, call
 
 FORWARD, BACKWARD = Setting(4, 4, 2), Setting(1, 4, 2)
@@ -85,14 +84,16 @@ def _forward_body(x_ref, out_ref, *, rows):
 
 
 def _backward_body(x_ref, gradient_ref, by_x_ref, sum_ref, *, rows, group):
-    def body(i, total):
-        some = pl.dslice(i * rows, rows)
-        x = x_ref[some, :].astype(jnp.float32)
+    def load(some):
+        return x_ref[some, :], gradient_ref[some, :]
+
+    def step(begin, total, loaded):
+        x, gradient = (array.astype(jnp.float32) for array in loaded)
         factor, rest = sigmoid(x)
         inner = 2.0 * FACTOR * (1.0 + 3.0 * CUBIC * x * x)
-        by_x = gradient_ref[some, :].astype(jnp.float32) * factor * (1.0 + x * rest * inner)
-        by_x_ref[some, :] = by_x.astype(by_x_ref.dtype)
+        by_x = gradient * factor * (1.0 + x * rest * inner)
+        by_x_ref[pl.dslice(begin, rows), :] = by_x.astype(by_x_ref.dtype)
         return total + by_x
 
     zeros = jnp.zeros((rows, x_ref.shape[1]), jnp.float32)
-    sum_ref[...] = lax.fori_loop(0, group // rows, body, zeros).sum(0)
+    sum_ref[...] = in_turn(load, step, zeros, rows, group).sum(0)

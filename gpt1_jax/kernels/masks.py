@@ -20,10 +20,15 @@ def hashed(index: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
     hash-prospector search found to be nearly unbiased. The second word enters by xor: by addition,
     two keys would give the same bits at a constant distance wherever their counters overlap.
     """
+    x = mixed(index, first, second)
+    return x ^ (x >> 16)
+
+
+def mixed(index: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+    """`hashed` before its last step, which changes the lower half of a word alone."""
     x = (index ^ first) * jnp.uint32(0x9E3779B1) ^ second
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
-    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
-    return x ^ (x >> 16)
+    return (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
 
 
 def kept(bits: jax.Array, rate: float) -> jax.Array:
@@ -47,15 +52,19 @@ def attention_pair(key: jax.Array) -> jax.Array:
     return ((key >> 6) << 5) | (key & (HALF - 1))
 
 
-def attention_bits(first, second, head, query, pair, n_ctx: int) -> jax.Array:
-    """The word of a query and a pair of keys, int32 arrays that broadcast.
+def attention_index(head, query, pair, n_ctx: int) -> jax.Array:
+    """The index, uint32, of the word of a query and a pair of keys, int32 arrays that broadcast.
 
     Positions are counted in the full context, so that a mask does not change with the padded
     length, and its pairs in whole blocks of keys.
     """
     pairs = -(-n_ctx // BLOCK) * HALF
-    index = (head * n_ctx + query) * pairs + pair
-    return hashed(index.astype(jnp.uint32), first, second)
+    return ((head * n_ctx + query) * pairs + pair).astype(jnp.uint32)
+
+
+def attention_bits(first, second, head, query, pair, n_ctx: int) -> jax.Array:
+    """The word of a query and a pair of keys, as `attention_index` has them."""
+    return hashed(attention_index(head, query, pair, n_ctx), first, second)
 
 
 def attention_kept(bits: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:

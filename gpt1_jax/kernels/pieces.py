@@ -1,7 +1,11 @@
 """Rows in pieces: all arrays of a Triton kernel have sizes that are powers of two."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jax.experimental import pallas as pl
 
 LEAST_PIECE, MOST_PIECES = 32, 8
@@ -28,6 +32,21 @@ def suits(width: int) -> bool:
     (True, True, False)
     """
     return piece(width) >= LEAST_PIECE and width // piece(width) <= MOST_PIECES
+
+
+def in_turn(load: Callable, step: Callable, carry: Any, rows: int, group: int) -> Any:
+    """step(begin, carry, load(rows from begin on)) for all rows of a group, some at a time.
+
+    The next are asked for before these are reckoned with: a program of few warps has nothing else
+    to do meanwhile.
+    """
+
+    def body(i, state):
+        carry, loaded = state
+        following = load(pl.dslice(jnp.minimum((i + 1) * rows, group - rows), rows))
+        return step(i * rows, carry, loaded), following
+
+    return lax.fori_loop(0, group // rows, body, (carry, load(pl.dslice(0, rows))))[0]
 
 
 def padded(x: jax.Array, axis: int, multiple: int) -> jax.Array:

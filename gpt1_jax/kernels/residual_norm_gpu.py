@@ -17,11 +17,11 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from gpt1_jax.kernels import pieces
-from gpt1_jax.kernels.masks import dropped, hashed, kept
+from gpt1_jax.kernels.masks import hashed, kept
 from gpt1_jax.kernels.triton import Setting, call
 
 FORWARD, BACKWARD = Setting(1, 1, 2), Setting(1, 1, 2)
-# Tokens of one program of the backward pass, which adds up their gradients of gain and bias.
+# Tokens of one program. That of the backward pass adds up their gradients of gain and bias.
 GROUP = 16
 
 
@@ -44,15 +44,15 @@ _WORDS = pl.BlockSpec((None, 2), lambda i, n: (n, 0))
 def forward(residual_NLD, branch_NLD, shift_D, scale_D, bias_D, words_N2, *, rate, epsilon):
     """The norm and the sum [N, L, D], mean and inverse deviation of each token [N, L], float32."""
     n, length, width = residual_NLD.shape
-    setting = FORWARD.for_rows(length)
-    array, line = _rows(setting.rows, width), _rows(setting.rows)
+    group = math.gcd(GROUP, length)
+    array, line = _rows(group, width), _rows(group)
     return call(
         _forward_body,
-        setting,
+        FORWARD.for_rows(group),
         (words_N2, residual_NLD, branch_NLD, shift_D, scale_D, bias_D),
         name="residual_norm_forward",
-        static={"rate": rate, "epsilon": epsilon, "width": width},
-        grid=(length // setting.rows, n),
+        static={"rate": rate, "epsilon": epsilon, "width": width, "group": group},
+        grid=(length // group, n),
         in_specs=[_WORDS, array, array, *[_whole(width)] * 3],
         out_specs=[array, array, line, line],
         out_shape=[
@@ -95,32 +95,48 @@ def _dropped(x, words_ref, token, columns, rate, width):
         return x
     column = columns.start + jnp.arange(columns.size)
     index = (token[:, None] * width + column[None]).astype(jnp.uint32)
-    return dropped(x, kept(hashed(index, words_ref[0], words_ref[1]), rate), 1.0 - rate)
+    stays = kept(hashed(index, words_ref[0], words_ref[1]), rate)
+    # A factor rather than a choice, after which the compiler would round one by one.
+    return x * jnp.where(stays, jnp.float32(1.0 / (1.0 - rate)), jnp.float32(0.0))
+
+
+def _row_sums(parts):
+    """[rows, 1] of the pieces [rows, columns] of some rows."""
+    return functools.reduce(jnp.add, parts).sum(-1)[:, None]
 
 
 def _forward_body(
     words_ref, residual_ref, branch_ref, shift_ref, scale_ref, bias_ref,
     normed_ref, sum_ref, mean_ref, factor_ref,
-    *, rows, rate, epsilon, width,
+    *, rows, rate, epsilon, width, group,
 ):  # fmt: skip
-    token, dtype = pl.program_id(0) * rows + jnp.arange(rows), sum_ref.dtype
-    parts, sums = pieces.of(width), []
-    # Asked for first: what is written below might be these, for all that the compiler knows.
-    affine = [(scale_ref[columns][None], bias_ref[columns][None]) for columns in parts]
-    for columns in parts:
-        branch = branch_ref[:, columns].astype(jnp.float32) + shift_ref[columns][None]
-        branch = _dropped(branch, words_ref, token, columns, rate, width)
-        # Rounded as it is kept, so that both passes see the same sum.
-        total = (residual_ref[:, columns].astype(jnp.float32) + branch).astype(dtype)
-        sum_ref[:, columns] = total
-        sums.append(total.astype(jnp.float32))
-    mean = sum(x.sum(-1) for x in sums) / width
-    variance = sum(jnp.square(x - mean[:, None]).sum(-1) for x in sums) / width
-    factor = lax.rsqrt(variance + epsilon)
-    for columns, x, (scale, bias) in zip(parts, sums, affine, strict=True):
-        normed = (x - mean[:, None]) * factor[:, None] * scale + bias
-        normed_ref[:, columns] = normed.astype(dtype)
-    mean_ref[...], factor_ref[...] = mean, factor
+    parts, dtype = pieces.of(width), sum_ref.dtype
+    first = pl.program_id(0) * group
+    vectors = [
+        [ref[columns][None] for columns in parts] for ref in (shift_ref, scale_ref, bias_ref)
+    ]
+
+    def load(some):
+        return [(residual_ref[some, columns], branch_ref[some, columns]) for columns in parts]
+
+    def step(begin, carry, arrays):
+        some, token, sums = pl.dslice(begin, rows), first + begin + jnp.arange(rows), []
+        for columns, (residual, branch), shift in zip(parts, arrays, vectors[0], strict=True):
+            branch = branch.astype(jnp.float32) + shift
+            branch = _dropped(branch, words_ref, token, columns, rate, width)
+            # Rounded as it is kept, so that both passes see the same sum.
+            total = (residual.astype(jnp.float32) + branch).astype(dtype)
+            sum_ref[some, columns] = total
+            sums.append(total.astype(jnp.float32))
+        mean = _row_sums(sums) / width
+        variance = _row_sums([jnp.square(x - mean) for x in sums]) / width
+        factor = lax.rsqrt(variance + epsilon)
+        for columns, x, scale, bias in zip(parts, sums, *vectors[1:], strict=True):
+            normed_ref[some, columns] = ((x - mean) * factor * scale + bias).astype(dtype)
+        mean_ref[some], factor_ref[some] = mean[:, 0], factor[:, 0]
+        return carry
+
+    pieces.in_turn(load, step, 0, rows, group)
 
 
 def _backward_body(
@@ -131,28 +147,32 @@ def _backward_body(
     parts, dtype = pieces.of(width), by_residual_ref.dtype
     first = pl.program_id(0) * group
 
-    def body(i, carry):
-        some, token = pl.dslice(i * rows, rows), first + i * rows + jnp.arange(rows)
-        mean, factor = mean_ref[some][:, None], factor_ref[some][:, None]
-        gradients = [gradient_ref[some, columns].astype(jnp.float32) for columns in parts]
-        normed = [(sum_ref[some, cols].astype(jnp.float32) - mean) * factor for cols in parts]
+    def load(some):
+        arrays = [(gradient_ref[some, columns], sum_ref[some, columns]) for columns in parts]
+        return arrays, mean_ref[some][:, None], factor_ref[some][:, None]
+
+    def step(begin, totals, loaded):
+        some, token = pl.dslice(begin, rows), first + begin + jnp.arange(rows)
+        arrays, mean, factor = loaded
+        gradients = [gradient.astype(jnp.float32) for gradient, _ in arrays]
+        normed = [(total.astype(jnp.float32) - mean) * factor for _, total in arrays]
         by_normed = [
             g * scale_ref[columns][None] for g, columns in zip(gradients, parts, strict=True)
         ]
-        level = (sum(x.sum(-1) for x in by_normed) / width)[:, None]
-        along = sum((a * b).sum(-1) for a, b in zip(by_normed, normed, strict=True)) / width
+        level = _row_sums(by_normed) / width
+        along = _row_sums([a * b for a, b in zip(by_normed, normed, strict=True)]) / width
         by_branches = []
         for columns, x, y in zip(parts, by_normed, normed, strict=True):
-            by_sum = factor * (x - level - y * along[:, None])
+            by_sum = factor * (x - level - y * along)
             by_residual_ref[some, columns] = by_sum.astype(dtype)
             by_branch = _dropped(by_sum, words_ref, token, columns, rate, width)
             by_branch_ref[some, columns] = by_branch.astype(dtype)
             by_branches.append(by_branch)
-        added = zip(carry, gradients, normed, by_branches, strict=True)
+        added = zip(totals, gradients, normed, by_branches, strict=True)
         return tuple((a + g * y, b + g, c + by_branch) for (a, b, c), g, y, by_branch in added)
 
     zeros = jnp.zeros((rows, pieces.piece(width)), jnp.float32)
-    carry = lax.fori_loop(0, group // rows, body, ((zeros,) * 3,) * len(parts))
-    for columns, sums in zip(parts, carry, strict=True):
+    totals = pieces.in_turn(load, step, ((zeros,) * 3,) * len(parts), rows, group)
+    for columns, sums in zip(parts, totals, strict=True):
         for place, total in enumerate(sums):
             by_affine_ref[place, columns] = total.sum(0)

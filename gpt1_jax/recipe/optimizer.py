@@ -5,7 +5,9 @@ correction, the decay is multiplied by the corrected step, and the schedule read
 updates already done, so that with warm-up the first update has rate 0.
 """
 
+import functools
 import math
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -164,9 +166,33 @@ def released_adam(config: OptimizerConfig, over: Span) -> optax.GradientTransfor
     return optax.GradientTransformation(init, update)
 
 
+def global_norm(tree: optax.Updates) -> jax.Array:
+    """The Euclidean norm of all leaves together, as optax.tree.norm has it.
+
+    Leaves that the layers have alike are added up before they are summed: on a GPU that is some 20
+    kernels for GPT-1, where a sum for each leaf is 195.
+    """
+    alike = defaultdict(list)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        alike[path[-2:], leaf.shape].append(jnp.square(leaf))
+    return jnp.sqrt(sum(functools.reduce(jnp.add, squares).sum() for squares in alike.values()))
+
+
+def clip_by_global_norm(most: float) -> optax.GradientTransformation:
+    """As that of optax, with `global_norm`."""
+
+    def update(updates, state, params=None):
+        norm = global_norm(updates)
+        return jax.tree.map(
+            lambda g: jnp.where(norm < most, g, g / norm.astype(g.dtype) * most), updates
+        ), state
+
+    return optax.GradientTransformation(optax.init_empty_state, update)
+
+
 def optimizer(config: OptimizerConfig, over: Span) -> optax.GradientTransformation:
     """Clipping of all gradients together to one norm, then the released Adam."""
     adam = released_adam(config, over)
     if config.max_grad_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adam)
+        return optax.chain(clip_by_global_norm(config.max_grad_norm), adam)
     return optax.chain(adam)

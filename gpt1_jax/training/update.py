@@ -13,7 +13,14 @@ from jax.sharding import Mesh
 from gpt1_jax.model import objective
 from gpt1_jax.model.objective import Network
 from gpt1_jax.recipe import sharding
-from gpt1_jax.recipe.optimizer import OptimizerConfig, Span, optimizer, schedule, span
+from gpt1_jax.recipe.optimizer import (
+    OptimizerConfig,
+    Span,
+    global_norm,
+    optimizer,
+    schedule,
+    span,
+)
 from gpt1_jax.training.state import TrainState, initial_state
 
 
@@ -77,7 +84,7 @@ def _compiled(
                 gradient, state.optimizer, state.params
             )
             params = optax.apply_updates(state.params, updates)
-            terms["grad_norm"] = optax.tree.norm(gradient)
+            terms["grad_norm"] = global_norm(gradient)
             count = optax.tree.get(state.optimizer, "count")
             terms["learning_rate"] = config.learning_rate * schedule(config, over)(count)
             new = TrainState(params, moments, state.step + 1)
