@@ -31,7 +31,7 @@ from gpt1_jax.kernels.triton import Setting, call
 LOG2E = math.log2(math.e)
 FORBIDDEN = -1e30
 # The best of those tried on an H200 (docs/performance.md).
-FORWARD, KEYS, QUERIES = Setting(64, 4, 2), Setting(64, 4, 3), Setting(64, 4, 2)
+FORWARD, KEYS, QUERIES = Setting(64, 4, 2), Setting(64, 4, 3), Setting(64, 4, 3)
 # Lengths are padded to whole blocks of queries and of keys.
 MULTIPLE = 64
 

@@ -14,7 +14,7 @@ from jax.experimental import pallas as pl
 from gpt1_jax.kernels.pieces import in_turn, piece
 from gpt1_jax.kernels.triton import Setting, call
 
-FORWARD, BACKWARD = Setting(4, 4, 2), Setting(1, 4, 2)
+FORWARD, BACKWARD = Setting(4, 4, 2), Setting(2, 8, 2)
 # Tokens of one program of the backward pass, which adds up their gradients of the bias.
 GROUP = 64
 MOST_COLUMNS = 1024

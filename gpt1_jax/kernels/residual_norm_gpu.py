@@ -20,7 +20,7 @@ from gpt1_jax.kernels import pieces
 from gpt1_jax.kernels.masks import hashed, kept
 from gpt1_jax.kernels.triton import Setting, call
 
-FORWARD, BACKWARD = Setting(1, 1, 2), Setting(1, 1, 2)
+FORWARD, BACKWARD = Setting(1, 2, 2), Setting(1, 1, 2)
 # Tokens of one program. That of the backward pass adds up their gradients of gain and bias.
 GROUP = 16
 
