@@ -93,7 +93,7 @@ def curve(flags: argparse.Namespace, form: str, changes: dict) -> dict[int, floa
     command += [f"--workdir={workdir}"]
     command += [f"--config.{key}={value}" for key, value in (given | changes).items()]
     # `train` refuses the kernels on a CPU, where they are of use for this alone.
-    allowed = mock.patch.object(attention_choice, "_problem_of_gpu", lambda device: None)
+    allowed = mock.patch.object(attention_choice, "_problem_of_gpu", return_value=None)
     with contextlib.redirect_stdout(io.StringIO()), allowed:
         status = gpt1(command)
     if status:

@@ -64,8 +64,11 @@ def _ours(row: dict) -> str:
         return f"{_number(ours['sequences_per_s'])} sequences/s"
     jax = ours.get("versions", {}).get("jax") or ours.get("version")
     speed = f"{_number(ours['tokens_per_s'])} (JAX {jax}"
-    if "fraction_of_peak" in ours:
+    # One token after another waits for memory: its share of the peak says nothing.
+    if ours.get("mode") != "generate" and "fraction_of_peak" in ours:
         speed += f", {100 * ours['fraction_of_peak']:.0f} % of the peak"
+    if isinstance(starts := ours.get("first_step_seconds"), dict):
+        speed += f"; first step after {starts['cold']:.1f} s, again {starts['warm']:.1f} s"
     return speed + ")"
 
 

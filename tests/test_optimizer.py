@@ -11,7 +11,15 @@ import oracles
 import pytest
 
 from gpt1_jax.errors import UserError
-from gpt1_jax.recipe.optimizer import SCHEDULES, OptimizerConfig, optimizer, schedule, span
+from gpt1_jax.recipe.optimizer import (
+    SCHEDULES,
+    OptimizerConfig,
+    clip_by_global_norm,
+    global_norm,
+    optimizer,
+    schedule,
+    span,
+)
 
 # Of the gradients: the norms of the first two lie above the clip, the others below it.
 SCALES = (3.0, 0.3, 0.01, 1e-7)
@@ -73,6 +81,19 @@ def test_twenty_updates_agree_with_numpy(changes):
             message = f"{name} after update {number}"
             np.testing.assert_allclose(params[name], expected, atol=1e-6, rtol=0, err_msg=message)
     assert state[-1].count == 20
+
+
+@pytest.mark.parametrize("scale", [3.0, 0.1, 0.0])
+def test_layers_alike_are_clipped_as_optax_clips_them(scale):
+    random = np.random.default_rng(0)
+    layers = {f"h_{i}": {"mlp": draw(random, scale), "attn": draw(random, scale)} for i in range(3)}
+    gradients = jax.tree.map(jnp.asarray, {"layers": layers, "bias": np.float32(scale)})
+    np.testing.assert_allclose(global_norm(gradients), optax.tree.norm(gradients), rtol=1e-6)
+    found, expected = (
+        clip.update(gradients, clip.init(gradients))[0]
+        for clip in (clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0))
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
 
 
 @pytest.mark.parametrize("gradient", [1e-2, 1.0])
