@@ -94,9 +94,9 @@ TRIED: dict[str, tuple[Callable, str, list[Setting]]] = {
     "gelu_forward": (gelu_forward, "gelu_gpu.FORWARD", settings([1, 4, 8], [4, 8], [2])),
     "gelu_backward": (gelu_backward, "gelu_gpu.BACKWARD", settings([1, 2, 4], [4, 8], [2])),
     "cross_entropy": (cross_entropy, "cross_entropy_gpu.SETTING", settings([1], [8, 16, 32], [1])),
-    "attention_forward": (attention, "attention_gpu.FORWARD", settings([64, 128], [4], [2, 3])),
-    "attention_keys": (attention, "attention_gpu.KEYS", settings([32, 64], [4], [2, 3])),
-    "attention_queries": (attention, "attention_gpu.QUERIES", settings([64], [4], [2, 3])),
+    "attention_forward": (attention, "attention_gpu.FORWARD", settings([64], [4, 8], [1, 2, 3])),
+    "attention_keys": (attention, "attention_gpu.KEYS", settings([64], [4, 8], [2, 3])),
+    "attention_queries": (attention, "attention_gpu.QUERIES", settings([64], [4, 8], [2, 3])),
 }
 
 

@@ -30,10 +30,9 @@ from gpt1_jax.kernels.triton import Setting, call
 
 LOG2E = math.log2(math.e)
 FORBIDDEN = -1e30
-# The best of those tried on an H200 (docs/performance.md).
-FORWARD, KEYS, QUERIES = Setting(64, 4, 2), Setting(64, 4, 3), Setting(64, 4, 3)
-# Lengths are padded to whole blocks of queries and of keys.
-MULTIPLE = 64
+# The best of those tried on an H200 (docs/performance.md). A block has as many queries as keys, so
+# that one of each row of blocks meets the diagonal; lengths are padded to whole ones.
+FORWARD, KEYS, QUERIES = Setting(BLOCK, 4, 2), Setting(BLOCK, 4, 3), Setting(BLOCK, 4, 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -77,7 +76,7 @@ def _heads(qkv_NL3HK):
 
 # Up to whole blocks. The rows that this adds see themselves and all before them, are seen by no
 # other, and are cut off again.
-_padded = functools.partial(pieces.padded, multiple=MULTIPLE)
+_padded = functools.partial(pieces.padded, multiple=BLOCK)
 
 
 def _part(length, size, which, rows=None):
@@ -269,11 +268,9 @@ def _keys_body(
         return dk, dv
 
     zero = jnp.zeros((BLOCK, q_ref.shape[-1]), jnp.float32)
-    first, carry = lax.div(j * BLOCK, rows), (zero, zero)
-    for i in range(BLOCK // rows):
-        carry = body(first + i, carry, diagonal=True)
+    carry = body(j, (zero, zero), diagonal=True)
     clear = functools.partial(body, diagonal=False)
-    dk, dv = lax.fori_loop(first + BLOCK // rows, length // rows, clear, carry)
+    dk, dv = lax.fori_loop(j + 1, length // rows, clear, carry)
     d_ref[:, 1, :] = (dk * scale).astype(d_ref.dtype)
     d_ref[:, 2, :] = dv.astype(d_ref.dtype)
 
