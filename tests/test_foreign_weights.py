@@ -345,6 +345,60 @@ def test_each_form_of_the_file_gives_the_same_ids(called, folder, tmp_path, chan
     assert ids(called, folder("sharded", tokenizer=change), tmp_path) == plain
 
 
+def padded(rows, value):
+    """A table that was made longer, as for a round size or for a padding token."""
+
+    def change(tensors):
+        for name in ("transformer.tokens_embed.weight", "lm_head.weight"):
+            if name in tensors:
+                more = np.full((rows, tensors[name].shape[1]), value, np.float32)
+                tensors[name] = np.concatenate([tensors[name], more])
+        return tensors
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "value", "layout", "token"),
+    [
+        ("language_model", 7, 0.0, None, None),
+        ("multiple_choice", 2, 0.3, "native", None),
+        ("multiple_choice", 3, -0.1, "openai", None),
+        ("classification", 1, 0.2, "hf", "[PAD]"),
+    ],
+)
+def test_rows_of_no_token_are_in_the_softmax(
+    called, folder, tmp_path, kind, rows, value, layout, token
+):
+    """As in transformers, also of weights that were converted."""
+    adds = token and (
+        lambda made: {
+            **made,
+            "added_tokens": [*made["added_tokens"], {**made["added_tokens"][-1], **padding}],
+        }
+    )
+    padding = {"content": token, "id": 57}
+    source = f"hf:{folder(kind, tensors=padded(rows, value), tokenizer=adds)}"
+    plain = gpt1_jax.load(f"hf:{GOLDEN / kind}")
+    states = plain.hidden_states(TEXT)[-1].astype(np.float64)
+    table = np.asarray(plain.params["wte"]["embedding"])
+    table = np.concatenate([table, np.full((rows, table.shape[1]), value)])
+    scores = states @ table.T
+    ids = plain.score(TEXT)["ids"]
+    expected = scores[range(len(ids) - 1), ids[1:]] - np.log(np.exp(scores[:-1]).sum(1))
+    if layout:
+        to = f"{layout}:{tmp_path / 'to'}"
+        assert called("convert", f"--from={source}", f"--to={to}")[0] == 0
+        source = to
+    text = runs.write_jsonl(tmp_path / "text.jsonl", [{"text": TEXT}])
+    status, _, said = called(
+        "score", f"--initial={source}", f"--input={text}", f"--output={tmp_path / 'out.jsonl'}"
+    )
+    assert status == 0, said
+    found = json.loads((tmp_path / "out.jsonl").read_text())
+    np.testing.assert_allclose(found["logprobs"][1:], expected, rtol=2e-6, atol=2e-6)
+
+
 def adding(name, row):
     return lambda description: (
         description | {"added_tokens": [{"content": name, "id": row, "special": False}]}

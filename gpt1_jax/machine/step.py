@@ -24,6 +24,7 @@ from gpt1_jax.training.resolve import FREE_MODEL_KEYS, N_SPECIAL, check_devices,
 from gpt1_jax.training.state import Origin, initial_state
 from gpt1_jax.training.update import Update, update_function
 from gpt1_jax.weights.source import read_weights
+from gpt1_jax.weights.weights import without_padding
 
 # Of a run whose length is in epochs: it changes a constant of the schedule, and nothing else.
 ANY_STEPS = 1000
@@ -106,7 +107,7 @@ def _with_sizes(experiment: Experiment, task: Task) -> Experiment:
     model, path = experiment.model, experiment.data.path
     if experiment.initial is not None:
         free = {name: getattr(model, name) for name in FREE_MODEL_KEYS}
-        model = dataclasses.replace(read_weights(experiment.initial).model, **free)
+        model = dataclasses.replace(without_padding(read_weights(experiment.initial)).model, **free)
     elif path is not None and (is_url(path) or Path(path).expanduser().exists()):
         manifest = shards.read_manifest(path)
         model = dataclasses.replace(model, vocab_size=manifest["tokenizer"]["vocab_size"])

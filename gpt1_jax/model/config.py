@@ -36,8 +36,9 @@ DTYPES: dict[Dtype, DTypeLike] = {
 class ModelConfig:
     """Sizes and numerics of the model. The defaults are the paper's; rates left at None follow
     `dropout`. `n_special` counts the rows start, delimiter, classify that fine-tuning adds to the
-    token table. `body` is the Transformer or, for the paper's ablation, an LSTM of `n_units` with
-    the keys from `n_units` on (lstm.py), which has no heads.
+    token table, `n_padding` rows of no token behind them, which are in the softmax alone. `body` is
+    the Transformer or, for the paper's ablation, an LSTM of `n_units` with the keys from `n_units`
+    on (lstm.py), which has no heads.
 
     `preset`, "paper" or "released", decides two keys that are left at None. `embd_dropout_on`:
     embedding dropout falls on the "activation", the sum of token and position, or on the "table",
@@ -55,6 +56,7 @@ class ModelConfig:
     body: Body = "transformer"
     vocab_size: int = 40478
     n_special: int = 0
+    n_padding: int = 0
     n_ctx: int = 512
     n_embd: int = 768
     n_head: int = 12
@@ -90,6 +92,8 @@ class ModelConfig:
             most = MOST_LAYERS if name == "n_layer" else MOST
             if not 1 <= getattr(self, name) <= most:
                 raise UserError(f"model.{name} is {getattr(self, name)}; expected 1 to {most}")
+        if not 0 <= self.n_padding <= MOST:
+            raise UserError(f"model.n_padding is {self.n_padding}; expected 0 to {MOST}")
         if not 1 <= self.loss_chunks <= self.n_ctx:
             raise UserError(
                 f"model.loss_chunks is {self.loss_chunks}; expected 1 to model.n_ctx {self.n_ctx}"
@@ -136,7 +140,7 @@ class ModelConfig:
     @property
     def n_rows(self) -> int:
         """Rows of the token table."""
-        return self.vocab_size + self.n_special
+        return self.vocab_size + self.n_special + self.n_padding
 
     @property
     def n_parameters(self) -> int:

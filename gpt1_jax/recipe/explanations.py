@@ -19,6 +19,7 @@ EXPLANATIONS = {
     "model.body": "the Transformer, or the LSTM of the ablation",
     "model.vocab_size": "ids of text; the tokenizer says",
     "model.n_special": "rows beside them: start, delimiter, classify",
+    "model.n_padding": "rows of no token behind those, as tables of a round size have them",
     "model.n_ctx": "tokens of context, and rows of positions",
     "model.n_embd": "width",
     "model.n_head": "heads of attention",

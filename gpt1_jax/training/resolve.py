@@ -20,7 +20,7 @@ from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.goal import Goal
 from gpt1_jax.training.state import Initial
 from gpt1_jax.weights.source import absolute_source, parse_source, read_weights
-from gpt1_jax.weights.weights import model_of
+from gpt1_jax.weights.weights import model_of, without_padding
 
 # The rows start, delimiter, classify that fine-tuning adds to the token table.
 N_SPECIAL = 3
@@ -57,7 +57,8 @@ def named_source(experiment: Experiment, workdir: Path) -> Initial | None:
                 loading.load(workdir / "tokenizer"),
                 lambda: read_weights(source).params,
             )
-    found = read_weights(source)
+    # What has no token is not trained.
+    found = without_padding(read_weights(source))
     return Initial(source, found.model, found.tokenizer, lambda: found.params)
 
 

@@ -40,7 +40,8 @@ def write_card(weights: Weights, architecture: str, folder: Path) -> None:
         "parameters": f"{n_parameters(weights.flat):,}",
         "layers, width, heads": f"{model.n_layer}, {model.n_embd}, {model.n_head}",
         "context": f"{model.n_ctx} tokens",
-        "token table": f"{model.vocab_size} tokens, {model.n_special} special ones",
+        "token table": f"{model.vocab_size} tokens, {model.n_special} special ones"
+        + (f", {model.n_padding} rows of none" if model.n_padding else ""),
         "tokenizer": f"{tokenizer.mode}, fingerprint {tokenizer.fingerprint}",
         "updates": str(weights.step) if weights.step else "not recorded",
         "hash of the run's config": result.get("config_hash", "not recorded"),

@@ -133,7 +133,7 @@ def _read_openai(folder: Path, source: str, asked: str | None, for_task: bool) -
     record = weights.read_record(folder)
     arrays, sizes = openai.read_arrays(folder)
     text = _tokenizer(folder, source, record, asked)
-    n_rows = len(arrays["wte/embedding"])
+    n_rows = len(arrays["wte/embedding"]) - record.get("model", {}).get("n_padding", 0)
     special = n_rows == text.vocab_size + len(SPECIALS)
     added = {name: text.vocab_size + i for i, name in enumerate(SPECIALS) if special}
     if n_rows != text.vocab_size + len(added):
@@ -208,11 +208,11 @@ def _recorded(record: dict, sizes: dict, known: dict, path: Path) -> ModelConfig
 def _assembled(found: _Foreign, for_task: bool) -> Weights:
     """Weights with their shapes checked and the special rows in their places."""
     arrays, record, folder = found.arrays, found.record, found.folder
-    table, n_special, said = weights.token_rows(
+    table, n_special, n_padding = weights.token_rows(
         arrays["wte/embedding"], found.tokenizer, found.added, folder
     )
-    if said:
-        say(said)
+    if n_padding:
+        say(f"{folder}: {n_padding} row(s) of the token table belong to no token")
     arrays["wte/embedding"] = table
     task, labels = found.task, found.labels
     if record:
@@ -237,7 +237,9 @@ def _assembled(found: _Foreign, for_task: bool) -> Weights:
         )
     n_outputs = len(arrays["clf/bias"]) if task.has_head else 0
     vocab_size = found.tokenizer.vocab_size
-    model = dataclasses.replace(found.model, vocab_size=vocab_size, n_special=n_special)
+    model = dataclasses.replace(
+        found.model, vocab_size=vocab_size, n_special=n_special, n_padding=n_padding
+    )
     config = workdir.foreign_config(
         model, found.tokenizer, task, labels, n_outputs, record.get("separator"), found.source
     )

@@ -186,11 +186,12 @@ def _misshapen(name: str, found: tuple, expected: tuple) -> str:
 
 def token_rows(
     table: np.ndarray, tokenizer: Tokenizer, added: Mapping[str, int], where: Path
-) -> tuple[np.ndarray, int, str | None]:
-    """The token table with the rows that belong to it, in our order.
+) -> tuple[np.ndarray, int, int]:
+    """The token table with its rows in our order.
 
-    `added` are the names and rows of tokens after the vocabulary. Returns the table [V, D], how
-    many special rows it ends with, and a line about rows that were left out. Raises UserError if
+    `added` are the names and rows of tokens after the vocabulary. Returns the table [V, D]: the
+    vocabulary, the special rows, and those that pad it, which transformers has in its softmax, so
+    that they are kept; and how many special rows and how many others there are. Raises UserError if
     the vocabulary is not that of the table.
     """
     size, n_rows = tokenizer.vocab_size, len(table)
@@ -215,12 +216,17 @@ def token_rows(
             f"vocabulary nor one of {', '.join(SPECIALS)}; take it out of the added tokens to "
             "leave its row out"
         )
-    said = None
-    n_left_out = n_rows - size - len(present)
-    if n_left_out:
-        names = "".join(f" {name}" for name in others)
-        said = f"{where}: {n_left_out} padding row(s) of the token table{names} are left out"
     rows = [added[name] for name in present]
-    if rows == list(range(size, size + len(rows))):
-        return table[: size + len(rows)], len(present), said
-    return np.concatenate([table[:size], table[rows]]), len(present), said
+    padding = [row for row in range(size, n_rows) if row not in rows]
+    order = [*rows, *padding]
+    if order != list(range(size, n_rows)):
+        table = np.concatenate([table[:size], table[order]])
+    return table, len(present), len(padding)
+
+
+def without_padding(found: Weights) -> Weights:
+    """The same weights without the rows of the token table that belong to no token."""
+    model = dataclasses.replace(found.model, n_padding=0)
+    table = found.params["wte"]["embedding"][: model.n_rows]
+    params = {**found.params, "wte": {"embedding": table}}
+    return dataclasses.replace(found, params=params, model=model)
