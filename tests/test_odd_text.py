@@ -273,12 +273,22 @@ THAI = "เขาอยู่ที่โรงเรียนแล้วแล
         ("x" * 20_000 + "\n" + JAPANESE, "iso2022_jp"),
         ("ｱﾒﾘｶ " + JAPANESE, "iso2022_jp_ext"),
         (KOREAN, "iso2022_kr"),
+        ("1 + 1 ~ 2\n" + FRENCH, "utf-7"),
+        ("x" * 20_000 + "\n" + RUSSIAN, "utf-7"),
+        (CHINESE, "utf-7"),
+        (CHINESE, "hz"),
+        ("a ~ b\n" + CHINESE, "hz"),
         # Hardly a NUL, and no mark that says what it is.
         (CHINESE, "utf-16-le"),
         (JAPANESE, "utf-16-be"),
         (HINDI, "utf-16-le"),
         (THAI, "utf-16-be"),
         (CHINESE, "utf-32-le"),
+        # Short.
+        ("他已经在学校吃了煎饼。", "utf-16-le"),
+        ("Он уже был в школе", "utf-16-be"),
+        ("เขาอยู่ที่โรงเรียน\n", "utf-16-le"),
+        ("Déjà vu", "utf-16-le"),
         ("ab\xa0c", "latin-1"),
         ("彼はもう学校にいて、パンケーキを食べた。\n" * 9, "shift_jis"),
         ("x" * 200 + "\n" + BOOK * 30 + FRENCH, "cp1252"),
@@ -301,6 +311,15 @@ def test_another_encoding_is_named_with_the_command_that_converts_it(folder, cap
 def test_binary_is_called_binary(folder, capfd, data):
     (folder / "book.txt").write_bytes(data)
     assert "binary" in refused(capfd, folder, "--input=book.txt")
+
+
+def test_signs_that_begin_codes_elsewhere_are_signs(folder, capfd):
+    words = "C++ and a+b are ~{x}, +49-30 is Berlin, 1+1=2, +AOk- is é, ~} ~~ q=+Zm9vYmFy+-\n"
+    (folder / "book.txt").write_text(words * 40)
+    (folder / "rows.jsonl").write_text("".join(json.dumps({"text": words}) + "\n" for _ in "123"))
+    status, result, err = prepare(capfd, "--input", "book.txt", "rows.jsonl")
+    assert status == 0, err
+    assert result["splits"]
 
 
 def test_utf8_with_a_wrong_byte_is_called_damaged(folder, capfd):

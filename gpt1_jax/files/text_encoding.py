@@ -43,15 +43,19 @@ ENCODINGS = {
     "cp949": "CP949",
     "johab": "JOHAB",
 }
-# Those whose bytes are all ASCII, as are the codes that switch between their tables; in the order
-# in which each has more tables than the one before.
+# Those whose bytes are all ASCII, as are the codes that switch between their tables, by what begins
+# these; in the order in which each has more tables than the one before. Nothing that a terminal
+# knows begins as the first ones do; what begins the others stands in any text.
 ESCAPED = {
-    "iso2022_jp": "ISO-2022-JP",
-    "iso2022_jp_2": "ISO-2022-JP-2",
-    "iso2022_jp_ext": "ISO-2022-JP-3",
-    "iso2022_kr": "ISO-2022-KR",
+    "\x1b$": {
+        "iso2022_jp": "ISO-2022-JP",
+        "iso2022_jp_2": "ISO-2022-JP-2",
+        "iso2022_jp_ext": "ISO-2022-JP-3",
+        "iso2022_kr": "ISO-2022-KR",
+    },
+    "~{": {"hz": "HZ"},
+    "+": {"utf-7": "UTF-7"},
 }
-ESCAPE = "\x1b$"  # what begins those codes, and nothing that a terminal knows
 _KOREAN = b"\x1b$)C"  # stands once, where the file begins
 WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 # Writing that goes with Chinese characters, by the first word of Unicode's names.
@@ -65,7 +69,9 @@ _EAST_ASIAN = (
     "FULLWIDTH",
     "HALFWIDTH",
 )
-FEW_CHARACTERS = 20  # of which chance may make those of one script
+# Characters of which chance may make those of one script; it has more to choose from in long text.
+FEW_CHARACTERS = 8
+FEW_ESCAPED = 20
 UNSURE = 0.1  # confidence of chardet
 A_FEW = 3  # characters that are not ASCII, different ones, which say nothing of a language
 SAMPLE = 2**14  # bytes that are looked at
@@ -125,29 +131,45 @@ def not_utf8(path: Path, place: str, sample: bytes, line: int | None = None) -> 
     return _other(path, f"{where}: not UTF-8 {place}", encoding)
 
 
-def require_unescaped(path: Path, data: bytes, place: str) -> None:
+def require_unescaped(
+    path: Path, text: str, data: bytes, line: int | None = None, offset: int = 0
+) -> None:
     """UserError for text that is ASCII only to look at: in one of the encodings ESCAPED.
 
     Args:
-      data: the text with what stands around it.
-      place: of it in the file, as in ", line 7".
+      text: some of it.
+      data: the same with what stands around it.
+      line: its number, if the text is a line of the file; else
+      offset: of the data in the file, in bytes.
     """
-    at = data.find(ESCAPE.encode())
-    sample = around(data, at) if at >= 0 else b""
-    for codec, encoding in ESCAPED.items():
-        try:
-            text = codecs.getincrementaldecoder(codec)().decode(sample)  # it may end in a character
-        except UnicodeDecodeError:
+    for begins, encodings in ESCAPED.items():
+        if begins not in text:
             continue
-        korean = codec == "iso2022_kr" and _KOREAN in sample
-        if korean or not text.isascii():
-            raise _other(path, f"{path}{place}: codes of another encoding", encoding)
+        at = data.find(begins.encode())
+        sample = around(data, at)
+        for codec, encoding in encodings.items():
+            if _is_escaped(sample, codec):
+                place = f", byte {offset + at}" if line is None else f", line {line}"
+                raise _other(path, f"{path}{place}: codes of another encoding", encoding)
+
+
+def _is_escaped(sample: bytes, codec: str) -> bool:
+    if not codec.startswith("iso2022"):
+        return _in_one_script(sample, codec, FEW_ESCAPED)
+    try:
+        text = codecs.getincrementaldecoder(codec)().decode(sample)  # it may end in a character
+    except UnicodeDecodeError:
+        return False
+    return (codec == "iso2022_kr" and _KOREAN in sample) or not text.isascii()
 
 
 def _other(path: Path, found: str, encoding: str) -> UserError:
     unpack = {".gz": "gzip -dc", ".xz": "xz -dc"}.get(path.suffix.lower())
     name = visible(shlex.quote(str(path)))
     convert = f"iconv -f {encoding} -t UTF-8"
+    if encoding == "HZ":  # which many an iconv does not know
+        convert = f'python -c \'print(open(0, encoding="{encoding}").read(), end="")\''
+        unpack = unpack or "cat"
     command = f"{unpack} {name} | {convert}" if unpack else f"{convert} {name}"
     return UserError(f"{found}; it looks like {encoding}; convert it: {command} > NEW")
 
@@ -175,7 +197,7 @@ def _every_other_is_nul(sample: bytes) -> bool:
     return sum(halves) > len(sample) / 10 and max(halves) > 0.6 * sum(halves)
 
 
-def _in_one_script(sample: bytes, encoding: str) -> bool:
+def _in_one_script(sample: bytes, encoding: str, few: int = FEW_CHARACTERS) -> bool:
     """Whether so decoded the sample is text: letters of one script beside ASCII, and marks."""
     try:
         text = codecs.getincrementaldecoder(encoding)().decode(sample)
@@ -190,7 +212,8 @@ def _in_one_script(sample: bytes, encoding: str) -> bool:
         elif one in "\t\n\r" or (one.isprintable() and unicodedata.category(one) != "So"):
             others += 1
     letters = max(scripts.values(), default=0)
-    return letters >= FEW_CHARACTERS and others > 0 and letters + others >= 0.98 * len(text)
+    one_script = letters >= max(few, 0.98 * scripts.total())
+    return one_script and others > 0 and letters + others >= 0.98 * len(text)
 
 
 def _a_few_western(sample: bytes) -> bool:

@@ -88,8 +88,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             offset += len(data)
             if "\0" in line:
                 raise _binary(path, number)
-            if text_encoding.ESCAPE in line:
-                text_encoding.require_unescaped(path, data, f", line {number}")
+            text_encoding.require_unescaped(path, line, data, number)
             yield number, line
 
 

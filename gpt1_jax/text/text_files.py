@@ -102,9 +102,7 @@ def decoded(path: Path, block: int) -> Iterator[str]:
                 raise _no_text(path, offset - len(waiting), waiting + part, error) from None
             if "\0" in text:
                 raise _no_text(path, offset, part, None)
-            if text_encoding.ESCAPE in text:
-                place = f", byte {offset + part.find(text_encoding.ESCAPE.encode())}"
-                text_encoding.require_unescaped(path, part, place)
+            text_encoding.require_unescaped(path, text, part, offset=offset)
             yield text.removeprefix("\ufeff") if offset == 0 else text
             offset += len(part)
     try:
