@@ -74,6 +74,8 @@ def revision() -> dict | None:
 
 
 _OF_PARAMETERS = ("tokenizer", "n_outputs", "labels")
+# What is read of the answers of a head; its name is that of the data.
+_OF_A_TASK = ("shape", "metric", "further", "truncation", "score_loss")
 # Keys of the model that only say how it is computed: parameters are the same under all of them.
 COMPUTATION = ("dtype", "scan_layers", "remat", "loss_chunks")
 
@@ -193,13 +195,14 @@ def _is_json(line: bytes) -> bool:
 
 
 def made_by(config: dict) -> dict[str, Any]:
-    """What parameters have no meaning without, by key of config.json: the model, the tokenizer and
-    the labels. Keys that only say how the model is computed are not among them."""
+    """What parameters have no meaning without, by key of config.json: the model, the tokenizer, the
+    task and the labels. Keys that only say how the model is computed are not among them."""
     model = {
         f"model.{key}": value for key, value in config["model"].items() if key not in COMPUTATION
     }
     resolved = {f"resolved.{key}": config["resolved"][key] for key in _OF_PARAMETERS}
-    return model | resolved
+    task = config["resolved"]["task"] or {}
+    return model | resolved | {f"resolved.task.{key}": task.get(key) for key in _OF_A_TASK}
 
 
 _OF_A_RUN = ("config.json", "result.json", "metrics.jsonl", "checkpoints")

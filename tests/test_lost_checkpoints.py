@@ -307,14 +307,41 @@ def test_a_curve_of_probes_beside_a_training(pretrained, classification, tmp_pat
     assert said == ["checkpoint 4 was deleted meanwhile, and is left out"]
 
 
+TASK = {"name": "rte", "shape": "entailment", "metric": "accuracy"}
+
+
+def with_another(run, folder, key, value):
+    """A copy of a run with a value of its config.json that is not its own."""
+    workdir = runs.copied(run, folder / "run")
+    content = json.loads((workdir / "config.json").read_text())
+    *sections, name = key.split(".")
+    place = content
+    for section in sections:
+        place = place[section]
+    place[name] = value
+    (workdir / "config.json").write_text(json.dumps(content))
+    return workdir
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model.n_head", 1), ("model.n_layer", 1), ("resolved.tokenizer", "0"), ("model.n_ctx", 8)],
+    [
+        *[("model.n_head", 1), ("model.n_layer", 1), ("resolved.tokenizer", "0")],
+        *[("model.n_ctx", 8), ("resolved.task", TASK)],
+    ],
 )
 def test_a_config_of_another_model(refused, pretrained, tmp_path, key, value):
-    workdir = runs.copied(pretrained, tmp_path / "run")
-    content = json.loads((workdir / "config.json").read_text())
-    section, name = key.split(".")
-    content[section][name] = value
-    (workdir / "config.json").write_text(json.dumps(content))
+    workdir = with_another(pretrained, tmp_path, key, value)
     refused(["sample", f"--workdir={workdir}", "--prompt=the"], "config.json", key)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *[("metric", "f1"), ("shape", "acceptability"), ("further", ["matthews"])],
+        *[("truncation", "tail"), ("score_loss", "mse")],
+    ],
+)
+def test_a_config_of_another_task(refused, finetuned, rows, tmp_path, key, value):
+    workdir = with_another(finetuned, tmp_path, f"resolved.task.{key}", value)
+    refused(predict(workdir, rows, tmp_path / "out"), "config.json", f"resolved.task.{key}")
