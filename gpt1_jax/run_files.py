@@ -90,7 +90,8 @@ class Extension(TypedDict):
 
 class Resolved(TypedDict):
     """What a run was resolved to, as far as every reader needs it. `spared`: checkpoints that stay
-    because a command of before kept them. `digests`: of the splits of its data."""
+    because a command of before kept them. `digests`: of the splits of its data. `initial`: what
+    tells the weights it began with from others, where it is known."""
 
     tokenizer: str
     task: dict[str, Any] | None
@@ -100,6 +101,7 @@ class Resolved(TypedDict):
     extensions: NotRequired[list[Extension]]
     spared: NotRequired[list[int]]
     digests: NotRequired[dict[str, str]]
+    initial: NotRequired[str | None]
 
 
 class RunConfig(TypedDict):

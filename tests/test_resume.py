@@ -402,3 +402,38 @@ def test_weights_that_moved_are_not_needed_again(
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(UserError, match="/weights"):
         runs.run(given, tmp_path / "run")
+
+
+def test_weights_that_moved_with_the_run_are_known_by_their_content(
+    pretrained, classification, tmp_path
+):
+    """As where the folder of all runs is renamed, or copied to another machine."""
+    begun = tmp_path / "runs"
+    runs.copied(pretrained, begun / "weights")
+
+    def given(folder):
+        return runs.fine_tuning(folder / "weights", classification, "classification")
+
+    runs.run({**given(begun), "stop_after": 2}, begun / "run")
+    here = tmp_path / "renamed"
+    begun.rename(here)
+    old = runs.copied(here, tmp_path / "old")
+    path = old / "run" / "config.json"
+    config = json.loads(path.read_text())
+    known = config["resolved"].pop("initial")
+    path.write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"initial = .*/weights.* this one has .*/old/weights"):
+        runs.run(given(old), old / "run")
+    others = runs.copied(here, tmp_path / "others")
+    for name in ("6", "result.json", "committed.json"):  # then it is the checkpoint before it
+        path = others / "weights" / ("checkpoints" if name == "6" else "") / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    before = (others / "run" / "config.json").read_bytes()
+    with pytest.raises(UserError, match=rf"{known[:12]} of .*/weights are [0-9a-f]{{12}};"):
+        runs.run(given(others), others / "run")
+    assert (others / "run" / "config.json").read_bytes() == before
+    again = runs.copied(here, tmp_path / "again")
+    for place in (here, again):
+        assert runs.run({**given(place), "stop_after": 4}, place / "run")["step"] == 4
+        shutil.rmtree(place / "weights")  # from there on not needed
+        assert runs.run(given(place), place / "run")["step"] == LAST

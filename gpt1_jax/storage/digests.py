@@ -82,6 +82,15 @@ class JsonRestore(ocp.args.JsonRestore):
     """What a JsonHandler reads."""
 
 
+def content(folder: epath.Path) -> str | None:
+    """What tells an item from others wherever it lies, the digest of its list of digests; None
+    where that cannot be read."""
+    try:
+        return _digest(folder / DIGESTS)
+    except OSError:
+        return None
+
+
 def damage(folder: epath.Path) -> str | None:
     """What is wrong with the files of an item of a checkpoint, or None."""
     path = folder / DIGESTS

@@ -111,6 +111,9 @@ def claim(workdir: Path, config: dict[str, Any], extend: Extend | None) -> Claim
             before = run_files.read_config(workdir)
             settings = stored(before, workdir / "config.json").checkpoint
             _check_kind(workdir, before["identity"], config["identity"])
+            if _began_alike(workdir, before, config):
+                moved = {"initial": config["identity"]["initial"]}
+                before = {**before, "identity": before["identity"] | moved}
             _check_data(workdir, before, config)
             extends = _is_longer(workdir, before["identity"], config["identity"], extend)
             _check_same(workdir, before["identity"], config["identity"], extends)
@@ -131,6 +134,21 @@ def _check_kind(workdir: Path, before: dict, now: dict) -> None:
             f"{workdir} holds the {kinds[0]} of a model, and this is {kinds[1]}; choose another "
             "--workdir"
         )
+
+
+def _began_alike(workdir: Path, before: dict, config: dict) -> bool:
+    """Whether both begin with the same weights, wherever these lie now. AnotherRun where both say
+    which, and they lie elsewhere now and are others."""
+    old, new = (one["resolved"].get("initial") for one in (before, config))
+    if old is None or new is None:
+        return False
+    if old != new and before.get("initial") != config["initial"]:
+        raise AnotherRun(
+            f"{workdir} holds a run that began with the weights {old[:12]} of "
+            f"{before.get('initial')}, those of {config['initial']} are {new[:12]}; choose another "
+            "--workdir, or the weights that it began with"
+        )
+    return old == new
 
 
 def _check_data(workdir: Path, before: dict, config: dict) -> None:

@@ -14,11 +14,13 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.recipe.experiment import Experiment
 from gpt1_jax.run_files import COMPUTATION
+from gpt1_jax.storage.places import here
 from gpt1_jax.text import shards
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization.tokenizer import Tokenizer
 from gpt1_jax.training.goal import Goal
 from gpt1_jax.training.state import Initial
+from gpt1_jax.weights import workdir as workdirs
 from gpt1_jax.weights.source import absolute_source, parse_source, read_weights
 from gpt1_jax.weights.weights import model_of, without_padding
 
@@ -56,10 +58,13 @@ def named_source(experiment: Experiment, workdir: Path) -> Initial | None:
                 model_of(config["model"], f"{workdir / 'config.json'}: model"),
                 loading.load(workdir / "tokenizer"),
                 lambda: read_weights(source).params,
+                config["resolved"].get("initial"),
             )
     # What has no token is not trained.
     found = without_padding(read_weights(source))
-    return Initial(source, found.model, found.tokenizer, lambda: found.params)
+    kind, name = parse_source(source)
+    content = workdirs.content(here(name), found.step) if kind == "native" else None
+    return Initial(source, found.model, found.tokenizer, lambda: found.params, content)
 
 
 def the_tokenizer(experiment: Experiment, source: Initial | None) -> Tokenizer:

@@ -210,7 +210,7 @@ def _planned(
         questions,
         text_samples(experiment, tokenizer, loaded),
         total,
-        _config(experiment, tokenizer, towards, total, questions),
+        _config(experiment, initial, tokenizer, towards, total, questions),
     )
 
 
@@ -242,6 +242,7 @@ def _questions(
 
 def _config(
     experiment: Experiment,
+    initial: Initial | None,
     tokenizer: Tokenizer,
     towards: Goal,
     total: int,
@@ -259,6 +260,7 @@ def _config(
     )
     config = run_config(experiment, resolved)
     # What is only looked at, or is in the digest of all, makes no other run.
+    config["resolved"]["initial"] = initial and initial.content
     config["resolved"]["digests"] = towards.digests
     config["resolved"]["anchors"] = {question.probe: question.anchors for question in questions}
     return config

@@ -53,12 +53,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class Initial:
-    """The weights to start from, as far as they are known before they are needed."""
+    """The weights to start from, as far as they are known before they are needed. `content` tells
+    those of a run from others, wherever it lies; None where nothing does."""
 
     source: str
     model: ModelConfig
     tokenizer: Tokenizer
     params: Callable[[], dict]
+    content: str | None
 
 
 @dataclass(frozen=True)

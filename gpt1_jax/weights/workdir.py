@@ -13,6 +13,7 @@ from gpt1_jax.data.tasks import Task
 from gpt1_jax.errors import UserError
 from gpt1_jax.model.config import ModelConfig
 from gpt1_jax.run_files import read_config
+from gpt1_jax.storage import digests, places
 from gpt1_jax.storage.retention import CheckpointConfig
 from gpt1_jax.tokenization import loading
 from gpt1_jax.tokenization import tokenizer as tokenizers
@@ -59,7 +60,9 @@ def foreign_config(
 def _converted(config: dict, source: str) -> dict:
     """The config of weights that were copied: another run than any that `train` could continue."""
     changes = {"steps": 0, "epochs": None, "initial": source}
-    return {**config, **changes, "identity": {**config["identity"], **changes}}
+    resolved = {key: value for key, value in config["resolved"].items() if key != "initial"}
+    identity = {**config["identity"], **changes}
+    return {**config, **changes, "resolved": resolved, "identity": identity}
 
 
 def read_workdir(workdir: Path, step: int | None = None) -> Weights:
@@ -87,6 +90,12 @@ def read_workdir(workdir: Path, step: int | None = None) -> Weights:
         labels=tuple(found["labels"]),
         result=run_files.read_result(workdir),
     )
+
+
+def content(workdir: Path, step: int) -> str | None:
+    """What tells the parameters of a step from others, also where the run was moved or copied to;
+    None where nothing does."""
+    return digests.content(places.original(workdir) / "checkpoints" / str(step) / "params")
 
 
 def _read_params(
