@@ -57,6 +57,53 @@ def test_a_record_that_is_lost_is_said(tokens, pretrained, tmp_path, left):
     assert "no rows before those of step 5" in (tmp_path / "report" / "index.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("do", "gone"),
+    [
+        ("os.remove({0}/metrics.jsonl)", "metrics.jsonl"),
+        ("open({0}/new, w).write(NEW); os.replace({0}/new, {0}/metrics.jsonl)", "metrics.jsonl"),
+        pytest.param(
+            *("os.rename({0}/metrics.jsonl, {0}/mine)", "metrics.jsonl"),
+            marks=pytest.mark.exhaustive,
+        ),
+        ("import shutil; shutil.rmtree({0}/events)", "events"),
+        pytest.param(*("os.rename({0}/events, {0}/mine)", "events"), marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_record_that_is_deleted_under_a_training(tokens, pretrained, tmp_path, do, gone):
+    """What is written from then on is found where it is looked for, and the rows of before too."""
+    run = tmp_path / "run"
+    words = runs.words(runs.pretraining(tokens) | {"log.tensorboard": gone == "events"}, run)
+    new = '{"step": 1, "split": "train", "loss": 0.5}\\n'
+    for name in ("metrics.jsonl", "events", "mine", "new"):
+        do = do.replace(f"{{0}}/{name}", repr(str(run / name)))
+    do = do.replace(", w)", ", 'w')").replace("NEW", f"'{new}'")
+    outcome = faults.run(words, at="before gpt1_jax.training.actions:Actions.save%1", do=do)
+    assert outcome.done()["step"] == 6
+    (line,) = [line for line in outcome.errors.splitlines() if "deleted or replaced" in line]
+    assert f"/{gone}" in line
+    expected = [(row["step"], row["split"]) for row in runs.rows(pretrained)]
+    assert sorted((row["step"], row["split"]) for row in runs.rows(run)) == sorted(expected)
+    if gone == "events":
+        assert any(path.stat().st_size > 400 for path in (run / "events").iterdir())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("result.json", "events"),
+        pytest.param("metrics.jsonl", marks=pytest.mark.exhaustive),
+    ],
+)
+def test_a_record_that_has_no_place_is_refused_before_the_first_step(tokens, tmp_path, name):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / name).symlink_to(tmp_path / "nowhere" / "file")
+    given = runs.pretraining(tokens) | {"log.tensorboard": name == "events"}
+    faults.run(runs.words(given, run)).refused(name)
+    assert not list((run / "checkpoints").glob("[0-9]*"))
+
+
 def test_a_broken_line_in_the_middle_is_an_error_with_its_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "split": "train"}\nnonsense\n{"step": 3, "split": "train"}\n')
