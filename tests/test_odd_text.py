@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import sys
 import time
 
 import pyarrow
@@ -195,6 +196,33 @@ def test_a_name_that_is_not_utf8(folder, capfd):
         status, result, _ = prepare(capfd, "--input=caf*.txt")
         assert status == 0
     assert result["splits"]["train"]["documents"] == 1
+
+
+IN_C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "given"),
+    [
+        (["sample", "--num_samples=1", "--length=3", "--prompt="], "prompt", "the café"),
+        (["inspect", "--output=look.html", "--prompt="], "prompt", "Он"),
+        (["score", "--input=rows.jsonl", "--output=out", "--text_key="], "output", "日本"),
+    ],
+)
+def test_a_text_on_the_command_line_is_utf8_in_any_locale(folder, pretrained, words, key, given):
+    (folder / "rows.jsonl").write_text(json.dumps({given: "the cat"}) + "\n")
+    command = [sys.executable, "-m", "gpt1_jax", *words, f"--workdir={pretrained}"]
+    command[-2] += given
+    done = subprocess.run(command, capture_output=True, env=os.environ | IN_C)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result[key] == (given if key == "prompt" else "out")
+
+
+def test_a_text_on_the_command_line_that_is_not_utf8(pretrained, capfd):
+    prompt = os.fsdecode("café".encode("latin-1"))
+    assert main(["sample", f"--workdir={pretrained}", f"--prompt={prompt}"]) == 2
+    assert "--prompt: byte 3 is E9, which is not UTF-8" in capfd.readouterr().err
 
 
 def test_an_uneven_division_is_said(folder, capfd):

@@ -111,7 +111,9 @@ class Inspection:
             "most_bits": MOST_BITS,
             "least_weight": LEAST_WEIGHT,
             "shade": _shade,
-            "script": Markup(resources.files("gpt1_jax.inference").joinpath(SCRIPT).read_text()),
+            "script": Markup(
+                resources.files("gpt1_jax.inference").joinpath(SCRIPT).read_text("utf-8")
+            ),
             "data": {
                 "places": [
                     [place.piece, place.probability, place.rank, place.alternatives]

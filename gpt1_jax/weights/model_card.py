@@ -58,7 +58,7 @@ def write_card(weights: Weights, architecture: str, folder: Path) -> None:
         _numbers(weights, result),
         _tokens(weights),
     ]
-    (folder / "README.md").write_text("\n\n".join(filter(None, sections)) + "\n")
+    (folder / "README.md").write_text("\n\n".join(filter(None, sections)) + "\n", "utf-8")
 
 
 def _table(name: str, rows: dict[str, str]) -> str:
