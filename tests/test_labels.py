@@ -177,6 +177,25 @@ def test_true_and_false_are_classes(tmp_path, kind):
 
 
 @pytest.mark.parametrize(
+    ("labels", "n", "hint"),
+    [
+        ([1, 4, 2], 4, "write 0 to 3 for 1 to 4, or letters, A to D"),
+        (["2", "1", "1"], 2, "write 0 to 1 for 1 to 2, or letters, A to B"),
+        ([3.0, 3.0, 1.0], 3, "write 0 to 2 for 1 to 3, or letters, A to C"),
+        ([0, 4, 2], 4, None),
+        ([1, 5, 2], 4, None),
+    ],
+)
+def test_places_of_choices_that_are_counted_from_one(tmp_path, labels, n, hint):
+    choosing = {"context": "c", "question": "q", "choices": ["x", "y", "z", "w"][:n]}
+    made = [choosing | {"label": label} for label in labels]
+    path = folder(tmp_path / "choices", train=made, dev=made)
+    with pytest.raises(UserError, match="is outside the set 0, 1") as found:
+        load_task(TaskConfig(path=path, shape="multiple_choice", metric="accuracy"))
+    assert "write 0 to" not in str(found.value) if hint is None else hint in str(found.value)
+
+
+@pytest.mark.parametrize(
     ("name", "labels"),
     [("race", ["A", "D", "B"]), ("own", [" b", "A", "b"]), ("own", ["1", "A", "B"])],
 )

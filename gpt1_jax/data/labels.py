@@ -288,6 +288,19 @@ def gold_label(task: Task, classes: Classes, label: Any, text: bool) -> float | 
     return classes.index(label)
 
 
+def _counted_from_one(task: Task, n_choices: int, label: Label, part: RawSplit) -> str:
+    """What to do about the places of choices if they are counted from 1, as it seems: the last one
+    is there, and no first."""
+    of_last = task.shape == "multiple_choice" and str(label) == str(n_choices)
+    if not of_last or any(_placed(task, class_of(part, one)) in (0, "0") for one in part.examples):
+        return ""
+    last = chr(ord("A") + n_choices - 1)
+    return (
+        f"; the places of choices are counted from 0: write 0 to {n_choices - 1} for 1 to "
+        f"{n_choices}, or letters, A to {last}"
+    )
+
+
 def with_indices(
     task: Task, classes: Classes, part: RawSplit
 ) -> tuple[list[Example], tuple[str, ...]]:
@@ -306,6 +319,7 @@ def with_indices(
             more = ", ..." if len(classes.names) > 10 else ""
             raise UserError(
                 f"{part.place(example)}: label {shown(written)} is outside the set {names}{more}"
+                + _counted_from_one(task, len(classes.names), label, part)
             )
         if label != classes.names[index]:
             spelled[label, index] += 1
