@@ -2,6 +2,11 @@
 something else is installed beside them."""
 
 import functools
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib import metadata
 
 
 @functools.cache
@@ -21,7 +26,7 @@ def unfit() -> tuple[str, ...]:
         if need.marker and not need.marker.evaluate({"extra": ""}):
             continue
         try:
-            found = metadata.version(need.name)
+            found = _version(metadata.distribution(need.name))
         except metadata.PackageNotFoundError:
             continue
         if not need.specifier.contains(found, prereleases=True):
@@ -30,3 +35,9 @@ def unfit() -> tuple[str, ...]:
                 f"{need.name}{need.specifier}; what goes wrong may come of that"
             )
     return tuple(lines)
+
+
+def _version(package: "metadata.Distribution") -> str:
+    """Without the whole description being parsed, for each verb begins with this."""
+    found = re.search(r"^Version: (\S+)$", package.read_text("METADATA") or "", re.MULTILINE)
+    return found[1] if found else package.version
