@@ -277,13 +277,12 @@ def test_what_is_finished_needs_no_checkpoints(folder, table, reproduce, tmp_pat
     ],
 )
 def test_a_call_that_is_refused_leaves_the_ledger_as_it_was(
-    folder, table, reproduce, tmp_path, changes, flags
+    folder, table, reproduce, pretrained, tmp_path, changes, flags
 ):
     work = runs.copied(folder / "work", tmp_path / "work")
     settings = {**SETTINGS, **changes}
     if "initial" in flags:
-        others = runs.copied(work / "pretrained" / "transformer", tmp_path / "others")
-        flags = {**flags, "initial": others}
+        flags = {**flags, "initial": pretrained}
         settings = {key: value for key, value in settings.items() if not key.startswith("model.")}
     before = ledger(work)
     done = reproduce(settings, table=4, workdir=work, **flags)
