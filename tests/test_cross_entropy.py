@@ -77,12 +77,10 @@ def test_loss_and_gradients_are_those_of_the_plain_form(form, n_rows):
     [250, pytest.param(385, marks=pytest.mark.exhaustive), 130],
 )
 def test_the_kernel_takes_a_row_in_several_blocks(monkeypatch, n_rows):
-    jax.clear_caches()
     monkeypatch.setattr(cross_entropy_gpu, "COLUMNS", 64)
     given = arguments(n_rows)
     found, expected = loss_and_gradients(by_kernel, *given), loss_and_gradients(plain, *given)
     tiny.assert_trees_close(found, expected, tolerance=1e-6)
-    jax.clear_caches()
 
 
 def test_the_kernel_is_lowered_for_cuda_and_nothing_is_interpreted():
