@@ -59,6 +59,9 @@ NOT_QUICK = {"test_corpus"}
 # Begun first, so that no process waits at the end for one of them, nor in between for the fixture
 # `reader`, which takes the longest.
 LONG = {"test_notebooks", "test_processes", "test_reproduce"}
+# What takes a minute or more: all that README and docs/ say is typed, the quickstart included, and
+# the whole of table 5 is made.
+SLOW_FIXTURES = {"reader", "table"}
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -75,14 +78,18 @@ def pytest_cmdline_main(config):
 
 
 def pytest_collection_finish():
-    """What is imported by now stays: collecting garbage need not look at it again and again."""
+    """What is imported by now stays: collecting garbage need not look at it again and again, nor as
+    often as JAX makes small objects where it traces."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_configure(config):
     if config.option.markexpr == "exhaustive":
         settings.load_profile("long")
+    if config.option.markexpr == "slow":
+        config.option.markexpr = "slow and not exhaustive"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -90,6 +97,8 @@ def pytest_collection_modifyitems(config, items):
         # Properties are looked into further by the same tests.
         if config.option.markexpr == "exhaustive" and "hypothesis" in item.keywords:
             item.add_marker("exhaustive")
+        if SLOW_FIXTURES & set(item.fixturenames):
+            item.add_marker("slow")
         if not (COMPILES & vars(item.module).keys() or item.module.__name__ in NOT_QUICK):
             item.add_marker("quick")
     items.sort(key=lambda item: item.module.__name__ not in LONG)

@@ -20,7 +20,20 @@ import struct
 import sys
 import warnings
 
-LIBRARIES = ("flax.linen", "ml_collections", "optax", "orbax.checkpoint", "pydantic", "filelock")
+LIBRARIES = (
+    "filelock",
+    "flax.linen",
+    "jax.experimental.pallas",
+    "ml_collections",
+    "optax",
+    "orbax.checkpoint",
+    "packaging.requirements",
+    "pydantic.dataclasses",
+    "pydantic.type_adapter",
+    "sentencepiece",
+    "tensorboardX",
+    "tqdm",
+)
 
 
 def serve(descriptor: int) -> None:

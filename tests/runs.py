@@ -33,7 +33,7 @@ WORDS = ("the", "a", "cat", "dog", "sat", "on", "mat", "ran", "to", "hill", "and
 PRETRAINING = {
     "steps": 6,
     "batch_size": 8,
-    "model.n_layer": 2,
+    "model.n_layer": 1,
     "model.n_embd": 16,
     "model.n_head": 2,
     "model.n_ctx": 16,

@@ -199,6 +199,7 @@ def loss_and_gradients(implementation, *batches, **changes):
     return [compute(tiny.params(network), batch, 3) for batch in batches]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "changes"),
     [

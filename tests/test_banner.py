@@ -32,7 +32,8 @@ def words(tokens, tmp_path):
 
 
 def test_a_run_says_what_it_is_where_it_begins_and_what_to_type_next(words, tmp_path):
-    outcome = runs.verb(*words(stop_after=2))
+    two = {"model.n_layer": 2}
+    outcome = runs.verb(*words(**two, stop_after=2))
     said = "\n".join(outcome.said)
     parameters = runs.params(tmp_path / "run", 2)
     count = sum(leaf.size for leaf in jax.tree.leaves(parameters))
@@ -42,12 +43,14 @@ def test_a_run_says_what_it_is_where_it_begins_and_what_to_type_next(words, tmp_
     assert "data.driver=thread" in said or "data.driver=tfdata" in said
     assert f"no checkpoint in {tmp_path / 'run'} yet: beginning with fresh parameters" in said
     assert outcome.said[-1].startswith(f"next: gpt1 sample --workdir={tmp_path / 'run'} --prompt=")
-    again = runs.verb(*words())
+    again = runs.verb(*words(**two))
     said = "\n".join(again.said)
     assert f"a checkpoint was found in {tmp_path / 'run'}: going on after step 2" in said
     assert re.search(r"^valid +\d+\.\d{4} ", said, re.MULTILINE)
     assert f"{again.result['metrics']['valid']['perplexity']:.4f}" in said
-    assert "was finished at step 6; nothing is left to do" in "\n".join(runs.verb(*words()).said)
+    assert "was finished at step 6; nothing is left to do" in "\n".join(
+        runs.verb(*words(**two)).said
+    )
 
 
 def test_the_command_that_it_names_runs(words):
@@ -55,6 +58,7 @@ def test_the_command_that_it_names_runs(words):
     assert runs.verb(*command, "--length=1").status == 0
 
 
+@pytest.mark.slow
 def test_a_task_says_its_classes_and_is_evaluated_next(pretrained, classification, tmp_path):
     given = runs.fine_tuning(pretrained, classification, "classification")
     flags = [f"--config.{key}={value}" for key, value in given.items()]

@@ -261,6 +261,7 @@ def test_targets_may_be_distributions_or_absent():
     assert "label" not in Examples(candidates, None, **settings).batch(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [None, slice(2, 4)])
 @pytest.mark.parametrize("make", [windows, lambda: examples(range(3, 23))])
 def test_both_drivers_yield_the_batches_of_the_source(make, rows):
@@ -280,7 +281,7 @@ def test_auto_does_not_load_tensorflow(monkeypatch):
     assert_same(next(stream(windows(), 4, 5, "auto", 2)), windows().batch(4))
 
 
-@pytest.mark.parametrize("driver", ["thread", "tfdata"])
+@pytest.mark.parametrize("driver", ["thread", pytest.param("tfdata", marks=pytest.mark.slow)])
 def test_streams_of_few_steps(driver):
     if driver == "tfdata":
         pytest.importorskip("tensorflow")
@@ -302,7 +303,7 @@ class Failing:
         return {"rows": np.array([step], np.uint32)}
 
 
-@pytest.mark.parametrize("driver", ["thread", "tfdata"])
+@pytest.mark.parametrize("driver", ["thread", pytest.param("tfdata", marks=pytest.mark.slow)])
 def test_an_error_reaches_the_consumer_at_its_step(driver):
     if driver == "tfdata":
         pytest.importorskip("tensorflow")

@@ -32,6 +32,7 @@ def peer(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_train_beside_a_peer(peer, tmp_path):
     """The line has the peer's keys, and goes to a file, too."""
     kept = tmp_path / "ours.json"
@@ -57,6 +58,7 @@ def test_train_beside_a_peer(peer, tmp_path):
     assert 0 < sum(row["ms"] for row in largest) <= sum(found["ms_by_part"].values()) + 1e-3
 
 
+@pytest.mark.slow
 def test_train_from_shards_has_their_vocabulary(tokens):
     more = ["--config.data.driver=thread", "--config.batch_size=4"]
     outcome = runs.verb(*TRAIN, f"--shards={tokens}", *more)
@@ -65,6 +67,7 @@ def test_train_from_shards_has_their_vocabulary(tokens):
     assert (outcome.result["vocab"], outcome.result["batches"]) == (300, "streamed from shards")
 
 
+@pytest.mark.slow
 def test_sampling():
     outcome = runs.verb(*SAMPLE, "--config.model.n_layer=2")
     assert outcome.status == 0, outcome.said
@@ -74,6 +77,7 @@ def test_sampling():
     assert found["tokens_per_s"] == pytest.approx(2 * 5 / found["s_median"])
 
 
+@pytest.mark.slow
 def test_fine_tuning_in_buckets_and_padded():
     outcome = runs.verb(*FINETUNE, "--config.data.buckets=32", "--config.model.n_ctx=64")
     assert outcome.status == 0, outcome.said
@@ -86,6 +90,7 @@ def test_fine_tuning_in_buckets_and_padded():
     assert 4 <= found["mean_length"] <= 34
 
 
+@pytest.mark.slow
 def test_preparing(monkeypatch):
     # Which takes seconds to import.
     monkeypatch.setattr(text_speed, "find_spec", lambda name: None)

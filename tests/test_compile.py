@@ -95,6 +95,7 @@ def test_a_missing_compiler_names_the_extra(monkeypatch):
     assert "gpt1-jax[tpu]" in outcome.said[-1]
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_a_compiler_in_use_by_another_process_is_one_line():
     with Path(topology.LOCK_FILE).open("a") as held:
@@ -107,6 +108,7 @@ def test_a_compiler_in_use_by_another_process_is_one_line():
     assert "libtpu is in use" in done.stderr
 
 
+@pytest.mark.slow
 @needs_libtpu
 def test_the_update_compiles_for_a_slice():
     """Over eight chips, the batch along four and the width along two."""

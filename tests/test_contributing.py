@@ -2,11 +2,13 @@
 
 import re
 
+import pytest
 import runs
 
 from gpt1_jax.data.tasks import TASKS, Row
 
 
+@pytest.mark.slow
 def test_a_task_in_ten_lines(pretrained, tmp_path, monkeypatch):
     """The row of the page makes a task that is trained by its name, here on files."""
     page = (runs.ROOT / "CONTRIBUTING.md").read_text()

@@ -302,7 +302,8 @@ def test_an_exported_folder_is_complete(tmp_path, pretrained):
         assert file.metadata() == {"format": "pt"}
         names = set(file.keys())
     with safe_open(GOLDEN / "language_model" / "model.safetensors", "numpy") as file:
-        assert names == set(file.keys())
+        # It has two blocks.
+        assert names == {name for name in file.keys() if ".h.1." not in name}  # noqa: SIM118
     theirs = json.loads((GOLDEN / "language_model" / "config.json").read_text())
     ours = json.loads((tmp_path / "out" / "config.json").read_text())
     assert set(theirs) - set(ours) == {"transformers_version"}

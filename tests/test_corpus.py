@@ -476,6 +476,7 @@ def test_a_single_document_of_the_original_text_is_cut_at_a_line_end(tmp_path, g
     assert ids[1].tolist() == tokenizer.encode(NOVEL[cut:])
 
 
+@pytest.mark.slow
 def test_a_vocabulary_is_learned_from_training_documents(tmp_path, monkeypatch):
     pytest.importorskip("spacy")
     documents = [Document(str(index), NOVEL) for index in range(9)]
@@ -509,6 +510,7 @@ def test_a_vocabulary_is_learned_from_training_documents(tmp_path, monkeypatch):
 # TFDS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TEXT_SETS))
 def test_a_text_set_of_tfds_is_read(folder, name, monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")
@@ -531,6 +533,7 @@ def test_a_text_set_of_tfds_is_read(folder, name, monkeypatch):
     assert manifest["splits"]["valid"]["documents"] == 3
 
 
+@pytest.mark.slow
 def test_a_text_set_can_be_divided_by_fraction(folder, monkeypatch):
     tfds = pytest.importorskip("tensorflow_datasets")
     monkeypatch.setattr("gpt1_jax.text.tfds_records.require_reachable", lambda urls: None)

@@ -128,6 +128,7 @@ def test_the_backward_pass_keeps_no_scores(form):
     assert max(kept) < 3 * 8 * 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

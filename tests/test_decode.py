@@ -53,6 +53,7 @@ def test_attention_to_a_cache_and_the_cache_after_it(n, offset):
     np.testing.assert_array_equal(new_values, values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_samples", [1, pytest.param(8, marks=pytest.mark.exhaustive)])
 def test_a_model_samples_the_same_text_with_the_kernels(n_samples):
     """One row goes through the kernel of products, eight through the library's."""

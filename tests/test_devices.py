@@ -12,6 +12,7 @@ from gpt1_jax.training.start import start
 LAST_SAVED = {"checkpoint.every": 1000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

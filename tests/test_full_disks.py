@@ -49,6 +49,7 @@ UNSEEN = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("leaving", "settings"),
     [
@@ -136,7 +137,7 @@ def test_weights_that_are_larger_than_files_may_be(pretrained, tmp_path, kind, l
     ("verb", "ways"),
     [
         ("report", ("full", "closed", "errors too")),
-        ("sample", ("closed",)),
+        pytest.param("sample", ("closed",), marks=pytest.mark.slow),
         ("score", ("full",)),
         pytest.param("sample", ("full", "errors too"), marks=pytest.mark.exhaustive),
         pytest.param("score", ("closed", "errors too"), marks=pytest.mark.exhaustive),
@@ -176,6 +177,7 @@ def test_a_result_of_a_part_that_nobody_takes(tmp_path):
         faults.run(words, settings=settings, stdout=full).refused("standard output")
 
 
+@pytest.mark.slow
 def test_progress_that_nobody_reads_ends_no_run(tokens, tmp_path):
     words = train(tokens, tmp_path / "run", stop_after=2)[:-1]
     with open("/dev/full", "w") as full:

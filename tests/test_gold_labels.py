@@ -45,6 +45,7 @@ def scored(*words):
     return outcome.result
 
 
+@pytest.mark.slow
 def test_numbers_of_three_classes_and_pairs_without_gold(trained, tmp_path):
     """As the Hub has SNLI and MNLI; the annotators of -1 did not agree."""
     train = rows(PAIR, [0, 1, 2, -1], times=4)

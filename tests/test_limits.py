@@ -198,6 +198,7 @@ def test_a_jax_of_64_bits(pretrained):
         refused(["sample", f"--workdir={pretrained}", "--prompt=the"], "JAX_ENABLE_X64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["JAX_ENABLE_X64=perhaps", "JAX_PLATFORMS=abacus"])
 def test_a_jax_that_does_not_start_as_the_environment_has_it(pretrained, monkeypatch, variable):
     monkeypatch.setenv(*variable.split("="))
@@ -222,7 +223,9 @@ UNDER = {
 @pytest.mark.parametrize(
     ("do", "step"),
     [
-        *((name, 1) for name in UNDER if name != "removed"),
+        ("a file", 1),
+        pytest.param("no rows", 1, marks=pytest.mark.slow),
+        pytest.param("no events", 1, marks=pytest.mark.slow),
         pytest.param("removed", 1, marks=pytest.mark.exhaustive),
         pytest.param("removed", 2, marks=pytest.mark.exhaustive),
         pytest.param("removed", 3, marks=pytest.mark.exhaustive),

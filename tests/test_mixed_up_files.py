@@ -103,7 +103,7 @@ def test_a_report_writes_over_nothing_that_is_not_its_own(finetuned, tmp_path, n
     assert [path.read_text() for path in (tmp_path / "notes").iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1"])
+@pytest.mark.parametrize("name", ["/dev/stdout", pytest.param("/dev/fd/1", marks=pytest.mark.slow)])
 def test_what_a_file_has_stays_where_the_shell_appends(finetuned, tmp_path, name):
     rows = runs.write_jsonl(tmp_path / "rows.jsonl", [{"text": "sun"}, {"text": "rain"}])
     collected = tmp_path / "all.jsonl"
@@ -118,6 +118,7 @@ def test_what_a_file_has_stays_where_the_shell_appends(finetuned, tmp_path, name
     assert '"examples": 2' in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [1, 2])
 def test_a_stream_that_is_closed(pretrained, tmp_path, stream):
     """As a daemon's are. A result that goes nowhere is said; progress that does is not missed."""

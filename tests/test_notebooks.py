@@ -41,6 +41,7 @@ def pictures(notebook: nbformat.NotebookNode) -> int:
     return sum("image/png" in output.get("data", ()) for output in outputs(notebook))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_in_tiny_form(request, installed, tmp_path, monkeypatch, name):
     """On what the quickstart left, from its own folder, with its cells as they are committed."""

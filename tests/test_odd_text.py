@@ -201,6 +201,7 @@ def test_a_name_that_is_not_utf8(folder, capfd):
 IN_C = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "given"),
     [

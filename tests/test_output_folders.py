@@ -11,6 +11,7 @@ import runs
 from gpt1_jax import disk
 
 
+@pytest.mark.slow
 def test_two_convert_into_one_folder(pretrained, tmp_path):
     """The second comes while the first writes, into a folder that is there or not."""
     target = tmp_path / "deep" / "made"

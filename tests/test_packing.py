@@ -94,6 +94,7 @@ def test_what_is_packed_comes_back_and_so_do_gradients():
     np.testing.assert_array_equal(back(x)[0][:5], packed.pack(x)[:5])
 
 
+@pytest.mark.slow
 def test_a_stream_may_have_batches_of_both_kinds():
     """tf.data wants as many arrays of each."""
     pytest.importorskip("tensorflow")
@@ -130,6 +131,7 @@ def asked(pretrained, task, workdir, **changes) -> list[str]:
     return ["train", "--config=configs/finetune.py", f"--workdir={workdir}", *flags]
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_and_goes_on_either_way(pretrained, task, tmp_path, monkeypatch):
     seen, batch_of = [], Examples.batch
 
@@ -152,6 +154,7 @@ def test_a_training_is_the_same_and_goes_on_either_way(pretrained, task, tmp_pat
         runs.assert_close_rows(tmp_path / name, tmp_path / "padded")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

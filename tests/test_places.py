@@ -199,6 +199,7 @@ def test_text_is_read_from_a_store(in_turn, tmp_path):
     assert not list(tmp_path.glob("caches/**/notes.md"))
 
 
+@pytest.mark.slow
 def test_what_is_made_in_one_go_is_written_to_a_store(in_turn, pretrained, tmp_path):
     texts, rows = tmp_path / "bucket" / "in" / "a.txt", tmp_path / "bucket" / "in" / "rows.csv"
     runs.write_documents(texts.parent, count=1)
@@ -308,6 +309,7 @@ def test_a_lease_that_is_not_renewed_is_taken_over_and_its_owner_stops(store, qu
     second.release()
 
 
+@pytest.mark.slow
 def test_of_many_one_takes_over(store, quick):
     """In processes of their own, on a folder: each that has the lease says so."""
     script = (
@@ -367,6 +369,7 @@ def test_a_run_in_a_store_goes_on_on_another_machine(tokens, pretrained, tmp_pat
     assert evaluated[0]["metrics"] == evaluated[1]["metrics"]
 
 
+@pytest.mark.slow
 def test_checkpoints_are_copied_where_orbax_has_no_way(
     tokens, pretrained, store, tmp_path, monkeypatch
 ):

@@ -367,6 +367,7 @@ def test_a_run_is_probed_on_the_grid_and_at_its_end(given, probed):
     assert result["metrics"]["probes"] == {name: rows[-1][name] for name in names}
 
 
+@pytest.mark.slow
 def test_probing_in_pieces_equals_the_whole_and_changes_no_parameter(
     given, probed, pretrained, tmp_path
 ):
@@ -377,6 +378,7 @@ def test_probing_in_pieces_equals_the_whole_and_changes_no_parameter(
     assert without == runs.rows(pretrained)
 
 
+@pytest.mark.slow
 def test_probes_are_recorded_before_the_checkpoint_of_their_step(given, tmp_path, monkeypatch):
     """A run that dies while probing has no checkpoint of that step, and does the step again."""
     with monkeypatch.context() as patched:

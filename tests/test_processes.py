@@ -87,6 +87,7 @@ def assert_left(outcome: faults.Outcome) -> None:
     assert "{" not in outcome.output
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_others_and_the_same_job_goes_on_as_one_process(
     tokens, pretrained, tmp_path
 ):

@@ -103,6 +103,7 @@ def run_code(page: str) -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_about_the_library_runs(reader, tmp_path, monkeypatch):
     shutil.copytree(reader[0] / "books", tmp_path / "books")
     monkeypatch.chdir(tmp_path)
@@ -117,6 +118,7 @@ def test_the_code_of_the_page_about_the_library_runs(reader, tmp_path, monkeypat
     assert names["hidden"].shape == (1, 8, 32)
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_about_using_models_runs(reader, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(reader[0])
     names = run_code("docs/using_models.md")

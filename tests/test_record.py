@@ -57,6 +57,7 @@ def test_a_record_that_is_lost_is_said(tokens, pretrained, tmp_path, left):
     assert "no rows before those of step 5" in (tmp_path / "report" / "index.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("do", "gone"),
     [
@@ -169,6 +170,7 @@ def test_a_second_process_cannot_have_the_workdir_until_the_first_is_killed(tmp_
     WorkdirLock(tmp_path).release()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (runs.ROOT / ".git").exists(), reason="no checkout")
 def test_the_commit_is_that_of_the_start(tokens, tmp_path):
     """A checkout that moves on while a run trains is not what has run."""

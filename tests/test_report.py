@@ -146,6 +146,7 @@ def test_the_scale_is_named_in_every_file(reported):
             assert scales in ({"small"}, {"small", "published"})
 
 
+@pytest.mark.slow
 def test_another_process_without_jax_gives_the_same_bytes(reported, runs, tmp_path):
     output, result = reported
     again = tmp_path / "again"

@@ -67,6 +67,7 @@ def test_a_figure_without_runs_says_why(tmp_path, runs):
     assert not (tmp_path / "out" / "figure2left.png").exists()
 
 
+@pytest.mark.slow
 def test_the_curve_of_the_study_is_drawn_and_not_called_missing(tmp_path):
     """From the files that are committed, whose report is this one."""
     study = SMALL.with_name("study")

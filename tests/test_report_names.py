@@ -60,6 +60,7 @@ def test_a_picture_shows_odd_names(oddly_named):
     assert {*ODD[:2], escaped, f"{ODD[0]}\\udcff"} <= texts
 
 
+@pytest.mark.slow
 def test_odd_names_in_the_tables(tmp_path):
     """Those of tasks that are in no table of the paper, and of the folders of their runs."""
     names = (*ODD, "a.b", "a/b", "_")
@@ -134,6 +135,7 @@ def test_an_output_that_is_a_file(runs, tmp_path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "occupied",
     [

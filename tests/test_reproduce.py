@@ -480,6 +480,7 @@ def test_weights_of_another_body_and_another_scale_are_refused(folder, table, re
     assert runs.snapshot(folder / "work") == before
 
 
+@pytest.mark.slow
 def test_without_a_network_the_folder_of_tasks_is_asked_for_at_once(refused, tmp_path, monkeypatch):
     for name in ("http_proxy", "https_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")

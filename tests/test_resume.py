@@ -108,6 +108,7 @@ def test_a_killed_run_goes_on_to_the_same_end(given, long_run, tmp_path, seed):
     assert len(stands) == len(set(stands)) == LONG["steps"] + LONG["steps"] // 50
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_ends_with_75(given, long_run, tmp_path):
     command = runs.words({**given, **LONG}, tmp_path / "run")
     outcome = faults.run(command, at="committed.json", do="term")
@@ -147,7 +148,7 @@ def test_rows_beyond_the_checkpoint_and_a_torn_line_are_dropped(
         ("seed", 7),
         ("steps", 5),
         ("batch_size", 16),
-        ("model.n_layer", 1),
+        ("model.n_layer", 2),
         ("model.dropout", 0.0),
         ("model.dtype", "bfloat16"),
         ("optimizer.learning_rate", 0.5),
@@ -247,6 +248,7 @@ def test_devices_may_change_from_piece_to_piece(stopped, given, pretrained, tmp_
     runs.assert_close_rows(workdir, pretrained)
 
 
+@pytest.mark.slow
 def test_tf_data_and_the_thread_train_alike(given, pretrained, tmp_path):
     pytest.importorskip("tensorflow")
     for driver in ("tfdata", "thread"):
@@ -325,6 +327,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_never_saved(
     runs.assert_same_run(tmp_path, pretrained, LAST)
 
 
+@pytest.mark.slow
 def test_an_update_that_is_not_finite_is_skipped_where_that_is_asked_for(
     given, tmp_path, monkeypatch
 ):
@@ -381,6 +384,7 @@ def _described(given):
     return experiment.experiment(given), set(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["hf:", *(pytest.param(kind, marks=pytest.mark.exhaustive) for kind in ("", "openai:"))]
 )
@@ -404,6 +408,7 @@ def test_weights_that_moved_are_not_needed_again(
         runs.run(given, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_weights_that_moved_with_the_run_are_known_by_their_content(
     pretrained, classification, tmp_path
 ):

@@ -69,6 +69,7 @@ def test_samples_differ_and_a_seed_repeats_them(model):
     assert (first != other).any()
 
 
+@pytest.mark.slow
 def test_the_first_token_is_drawn_as_often_as_its_probability_says(model):
     network, params = model
     config = SampleConfig(length=1, num_samples=4000, temperature=0.7)

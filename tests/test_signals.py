@@ -226,7 +226,7 @@ SAVING = "before gpt1_jax.training.actions:Actions.save"
         # By `timeout`: to its child, and to the group that the child is in.
         pytest.param(f"{SAVING}%2", [TERM, TERM], marks=pytest.mark.exhaustive),
         # After the last update. One TERM is test_resume.py's.
-        ("before result.json", [INT]),
+        pytest.param("before result.json", [INT], marks=pytest.mark.slow),
         pytest.param(f"{SAVING}%1", [INT], marks=pytest.mark.exhaustive),
         pytest.param(
             "before gpt1_jax.training.actions:Actions.evaluate%2",
@@ -246,6 +246,7 @@ def test_a_training_that_has_begun_saves(at, numbers, tokens, pretrained, tmp_pa
     runs.assert_same_run(tmp_path / "run", pretrained, 6)
 
 
+@pytest.mark.slow
 def test_a_second_signal_leaves_at_once(tokens, pretrained, tmp_path):
     words = train(tokens, tmp_path / "run")
     outcome = faults.run(words, at=f"{SAVING}%2", do=send(TERM, INT))
@@ -256,6 +257,7 @@ def test_a_second_signal_leaves_at_once(tokens, pretrained, tmp_path):
     runs.assert_same_run(tmp_path / "run", pretrained, 6)
 
 
+@pytest.mark.slow
 def test_nohup_is_respected(tokens, tmp_path):
     """What `nohup` does is to ignore the signal. It comes, for certain, while the run trains."""
     ignore = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"

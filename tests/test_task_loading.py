@@ -255,6 +255,7 @@ def _counts_of_the_readme(real_data) -> dict[tuple[str, str], tuple[int, str]]:
     return {(name, split): (int(rows), labels) for name, split, rows, labels in found}
 
 
+@pytest.mark.slow
 def test_real_tasks_have_the_counts_of_their_readme(real_data):
     expected = _counts_of_the_readme(real_data)
     assert len(expected) == 20

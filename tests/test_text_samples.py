@@ -21,6 +21,7 @@ def written(workdir) -> dict[int, str]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -18,6 +18,7 @@ from gpt1_jax.errors import UserError
 from gpt1_jax.text import tfds_records
 
 tfds = pytest.importorskip("tensorflow_datasets")
+pytestmark = pytest.mark.slow  # TensorFlow takes seconds to load, and each process would
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def result_file(workdir):
         "entailment",
         pytest.param("similarity", marks=pytest.mark.exhaustive),
         "multiple_choice",
-        "score",
+        pytest.param("score", marks=pytest.mark.slow),
     ],
 )
 def fine_tuned(request, pretrained, classification, finetuned, tmp_path_factory):
@@ -191,13 +191,23 @@ def test_fine_tuning_without_weights_takes_the_tokenizer_of_the_tokens(
     assert runs.params(tmp_path, 1)["wte"]["embedding"].shape == (303, 16)
 
 
+@pytest.fixture(scope="module")
+def of_two_blocks(tokens, tmp_path_factory):
+    """A pre-training that was stopped early, when its weights had moved."""
+    workdir = tmp_path_factory.mktemp("two") / "run"
+    runs.run(runs.pretraining(tokens, **{"model.n_layer": 2, "stop_after": 2}), workdir)
+    return workdir
+
+
 @pytest.mark.parametrize(("n_transfer", "taken"), [(None, 2), (1, 1), (0, 0), (-1, -1)])
-def test_weights_are_taken_up_to_a_block(pretrained, classification, tmp_path, n_transfer, taken):
+def test_weights_are_taken_up_to_a_block(
+    of_two_blocks, classification, tmp_path, n_transfer, taken
+):
     """The first update has rate 0, so step 1 holds what the run began with."""
     changes = {"n_transfer": n_transfer, "stop_after": 1}
-    given = runs.fine_tuning(pretrained, classification, "classification", **changes)
+    given = runs.fine_tuning(of_two_blocks, classification, "classification", **changes)
     runs.run(given, tmp_path)
-    source, found = runs.params(pretrained, runs.PRETRAINING["steps"]), runs.params(tmp_path, 1)
+    source, found = runs.params(of_two_blocks, 2), runs.params(tmp_path, 1)
 
     def same(name):
         cut = {"wte": {"embedding": found["wte"]["embedding"][:300]}}
@@ -409,6 +419,7 @@ def test_a_better_score_is_saved_between_two_intervals(pretrained, classificatio
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "3"}
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_grid_are_kept_besides_the_newest(tokens, tmp_path):
     grid = {"checkpoint.per_decade": 3, "checkpoint.keep": 1}
     runs.run(runs.pretraining(tokens, **LEARNING, **grid, stop_after=12), tmp_path)

@@ -109,6 +109,7 @@ def _images(figure) -> tuple[bytes, bytes]:
         # Letters that the font lacks are drawn as boxes in the PNG; the SVG holds text.
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(files[0], format="png", dpi=150, metadata={"Software": None})
+        figure.set_layout_engine("none")  # both have the places that were found for the first
         figure.savefig(files[1], format="svg", metadata={"Date": None, "Creator": None})
     return files[0].getvalue(), files[1].getvalue()
 
