@@ -76,6 +76,7 @@ def test_a_run_is_never_made_shorter(given, pretrained, tmp_path, capsys):
     assert extensions(workdir) == []
 
 
+@pytest.mark.slow
 def test_a_run_of_another_kind_is_called_that(given, pretrained, classification, tmp_path):
     """Whichever of the two is longer."""
     task = runs.fine_tuning(pretrained, classification, "classification", stop_after=1)

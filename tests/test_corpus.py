@@ -239,9 +239,9 @@ def _torn(unfinished: Path) -> None:
         pytest.param("survey.json", marks=pytest.mark.exhaustive),
         pytest.param("journal.json", marks=pytest.mark.exhaustive),
         "journal.json%12",
-        "unfinished/manifest.json",
+        pytest.param("unfinished/manifest.json", marks=pytest.mark.slow),
         pytest.param("out/train-00000.npy", marks=pytest.mark.exhaustive),
-        "out/manifest.json",
+        pytest.param("out/manifest.json", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_preparation_continues_to_the_same_bytes(

@@ -96,7 +96,7 @@ def test_a_disk_that_is_full_from_the_start(refused, finetuned, rows, texts, tok
     assert not list(place.glob(".gpt1-*"))
 
 
-@pytest.mark.parametrize("kind", ["openai", "hf", "native"])
+@pytest.mark.parametrize("kind", [pytest.param("openai", marks=pytest.mark.slow), "hf", "native"])
 def test_a_disk_that_fills_up_while_weights_are_written(pretrained, small_disk, kind):
     """One that has less room than it said, as if another process were faster. One shard has pages
     enough for a hole, which a mapped file would be filled in by a signal."""
@@ -125,7 +125,14 @@ def test_a_checkpoint_that_is_larger_than_files_may_be(tokens, pretrained, tmp_p
     runs.assert_same_run(tmp_path / "run", pretrained, 6)
 
 
-@pytest.mark.parametrize(("kind", "largest"), [("hf", 8192), ("native", 8192), ("openai", 2048)])
+@pytest.mark.parametrize(
+    ("kind", "largest"),
+    [
+        pytest.param("hf", 8192, marks=pytest.mark.slow),
+        ("native", 8192),
+        ("openai", 2048),
+    ],
+)
 def test_weights_that_are_larger_than_files_may_be(pretrained, tmp_path, kind, largest):
     limited = LIMITED.replace("8192", str(largest))
     words = ["convert", f"--from={pretrained}", f"--to={kind}:{tmp_path / 'new'}"]

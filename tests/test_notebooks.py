@@ -87,6 +87,7 @@ def test_the_first_cells_are_the_same():
     assert len({code(name)[0] for name in NAMES}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="no clone")
 def test_a_notebook_that_comes_alone_fetches_its_repository(tmp_path, monkeypatch):
     """As on Colab; git is told that this clone stands for what is published."""

@@ -245,6 +245,7 @@ def test_an_uneven_division_is_said(folder, capfd):
     assert "valid gets" not in err
 
 
+@pytest.mark.slow
 def test_the_start_of_many_files_is_linear(folder):
     """Until the first document is read, in the time of the processor, which others do not take: ten
     times as many files take ten times as long, where each beside each would take a hundred."""

@@ -96,7 +96,8 @@ def test_a_record_that_is_deleted_under_a_training(tokens, pretrained, tmp_path,
 @pytest.mark.parametrize(
     "name",
     [
-        *("result.json", "events"),
+        "result.json",
+        pytest.param("events", marks=pytest.mark.slow),
         pytest.param("metrics.jsonl", marks=pytest.mark.exhaustive),
     ],
 )

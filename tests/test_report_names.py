@@ -38,6 +38,7 @@ def oddly_named(pretrained, tmp_path_factory):
     return root / "out"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["index.md", "runs.md", "report.html"])
 def test_odd_names_are_shown_and_do_nothing(oddly_named, name):
     page = (oddly_named / name).read_text()
@@ -52,6 +53,7 @@ def test_odd_names_are_shown_and_do_nothing(oddly_named, name):
         assert shown in found.text
 
 
+@pytest.mark.slow
 def test_a_picture_shows_odd_names(oddly_named):
     """Tasks above the panels, workdirs in their legends."""
     drawn = ElementTree.fromstring((oddly_named / "loss_single.svg").read_bytes())
@@ -60,7 +62,6 @@ def test_a_picture_shows_odd_names(oddly_named):
     assert {*ODD[:2], escaped, f"{ODD[0]}\\udcff"} <= texts
 
 
-@pytest.mark.slow
 def test_odd_names_in_the_tables(tmp_path):
     """Those of tasks that are in no table of the paper, and of the folders of their runs."""
     names = (*ODD, "a.b", "a/b", "_")

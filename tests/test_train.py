@@ -192,14 +192,21 @@ def test_fine_tuning_without_weights_takes_the_tokenizer_of_the_tokens(
 
 
 @pytest.fixture(scope="module")
-def of_two_blocks(tokens, tmp_path_factory):
+def of_two_blocks(tokens, once):
     """A pre-training that was stopped early, when its weights had moved."""
-    workdir = tmp_path_factory.mktemp("two") / "run"
-    runs.run(runs.pretraining(tokens, **{"model.n_layer": 2, "stop_after": 2}), workdir)
-    return workdir
+    given = runs.pretraining(tokens, **{"model.n_layer": 2, "stop_after": 2})
+    return once("of_two_blocks", lambda folder: runs.run(given, folder / "run")) / "run"
 
 
-@pytest.mark.parametrize(("n_transfer", "taken"), [(None, 2), (1, 1), (0, 0), (-1, -1)])
+@pytest.mark.parametrize(
+    ("n_transfer", "taken"),
+    [
+        pytest.param(None, 2, marks=pytest.mark.slow),
+        (1, 1),
+        pytest.param(0, 0, marks=pytest.mark.slow),
+        (-1, -1),
+    ],
+)
 def test_weights_are_taken_up_to_a_block(
     of_two_blocks, classification, tmp_path, n_transfer, taken
 ):
