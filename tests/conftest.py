@@ -88,8 +88,9 @@ def pytest_collection_finish():
 def pytest_configure(config):
     if config.option.markexpr == "exhaustive":
         settings.load_profile("long")
-    if config.option.markexpr == "slow":
-        config.option.markexpr = "slow and not exhaustive"
+    further = {"quick": "not slow and not exhaustive", "slow": "not exhaustive"}
+    if config.option.markexpr in further:
+        config.option.markexpr += f" and {further[config.option.markexpr]}"
 
 
 def pytest_collection_modifyitems(config, items):
