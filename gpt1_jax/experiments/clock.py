@@ -123,13 +123,13 @@ RATES = (1 / 3, 1 / 10)
 def hours_at(flops: float, tflops: float) -> str:
     """For so many FLOPs on devices of so many TFLOP/s at most together.
 
-    >>> hours_at(3.6e15, 1.0), hours_at(3.6e13, 1.0)
-    ('3 to 10 hours', '2 to 6 minutes')
+    >>> hours_at(3.6e15, 1.0), hours_at(3.6e14, 1.0), hours_at(3.6e12, 1.0)
+    ('3 to 10 hours', '18 to 60 minutes', 'about a minute')
     """
     seconds = [flops / (rate * tflops * 1e12) for rate in RATES]
-    unit, name = (3600, "hours") if seconds[1] >= 3600 else (60, "minutes")
-    first, last = (f"{max(1, round(each / unit)):,}" for each in seconds)
-    return f"{first} to {last} {name}"
+    unit, name = (3600, "hours") if seconds[0] >= 3600 else (60, "minutes")
+    first, last = (max(1, round(each / unit)) for each in seconds)
+    return "about a minute" if first == last else f"{first:,} to {last:,} {name}"
 
 
 def minutes(seconds: float) -> str:
