@@ -10,7 +10,7 @@ import math
 import statistics
 import textwrap
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -295,7 +295,7 @@ def _curve(paper: Paper, finished: FinishedRuns, name: FigureName) -> Drawing | 
         for colour, (row, points) in zip(COLOURS, lines.items(), strict=False):
             _draw_curve(axes, points, _label(CURVES.get(row, row)), colour)
             rows += [(finished.scale, task, row, mine[0].metric, *point) for point in points]
-        axes.set_xscale("symlog" if name == "tokens" else "log")
+        _scale_by_factors(axes, {point[0] for points in lines.values() for point in points})
         axes.set(xlabel=AXES[name], ylabel=f"{mine[0].metric}, %")
         axes.set_title(_label(task_title(task)), fontsize=8)
     lines_by_row = {line.get_label(): line for axes in panels[0] for line in axes.get_lines()}
@@ -313,6 +313,16 @@ def _curve(paper: Paper, finished: FinishedRuns, name: FigureName) -> Drawing | 
             "paper has no such figure.",
         ),
     )
+
+
+def _scale_by_factors(axes, places: Collection[int]) -> None:
+    """Logarithmic; 0, where it is a place, lies a decade below the power of ten that the least
+    other has reached."""
+    if 0 in places:
+        least = min(filter(None, places), default=1)
+        axes.set_xscale("symlog", linthresh=10 ** math.floor(math.log10(least)))
+    else:
+        axes.set_xscale("log")
 
 
 AXES = {"labels": "labels", "tokens": "tokens of pre-training"}
