@@ -119,8 +119,8 @@ def test_runs_that_are_known_are_counted_and_have_the_scores_of_now(
     (folder / "work" / "reproduction.json").write_text(json.dumps(whole))
     said = reproduce(SETTINGS, table=4).said
     assert re.fullmatch(
-        r"in all: 0\.0 million tokens of pre-training, 2 runs of fine-tuning; 1 to 1 minutes on "
-        r"8 x cpu, [\d.]+ .B for models",
+        r"in all: 0\.0 million tokens of pre-training, 2 runs of fine-tuning; about a minute "
+        r"on 8 x cpu, [\d.]+ .B for models",
         next(line for line in said if line.startswith("in all")),
     )
     counted = [line.rpartition("(")[2] for line in said if line.startswith("full cola, seed")]
