@@ -108,7 +108,7 @@ def write(root: Path, scores: dict = SCORES, **changes) -> Path:
     ledger.add_absent("full", "sst2", None, "no folder")
     ledger.content |= {
         "runs": entries,
-        "pretraining": {body: f"pretrained/{body}" for body in ("transformer", "lstm")},
+        "pretraining": {body: [f"pretrained/{body}"] for body in ("transformer", "lstm")},
         "baselines": {
             "cola": baseline("matthews", 0.0, 0.0, 0.05),
             "rte": {**baseline("accuracy", 0.5, 0.527, 0.56), "hypothesis_only": 0.54},

@@ -1,6 +1,7 @@
 """Tables and figures from runs: what is done once, what is missing and why, what is reported."""
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -306,6 +307,29 @@ def test_tasks_of_the_paper_that_are_not_there_are_missing_and_no_failure(
     }
     reasons = {one["task"]: one["reason"] for one in done.result["missing"]}
     assert "tasks/qqp is not a folder" in reasons["qqp"]
+
+
+def test_seeds_from_two_pre_trainings_are_reported_as_such(folder, table, reproduce, tmp_path):
+    """Neither is forgotten, and the spread of a cell is not passed off as that of its seeds."""
+    work = tmp_path / "work"
+    for seed, name in enumerate(("first", "second")):
+        given = work / "pretrained" / name
+        shutil.copytree(folder / "work" / "pretrained" / "transformer", given)
+        flags = {"workdir": work, "table": 4, "seeds": seed, "data": None, "initial": given}
+        settings = {key: value for key, value in SETTINGS.items() if not key.startswith("model.")}
+        assert reproduce(settings, **flags).status == 0
+    assert ledger(work)["pretraining"] == {"transformer": ["pretrained/first", "pretrained/second"]}
+    said = (work / "report" / "index.md").read_text()
+    assert "In 2 of 2 cells the runs differ in more than their seed, by initial:" in said
+    for page in ("runs.md", "report.html"):
+        lines = html.unescape((work / "report" / page).read_text()).splitlines()
+        told = {line for line in lines if "seed 1 otherwise than seed 0" in line}
+        assert told
+        for line in told:
+            assert re.search(r"seed 0: initial = .*pretrained/second.* \(.*pretrained/first", line)
+            assert "; " not in line  # Nothing but that.
+    drawn = (work / "report" / "loss_pretraining.svg").read_text()
+    assert all(name in drawn for name in ("pretrained/first", "pretrained/second"))
 
 
 @pytest.mark.exhaustive

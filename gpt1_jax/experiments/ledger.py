@@ -10,7 +10,7 @@ from gpt1_jax.disk import write_json
 from gpt1_jax.errors import UserError
 from gpt1_jax.experiments.config import Request
 from gpt1_jax.messages import say
-from gpt1_jax.results.finished_runs import REPRODUCTION, Reproduction
+from gpt1_jax.results.finished_runs import REPRODUCTION, Reproduction, pretrainings
 from gpt1_jax.training.claim import AnotherRun
 
 
@@ -40,7 +40,8 @@ class Ledger:
         path = self.workdir / REPRODUCTION
         with contextlib.suppress(FileNotFoundError):
             remedy = "copy it again, or move it away to begin again"
-            self.content |= json_files.read(path, Reproduction, remedy)
+            known = json_files.read(path, Reproduction, remedy)
+            self.content |= {**known, "pretraining": pretrainings(known)}
         if self.content["scale"] != request.scale:
             raise UserError(
                 f"{self.workdir} reproduces at --scale={self.content['scale']}, not "
@@ -70,7 +71,10 @@ class Ledger:
         return None
 
     def add_pretraining(self, body: str, folder: str) -> None:
-        self.content["pretraining"][body] = folder
+        """One that a run of here began with, beside those that others did."""
+        known = self.content["pretraining"].setdefault(body, [])
+        if folder not in known:
+            known.append(folder)
         self.save()
 
     def add_probes(self, body: str, rows: list[dict], figure: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gpt1_jax.results.averages import rounded
-from gpt1_jax.results.finished_runs import FinishedRun
+from gpt1_jax.results.finished_runs import FinishedRun, ReproducedRun
 from gpt1_jax.results.tables import BASELINES, Entry, Grid
 
 # Numbers
@@ -94,14 +94,25 @@ def reference(entry: Entry, grid: Grid) -> FinishedRun | None:
     return None
 
 
-def differences(run: FinishedRun, against: FinishedRun) -> list[str]:
-    """What a run was told otherwise than another: `seed = 1 (0)`."""
+def differences(run: FinishedRun, against: FinishedRun) -> dict[str, str]:
+    """By key, what a run was told otherwise than another: `seed = 1 (0)`."""
     mine, theirs = dict(flat(run.config)), dict(flat(against.config))
-    return [
-        f"{key} = {_json(mine.get(key))} ({_json(theirs.get(key))})"
-        for key in dict.fromkeys((*mine, *theirs))
+    return {
+        key: f"{key} = {_json(mine.get(key))} ({_json(theirs.get(key))})"
+        for key in (*mine, *theirs)
         if mine.get(key) != theirs.get(key)
-    ]
+    }
+
+
+def beyond_the_seed(runs: Sequence[ReproducedRun]) -> dict[int, dict[str, str]]:
+    """By seed, what else a run of a cell was told otherwise than the first one of it."""
+    found = {}
+    for run in runs[1:]:
+        changed = differences(run, runs[0])
+        changed.pop("seed", None)
+        if changed:
+            found[run.seed] = changed
+    return found
 
 
 def _json(value: object) -> str:

@@ -87,9 +87,7 @@ def settings(paper: Paper, finished: FinishedRuns) -> list[tuple[str, str, str, 
     """(stage, what, the paper's, ours) of each setting that is not the paper's in all of our runs
     of the Transformer."""
     ours: Mapping[str, Sequence[FinishedRun]] = {
-        "pre-training": [
-            run for body, run in finished.pretraining.items() if body == "transformer"
-        ],
+        "pre-training": finished.pretraining.get("transformer", ()),
         "fine-tuning": [run for run in finished.runs if run.variant == "full"],
     }
     rows: list[tuple[str, str, str, str]] = []

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from gpt1_jax.results.averages import GLUE, glue_score, mean, rounded
+from gpt1_jax.results.cells import beyond_the_seed
 from gpt1_jax.results.finished_runs import Scores
 from gpt1_jax.results.markdown import escaped
 from gpt1_jax.results.paper import Column, Paper, Table
@@ -114,7 +115,21 @@ def measured(paper: Paper, grids: Sequence[Grid]) -> list[str]:
         pairs = {place: (full[place], other) for place, other in others.items() if place in full}
         if variant != "full" and pairs:
             found += _against_full(variant, pairs)
+    found += _not_seeds_alone(entries)
     return found or ["Nothing has run yet that a sentence could be about."]
+
+
+def _not_seeds_alone(entries: Sequence[Entry]) -> Iterator[str]:
+    """Where the spread of a cell is not that of its seeds alone."""
+    # An average has no runs of its own.
+    differing = [beyond_the_seed(entry.scores.runs) for entry in entries if entry.scores.runs]
+    keys = {key for cell in differing for changed in cell.values() for key in changed}
+    if keys:
+        yield (
+            f"In {sum(map(bool, differing))} of {len(differing)} cells the runs differ in more "
+            f"than their seed, by {escaped(', '.join(sorted(keys)))}: the configs of the runs say "
+            "how."
+        )
 
 
 def _table_words(table: int | str) -> str:

@@ -60,7 +60,10 @@ def drawings(paper: Paper, finished: FinishedRuns) -> list[Drawing]:
             _curve(paper, finished, "labels"),
             _curve(paper, finished, "tokens"),
             _losses(
-                "loss_pretraining", "Loss of pre-training", finished, finished.pretraining.values()
+                "loss_pretraining",
+                "Loss of pre-training",
+                finished,
+                itertools.chain(*finished.pretraining.values()),
             ),
             _losses("loss_finetuning", "Loss of fine-tuning", finished, finished.runs),
             _losses("loss_single", "Loss of single runs", finished, finished.single),

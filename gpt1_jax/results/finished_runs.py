@@ -4,6 +4,7 @@ A reproduction is a folder with reproduction.json, which names its runs (experim
 writes it). Run folders that lie under no reproduction.json are single runs.
 """
 
+import itertools
 import os
 import shlex
 import statistics
@@ -88,7 +89,7 @@ class Reproduction(TypedDict):
     scale: Scale
     runs: list[Place]
     seeds: NotRequired[list[int]]
-    pretraining: NotRequired[dict[str, str]]
+    pretraining: NotRequired[dict[str, str | list[str]]]
     missing: NotRequired[list[Missing]]
     baselines: NotRequired[dict[str, Baselines]]
     by_labels: NotRequired[dict[str, list[Baselines]]]
@@ -255,17 +256,17 @@ class FinishedRuns:
 
     scale: None where there are only single runs. runs: those of the tables and of figures with
     fine-tuning. unfinished: by variant and task, why a run of the reproduction is not in `runs`.
-    pretraining: by body. by_labels: by task, baselines on few labels and on more. missing,
-    baselines, probes, anchors: as in reproduction.json. single: runs of no reproduction. folder:
-    that of the reproduction, as it was named. left_out: by folder, why what looks like a run is
-    none of these.
+    pretraining: by body, in the order in which runs came to start from them. by_labels: by task,
+    baselines on few labels and on more. missing, baselines, probes, anchors: as in
+    reproduction.json. single: runs of no reproduction. folder: that of the reproduction, as it was
+    named. left_out: by folder, why what looks like a run is none of these.
     """
 
     scale: Scale | None
     folder: Path | None = None
     runs: tuple[ReproducedRun, ...] = ()
     unfinished: dict[tuple[str, str], str] = field(default_factory=dict)
-    pretraining: dict[str, FinishedRun] = field(default_factory=dict)
+    pretraining: dict[str, tuple[FinishedRun, ...]] = field(default_factory=dict)
     missing: tuple[Missing, ...] = ()
     baselines: dict[str, Baselines] = field(default_factory=dict)
     by_labels: dict[str, list[Baselines]] = field(default_factory=dict)
@@ -277,7 +278,7 @@ class FinishedRuns:
     @property
     def used(self) -> list[str]:
         """The folders of the runs of the reproduction, relative to its own."""
-        return [run.folder for run in (*self.runs, *self.pretraining.values())]
+        return [run.folder for run in itertools.chain(self.runs, *self.pretraining.values())]
 
     def started_from(self, folder: Path) -> bool:
         """Whether a run here began with the weights of a folder, wherever both lay then."""
@@ -345,6 +346,12 @@ class FinishedRuns:
         """Why a figure cannot be drawn."""
         reasons = [entry["reason"] for entry in self.missing if entry.get("figure") == name]
         return "; ".join(dict.fromkeys(reasons)) or self._not_run(f"--figure={name}")
+
+
+def pretrainings(whole: Reproduction) -> dict[str, list[str]]:
+    """The folders by body; where a body could have only one, the file has just its name."""
+    found = whole.get("pretraining", {}).items()
+    return {body: [named] if isinstance(named, str) else named for body, named in found}
 
 
 def is_of(entry: Mapping[str, Any], step: int, score: float) -> bool:
@@ -424,10 +431,9 @@ def _reproduction(root: Path) -> tuple[FinishedRuns, dict[Path, str]]:
         if row["probe"] not in whole.get("anchors", {}):
             raise UserError(f"{path}: no anchors of the probe {row['probe']}; probe again")
     pretraining = {
-        name: FinishedRun(**_files(root / folder, folder))
-        for name, folder in whole.get("pretraining", {}).items()
         # Released weights, or a folder that was not copied, left no files here.
-        if _finished(root / folder)
+        body: tuple(FinishedRun(**_files(root / one, one)) for one in all if _finished(root / one))
+        for body, all in pretrainings(whole).items()
     }
     found = FinishedRuns(
         scale=whole["scale"],

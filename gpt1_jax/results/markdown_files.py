@@ -116,7 +116,10 @@ def _of_entry(entry: Entry, against: FinishedRun | None) -> list[str]:
     for run, value in zip(runs, entry.scores.values, strict=True):
         folder, command = escaped(run.folder), code(cells.command(run))
         lines.append(f"seed {run.seed}: {rounded(value, 2)}, {folder}, {command}")
+    for seed, changed in cells.beyond_the_seed(runs).items():
+        words = escaped("; ".join(changed.values()))
+        lines.append(f"seed {seed} otherwise than seed {runs[0].seed}: {words}")
     if against is not None and against is not runs[0]:
-        changed = escaped("; ".join(cells.differences(runs[0], against)) or "nothing")
+        changed = escaped("; ".join(cells.differences(runs[0], against).values()) or "nothing")
         lines.append(f"otherwise than {escaped(against.folder)}: {changed}")
     return lines
