@@ -1,14 +1,19 @@
 """What is said to a person: lines on standard error, which leave standard output to the result."""
 
 import contextlib
+import functools
 import json
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from gpt1_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 _HUSHED = ContextVar("hushed", default=False)
 
@@ -50,19 +55,36 @@ def show(text: str) -> None:
         if bars is None:
             print(text, file=sys.stderr)
         else:
-            bars.write(text, file=sys.stderr)
+            _of_this_process(bars).write(text, file=sys.stderr)
         sys.stderr.flush()
     except OSError:
         _give_up(sys.stderr)
 
 
-def bar_size() -> dict[str, int]:
-    """Columns and rows for a progress bar, as tqdm takes them. Some terminals say that they have
-    none, and tqdm would then draw nothing."""
+def bar(quiet: bool = False, **settings: Any) -> "tqdm":
+    """A progress bar with tqdm's settings; `disable` says afterwards that none is drawn, as for
+    those who ask for quiet and where there is no terminal."""
+    from tqdm import tqdm
+
     columns = rows = 0
+    # Some terminals say that they have no columns, and tqdm would then draw nothing.
     with contextlib.suppress(OSError, ValueError, AttributeError):
         columns, rows = os.get_terminal_size(sys.stderr.fileno())
-    return {"ncols": (columns or 100) - 1, "nrows": rows or 24}
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return _of_this_process(tqdm)(
+        ncols=(columns or 100) - 1,
+        nrows=rows or 24,
+        disable=quiet or is_hushed() or not terminal,
+        **settings,
+    )
+
+
+@functools.cache
+def _of_this_process(bars: "type[tqdm]") -> "type[tqdm]":
+    """A process of ours draws its bars alone. The lock between processes that tqdm makes otherwise
+    has semaphores, of which Python complains where a signal ends the process."""
+    bars.set_lock(threading.RLock())
+    return bars
 
 
 def answer(line: str) -> None:

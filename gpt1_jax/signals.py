@@ -46,10 +46,11 @@ def at_the_end(action: Callable[[], object]) -> Iterator[None]:
             action()
 
 
-def start() -> None:
-    """Listens from now on, to the end of the process."""
+def start(quiet: bool = False) -> None:
+    """Listens from now on, to the end of the process; `quiet`, where another process says that it
+    was stopped."""
     global _listener
-    _listener = _listener or _Listener(NUMBERS)
+    _listener = _listener or _Listener(NUMBERS, quiet)
 
 
 def settle() -> None:
@@ -131,9 +132,10 @@ def follow_parent() -> None:
 class _Listener:
     """The thread that reads signals. `first` is the number of the first, None before."""
 
-    def __init__(self, numbers: Collection[int]):
+    def __init__(self, numbers: Collection[int], quiet: bool = False):
         self.first: int | None = None
         self._came = 0.0
+        self._say = (lambda line: None) if quiet else say
         self._noting = False
         self._instead: int | None = None
         self._ending = self._concluded = False
@@ -196,27 +198,27 @@ class _Listener:
                 return
             self._ending = not self._noting
         if not self._ending:
-            say("stopping after this step; once more leaves at once")
+            self._say("stopping after this step; once more leaves at once")
             if self._instead is not None:
                 os.kill(os.getpid(), self._instead)
             return
-        threading.Thread(target=_end, args=(number,), daemon=True).start()
+        threading.Thread(target=_end, args=(number, self._say), daemon=True).start()
 
 
-def _end(number: int) -> None:
-    tidying = threading.Thread(target=_tidy, args=(number,), daemon=True)
+def _end(number: int, tell: Callable[[str], object]) -> None:
+    tidying = threading.Thread(target=_tidy, args=(number, tell), daemon=True)
     tidying.start()
     tidying.join(_PATIENCE)
     os._exit(128 + number)
 
 
-def _tidy(number: int) -> None:
+def _tidy(number: int, tell: Callable[[str], object]) -> None:
     # Nothing begins any more: the lock is never given back.
     _changing.acquire()
     for action in reversed(_at_the_end.values()):
         with contextlib.suppress(Exception):
             action()
-    say(f"gpt1: stopped by {signal.Signals(number).name}; start the same command again")
+    tell(f"gpt1: stopped by {signal.Signals(number).name}; start the same command again")
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
 

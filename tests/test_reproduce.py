@@ -163,6 +163,26 @@ def test_a_signal_stops_the_processes_and_the_same_command_goes_on(folder, token
     assert 0 < max(steps) < 4000
 
 
+def test_of_several_processes_one_says_that_they_stop(folder, table):
+    workdir = folder / "interrupted"
+    flags = {"table": 4, "tasks": "cola", "seeds": "0,1", "scale": "small", "workers": 2}
+    flags |= {"initial": folder / "work" / "pretrained" / "transformer", "workdir": workdir}
+    words = [f"--{name}={value}" for name, value in flags.items()]
+    words += [f"--task_data={folder / 'tasks'}", "--config.steps=4000"]
+    command = [sys.executable, "-m", "gpt1_jax", "reproduce", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        # Both are at work, and may not have begun to train.
+        cells = workdir / "finetuned" / "full"
+        while process.poll() is None and len(list(cells.glob("*/config.json"))) < 2:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read().splitlines()
+    assert process.returncode == 75, said
+    stopping, last = [line for line in said if re.search("stop|semaphore", line)]
+    assert stopping == "stopping after this step; once more leaves at once"
+    assert last.startswith("gpt1: stopped by a signal; the runs that had begun are saved")
+
+
 def test_the_time_left_is_by_the_runs_of_this_call(monkeypatch):
     now = iter([0.0, 0.0, 10.0, 10.0, 40.0])
     monkeypatch.setattr(clock.time, "monotonic", lambda: next(now))

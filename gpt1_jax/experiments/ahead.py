@@ -117,7 +117,7 @@ def _train(
     """What a process does. `typed` is what started the first, which result.json names."""
     sys.orig_argv = typed
     signals.follow_parent()
-    signals.start()
+    signals.start(quiet=True)
     _take_cores(place, workers)
     with hushed(quiet):
         for run in runs:

@@ -5,13 +5,10 @@ rate that the device could have to a tenth, between which small models were seen
 """
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 
-from tqdm import tqdm
-
-from gpt1_jax.messages import bar_size, is_hushed, tell
+from gpt1_jax.messages import bar, tell
 
 
 class Clock:
@@ -29,12 +26,7 @@ class Clock:
         self._asked = seconds
         self._left: float | None = None
         self._expected = self._taken = 0.0
-        self._bar = tqdm(
-            total=100,
-            bar_format="{desc} |{bar}|",
-            disable=is_hushed() or not sys.stderr.isatty(),
-            **bar_size(),
-        )
+        self._bar = bar(total=100, bar_format="{desc} |{bar}|")
 
     @property
     def seconds(self) -> float:

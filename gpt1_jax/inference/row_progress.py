@@ -4,9 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
-from gpt1_jax.messages import bar_size, is_hushed, tell
+from gpt1_jax.messages import bar, tell
 
 EVERY = 10.0  # seconds between lines
 
@@ -15,13 +13,13 @@ EVERY = 10.0  # seconds between lines
 def counting(total: int, unit: str) -> Iterator[Callable[[int], None]]:
     """A function that takes how many more of `total` are done."""
     done, told = 0, time.monotonic()
-    with tqdm(total=total, unit=unit, disable=is_hushed() or None, **bar_size()) as bar:
+    with bar(total=total, unit=unit) as drawn:
 
         def add(more: int) -> None:
             nonlocal done, told
             done += more
-            bar.update(more)
-            if bar.disable and time.monotonic() - told > EVERY:
+            drawn.update(more)
+            if drawn.disable and time.monotonic() - told > EVERY:
                 told = time.monotonic()
                 tell(f"{done} of {total} {unit}")
 

@@ -5,7 +5,6 @@ import logging
 import multiprocessing
 import os
 import shlex
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 
 from gpt1_jax import signals
 from gpt1_jax.errors import UserError
-from gpt1_jax.messages import bar_size, is_hushed, tell
+from gpt1_jax.messages import bar, tell
 
 PIECE_CHARACTERS = 2**20  # about as much text as a worker gets at a time
 
@@ -100,26 +99,18 @@ class Progress:
     def __init__(self, what: str, total: int | None):
         self._what, self._total = what, total
         self._done, self._told = 0, time.monotonic()
-        self._bar = None
+        self._bar = bar(desc=what, total=total, unit="ch", unit_scale=True)
 
     def __enter__(self) -> "Progress":
-        if sys.stderr.isatty() and not is_hushed():
-            from tqdm import tqdm
-
-            self._bar = tqdm(
-                desc=self._what, total=self._total, unit="ch", unit_scale=True, **bar_size()
-            )
         return self
 
     def __exit__(self, *_) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
 
     def add(self, characters: int) -> None:
         self._done += characters
-        if self._bar is not None:
-            self._bar.update(characters)
-        elif time.monotonic() - self._told > 10:
+        self._bar.update(characters)
+        if self._bar.disable and time.monotonic() - self._told > 10:
             self._told = time.monotonic()
             total = f" of {self._total / 1e6:.1f}" if self._total else ""
             tell(f"{self._what}: {self._done / 1e6:.1f}{total} million characters")

@@ -1,14 +1,13 @@
 """Speed, and what a person sees of a run while it is trained."""
 
 import math
-import sys
 import time
 
 import jax
 from tqdm import tqdm
 
 from gpt1_jax.data.batches import Batch
-from gpt1_jax.messages import bar_size, is_hushed, say
+from gpt1_jax.messages import bar, is_hushed, say
 from gpt1_jax.runtime.peaks import known_peak
 from gpt1_jax.training.start import Run
 
@@ -21,15 +20,8 @@ class Progress:
     def __init__(self, run: Run, quiet: bool):
         self._model = run.experiment.model
         self._batch_size = run.experiment.batch_size
-        self._terminal = sys.stderr.isatty()
         self._quiet = quiet or is_hushed() or jax.process_index() != 0
-        self._bar = tqdm(
-            total=run.last_step,
-            initial=run.first_step,
-            unit="step",
-            **bar_size(),
-            disable=self._quiet or not self._terminal,
-        )
+        self._bar = bar(self._quiet, total=run.last_step, initial=run.first_step, unit="step")
         device, dtype = run.mesh.devices.flat[0], run.experiment.model.dtype
         peak = known_peak(device.device_kind, dtype)
         self._peak = peak and peak.tflops * run.mesh.size
@@ -78,7 +70,7 @@ class Progress:
         now = time.monotonic()
         if self._first is None:
             self._first = step, now
-        if not self._terminal and now - self._said > EVERY:
+        if self._bar.disable and now - self._said > EVERY:
             first, began = self._first
             seconds = (now - began) / max(step - first, 1) * (self._bar.total - step)
             left = f", {tqdm.format_interval(seconds)} left" if step > first else ""
