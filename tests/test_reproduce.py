@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import pytest
 import runs
 
@@ -161,6 +162,15 @@ def test_a_signal_stops_the_processes_and_the_same_command_goes_on(folder, token
     assert process.returncode == 75, said
     steps = [int(path.name) for path in metrics.parent.glob("checkpoints/[0-9]*")]
     assert 0 < max(steps) < 4000
+
+
+def test_what_a_task_compiled_is_gone_with_it(folder, table, reproduce, tmp_path):
+    """Or a reproduction of many tasks runs out of memory and of mappings."""
+    settings = {key: value for key, value in SETTINGS.items() if not key.startswith("model.")}
+    flags = {"data": None, "initial": folder / "work" / "pretrained" / "transformer"}
+    done = reproduce(settings, table=4, seeds=0, workdir=tmp_path, **flags)
+    assert done.status == 0
+    assert not jax.devices()[0].client.live_executables()
 
 
 def test_of_several_processes_one_says_that_they_stop(folder, table):

@@ -166,6 +166,9 @@ def _fine_tune(cells: FineTuning, found: Sources, weights: Weights, ledger: Ledg
     count = Count(len(found.tasks) * len(cells.variants))
     for source in found.tasks:
         cells.fill(source, weights, ledger, count)
+        # Another task has texts of other lengths, thus other programs. Each has a hundred mappings
+        # of memory, and Linux lets a process have 65,530.
+        jax.clear_caches()
 
 
 def _probe(
