@@ -1,6 +1,8 @@
 """What a report says in sentences: of the paper, and of our runs."""
 
 import itertools
+import json
+import re
 
 import pytest
 import reproductions
@@ -106,6 +108,17 @@ def test_all_tasks_together_are_tested_in_pairs(tmp_path, last, mean):
     assert (
         f"Without pre-training, all 7 tasks together: {mean} on average, p = {as_far:.2g} in"
     ) in "\n".join(claims.measured(INDEX, tables.grids(INDEX, found)))
+
+
+def test_what_differs_within_a_cell_is_what_somebody_chose(tmp_path):
+    """Not the seed, nor a key that the version of one run did not have yet."""
+    root = reproductions.write(tmp_path / "runs")
+    place = root / "finetuned" / "full" / "cola-2" / "config.json"
+    config = json.loads(place.read_text())
+    place.write_text(json.dumps({**config, "objective": {"lm_coef": 0.25, "of_later": 1}}))
+    grids = tables.grids(INDEX, finished_runs.read_runs(root))
+    (said,) = (one for one in claims.measured(INDEX, grids) if "more than their seed" in one)
+    assert re.match(r"In 2 of \d+ cells .* by objective\.lm\\?_coef:", said)
 
 
 def test_the_full_model_beside_the_linear_models(tmp_path):

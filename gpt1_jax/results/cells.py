@@ -95,12 +95,13 @@ def reference(entry: Entry, grid: Grid) -> FinishedRun | None:
 
 
 def differences(run: FinishedRun, against: FinishedRun) -> dict[str, str]:
-    """By key, what a run was told otherwise than another: `seed = 1 (0)`."""
+    """By key, what a run was told otherwise than another: `seed = 1 (0)`. A key that only one of
+    them has came with a later version, or went with it, and nobody chose its value."""
     mine, theirs = dict(flat(run.config)), dict(flat(against.config))
     return {
-        key: f"{key} = {_json(mine.get(key))} ({_json(theirs.get(key))})"
-        for key in (*mine, *theirs)
-        if mine.get(key) != theirs.get(key)
+        key: f"{key} = {_json(value)} ({_json(theirs[key])})"
+        for key, value in mine.items()
+        if key in theirs and value != theirs[key]
     }
 
 
