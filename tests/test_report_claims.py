@@ -110,15 +110,20 @@ def test_all_tasks_together_are_tested_in_pairs(tmp_path, last, mean):
     ) in "\n".join(claims.measured(INDEX, tables.grids(INDEX, found)))
 
 
-def test_what_differs_within_a_cell_is_what_somebody_chose(tmp_path):
-    """Not the seed, nor a key that the version of one run did not have yet."""
+@pytest.mark.parametrize(
+    ("of_later", "keys"), [(0, "lm_coef"), (None, "lm_coef"), (1, "lm_coef, objective.of_later")]
+)
+def test_what_differs_within_a_cell_is_what_somebody_chose(tmp_path, of_later, keys):
+    """Not the seed, nor what the version of the other runs did not have yet and is off."""
     root = reproductions.write(tmp_path / "runs")
     place = root / "finetuned" / "full" / "cola-2" / "config.json"
     config = json.loads(place.read_text())
-    place.write_text(json.dumps({**config, "objective": {"lm_coef": 0.25, "of_later": 1}}))
+    place.write_text(json.dumps({**config, "objective": {"lm_coef": 0.25, "of_later": of_later}}))
     grids = tables.grids(INDEX, finished_runs.read_runs(root))
     (said,) = (one for one in claims.measured(INDEX, grids) if "more than their seed" in one)
-    assert re.match(r"In 2 of \d+ cells .* by objective\.lm\\?_coef:", said)
+    assert re.match(
+        rf"In 2 of \d+ cells .* by objective\.{re.escape(keys)}:", said.replace("\\", "")
+    )
 
 
 def test_the_full_model_beside_the_linear_models(tmp_path):

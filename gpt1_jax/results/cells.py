@@ -95,14 +95,16 @@ def reference(entry: Entry, grid: Grid) -> FinishedRun | None:
 
 
 def differences(run: FinishedRun, against: FinishedRun) -> dict[str, str]:
-    """By key, what a run was told otherwise than another: `seed = 1 (0)`. A key that only one of
-    them has came with a later version, or went with it, and nobody chose its value."""
+    """By key, what a run was told otherwise than another: `seed = 1 (0)`. A key that the version of
+    one of them did not have counts only where it is on in the other."""
     mine, theirs = dict(flat(run.config)), dict(flat(against.config))
-    return {
-        key: f"{key} = {_json(value)} ({_json(theirs[key])})"
-        for key, value in mine.items()
-        if key in theirs and value != theirs[key]
-    }
+    found = {}
+    for key in (*mine, *theirs):
+        value, other = mine.get(key), theirs.get(key)
+        known_to_both = key in mine and key in theirs
+        if value != other and (known_to_both or value or other):
+            found[key] = f"{key} = {_json(value)} ({_json(other)})"
+    return found
 
 
 def beyond_the_seed(runs: Sequence[ReproducedRun]) -> dict[int, dict[str, str]]:

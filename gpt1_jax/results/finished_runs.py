@@ -432,8 +432,10 @@ def _reproduction(root: Path) -> tuple[FinishedRuns, dict[Path, str]]:
             raise UserError(f"{path}: no anchors of the probe {row['probe']}; probe again")
     pretraining = {
         # Released weights, or a folder that was not copied, left no files here.
-        body: tuple(FinishedRun(**_files(root / one, one)) for one in all if _finished(root / one))
-        for body, all in pretrainings(whole).items()
+        body: tuple(
+            FinishedRun(**_files(root / name, name)) for name in named if _finished(root / name)
+        )
+        for body, named in pretrainings(whole).items()
     }
     found = FinishedRuns(
         scale=whole["scale"],
